@@ -1,0 +1,315 @@
+"""Every setting of a run, declared once.
+
+The form, the command line, `defaults.yaml`, `details.json` and the README's table all follow from
+the fields here. A field carries its default, range, unit and help text; adding one line adds a
+widget, an option, a line of `defaults.yaml` and a key of `details.json`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+
+from errors import BadInput
+from prompts import parse_prompts
+
+MAX_SEED = 2**64 - 1
+MAX_SIDE = 4096
+MAX_STEPS = 10_000_000
+DEFAULTS_FILE = Path(__file__).with_name("defaults.yaml")
+
+
+def setting(
+    default: Any,
+    label: str,
+    help: str,
+    *,
+    group: str | None = None,
+    unit: str = "",
+    published: Any = None,
+    **limits: Any,
+) -> Any:
+    """Declare a setting.
+
+    label: what the form calls it. help: one or two sentences for hovering and `--help`.
+    group: the switch (another setting) that this one only matters under.
+    published: what suits published weights on a GPU, where that is not the default.
+    limits: pydantic's ge, le, gt, lt, max_length.
+    """
+    extra = {"label": label, "group": group, "unit": unit, "published": published}
+    if isinstance(default, list):
+        return Field(
+            default_factory=default.copy, description=help, json_schema_extra=extra, **limits
+        )
+    return Field(default, description=help, json_schema_extra=extra, **limits)
+
+
+class RunSettings(BaseModel):
+    """What every kind of run needs. Sizes are pixels; paths are as the person gave them."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+    text_input: str = setting(
+        "",
+        "Text prompt",
+        "What the picture should show. `|` separates prompts that pull at the same time; each may"
+        " end in `:weight` or `:weight:stop`. A negative weight repels.",
+        max_length=10_000,
+    )
+    num_steps: int = setting(
+        150,
+        "Num steps",
+        "How many steps to take (with scrolling: how many frames to make). -1 goes on until you"
+        " stop it.",
+        unit="steps",
+        published=500,
+        ge=-1,
+        le=MAX_STEPS,
+    )
+    Xdim: int = setting(
+        128, "Xdim", "Width of the picture.", unit="px", published=640, ge=8, le=MAX_SIDE
+    )
+    ydim: int = setting(
+        128, "ydim", "Height of the picture.", unit="px", published=480, ge=8, le=MAX_SIDE
+    )
+    set_seed: bool = setting(
+        False, "Set seed", "Use the seed below instead of a random one, to get the same picture."
+    )
+    seed: int = setting(
+        0,
+        "Seed",
+        f"Any whole number from 0 to {MAX_SEED}. The same settings and seed give the same picture"
+        " on the same machine.",
+        group="set_seed",
+        ge=0,
+        le=MAX_SEED,
+    )
+    init_image: str | None = setting(
+        None, "Upload starting image", "A picture to start from instead of random tokens."
+    )
+    image_prompt: list[str] = setting(
+        [],
+        "Upload image prompt(s)",
+        "Pictures that the result should resemble, beside or instead of the text. May be given"
+        " several times.",
+    )
+
+    @field_validator("num_steps")
+    @classmethod
+    def _some_steps(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("must be 1 or more, or -1 to go on until stopped")
+        return value
+
+    @model_validator(mode="after")
+    def _something_to_aim_at(self) -> "RunSettings":
+        if not parse_prompts(self.text_input) and not self.image_prompt:
+            raise ValueError("No prompt: type what the picture should show, or add an image prompt.")
+        return self
+
+
+class VQGANCLIPSettings(RunSettings):
+    """The settings of `logic.VQGANCLIPRun`."""
+
+    vqgan_ckpt: str = setting(
+        "emoji_f8", "Model weights", "The VQGAN: a NAME.yaml + NAME.ckpt pair in `assets/`."
+    )
+    clip_model: str = setting(
+        "ViT-B/32",
+        "CLIP model",
+        "The CLIP that compares picture and prompt: one of OpenAI's names, a NAME.pt in `assets/`,"
+        " or the path of a checkpoint.",
+    )
+    step_size: float = setting(
+        0.05, "Step size", "Learning rate of the optimiser (Adam) on the latent.", gt=0, le=10
+    )
+    cutn: int = setting(
+        64,
+        "Cutouts",
+        "How many random cutouts CLIP looks at in each step. More is steadier and slower.",
+        ge=1,
+        le=1024,
+    )
+    cut_pow: float = setting(
+        1.0,
+        "Cutout power",
+        "Shapes the cutouts' sizes: above 1 favours small ones (detail), below 1 large ones"
+        " (composition).",
+        ge=0,
+        le=100,
+    )
+    use_cutout_augmentations: bool = setting(
+        True,
+        "Use cutout augmentations",
+        "Flip, turn, skew, recolour and blur the cutouts, so that the picture holds up from every"
+        " view.",
+    )
+    use_mse_regularization: bool = setting(
+        False,
+        "Use MSE regularization",
+        "Hold the latent near where it started; useful with a starting image.",
+    )
+    mse_weight: float = setting(
+        0.5,
+        "MSE weight",
+        "How strongly to hold it. A negative weight drives it away.",
+        group="use_mse_regularization",
+        ge=-1000,
+        le=1000,
+    )
+    mse_weight_decay: float = setting(
+        0.1,
+        "Decay MSE weight by ...",
+        "How much nearer to zero the weight moves each time; it never crosses zero.",
+        group="use_mse_regularization",
+        ge=0,
+        le=1000,
+    )
+    mse_weight_decay_steps: int = setting(
+        50,
+        "... every N steps",
+        "How often the weight moves; 0 keeps it as it is.",
+        group="use_mse_regularization",
+        unit="steps",
+        ge=0,
+        le=MAX_STEPS,
+    )
+    use_tv_loss_regularization: bool = setting(
+        True, "Use TV loss regularization", "Smooth the latent: fewer specks, calmer areas."
+    )
+    tv_loss_weight: float = setting(
+        1e-3,
+        "TV loss weight",
+        "How strongly to smooth.",
+        group="use_tv_loss_regularization",
+        ge=-1000,
+        le=1000,
+    )
+    use_scrolling_zooming: bool = setting(
+        False,
+        "Scrolling/zooming transforms",
+        "Move the picture between frames, for a video that travels.",
+    )
+    translation_x: int = setting(
+        0,
+        "Translation in X",
+        "How far each frame moves to the right.",
+        group="use_scrolling_zooming",
+        unit="px",
+        ge=-MAX_SIDE,
+        le=MAX_SIDE,
+    )
+    translation_y: int = setting(
+        0,
+        "Translation in y",
+        "How far each frame moves down.",
+        group="use_scrolling_zooming",
+        unit="px",
+        ge=-MAX_SIDE,
+        le=MAX_SIDE,
+    )
+    rotation_angle: float = setting(
+        0.0,
+        "Rotation angle (degrees)",
+        "How far each frame turns, counter-clockwise.",
+        group="use_scrolling_zooming",
+        unit="degrees",
+        ge=0,
+        le=360,
+    )
+    zoom_factor: float = setting(
+        1.0,
+        "Zoom factor",
+        "How much each frame grows (above 1) or shrinks.",
+        group="use_scrolling_zooming",
+        ge=0.1,
+        le=10,
+    )
+    transform_interval: int = setting(
+        10,
+        "Iterations per frame",
+        "How many steps to take on each frame before it moves.",
+        group="use_scrolling_zooming",
+        unit="steps",
+        ge=1,
+        le=10_000,
+    )
+
+
+def meta(field: FieldInfo) -> dict[str, Any]:
+    """label, group, unit, published of a setting."""
+    return dict(field.json_schema_extra)  # type: ignore[arg-type]
+
+
+def members(kind: type[RunSettings], switch: str) -> list[str]:
+    """The settings that only matter while `switch` is on."""
+    return [name for name, field in kind.model_fields.items() if meta(field)["group"] == switch]
+
+
+def make(kind: type[RunSettings], *layers: Mapping[str, Any]) -> RunSettings:
+    """Settings from layers of values, later ones first in rank, over the declared defaults.
+
+    In the last layer (what the person said this time) a value of a group switches its group on.
+    Raises BadInput that names every wrong value.
+    """
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values |= layer
+    for name in layers[-1] if layers else ():
+        switch = meta(kind.model_fields[name])["group"] if name in kind.model_fields else None
+        if switch and switch not in layers[-1]:
+            values[switch] = True
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise BadInput(" ".join(_sentences(error))) from None
+
+
+def read_defaults(kind: type[RunSettings], path: Path = DEFAULTS_FILE) -> dict[str, Any]:
+    """The values that `defaults.yaml` sets; a key left empty is not set.
+
+    Raises BadInput for a broken file, an unknown key or a value out of range.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{path} cannot be read ({error}). Mend it or delete it.") from None
+    if not isinstance(values, dict):
+        raise BadInput(f"{path} must hold lines of 'setting: value'. Mend it or delete it.")
+    unknown = [str(key) for key in values if key not in kind.model_fields]
+    if unknown:
+        raise BadInput(
+            f"{path} sets {', '.join(unknown)}, which is no setting."
+            f" Settings are: {', '.join(kind.model_fields)}."
+        )
+    values = {key: value for key, value in values.items() if value is not None}
+    make_partial(kind, values, source=str(path))
+    return values
+
+
+def make_partial(kind: type[RunSettings], values: Mapping[str, Any], source: str) -> None:
+    """Check some values on their own, whether or not there is a prompt. Raises BadInput."""
+    try:
+        kind(**{"text_input": "-", **values})
+    except ValidationError as error:
+        raise BadInput(f"In {source}: " + " ".join(_sentences(error))) from None
+
+
+def _sentences(error: ValidationError) -> Iterable[str]:
+    for problem in error.errors():
+        if problem["type"] == "value_error" and not problem["loc"]:
+            yield str(problem["ctx"]["error"])
+        elif problem["type"] == "extra_forbidden":
+            yield f"{problem['loc'][0]} is no setting."
+        else:
+            reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            found = str(problem["input"])[:80]
+            yield f"{problem['loc'][0]} {reason[:1].lower()}{reason[1:]}; it was {found}."

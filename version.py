@@ -1,0 +1,3 @@
+"""The project's version, written here only."""
+
+__version__ = "0.1.0"

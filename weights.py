@@ -1,0 +1,129 @@
+"""Which weights there are in `assets/`, and what their yaml says. Never imports torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from errors import BadInput
+
+PREFERRED = ("vqgan_imagenet_f16_1024", "emoji_f8")
+CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
+MAX_YAML_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class VQGANWeights:
+    """A NAME.yaml with its checkpoint beside it."""
+
+    name: str
+    config_path: Path
+    checkpoint_path: Path
+
+    def config(self) -> dict[str, Any]:
+        """The yaml as a dict with at least `model.target` and `model.params`. Raises BadInput."""
+        return read_config(self.config_path)
+
+    @property
+    def factor(self) -> int:
+        """f: how many pixels of the picture one latent position covers, along each axis."""
+        return downsampling_factor(self.config(), self.config_path)
+
+    @property
+    def recommended(self) -> dict[str, Any]:
+        """Settings that suit these weights: the yaml's own key `recommended`."""
+        values = self.config().get("recommended") or {}
+        if not isinstance(values, dict):
+            raise BadInput(f"{self.config_path}: 'recommended' must hold lines of 'setting: value'.")
+        return values
+
+
+def find_weights(assets_dir: Path) -> dict[str, VQGANWeights]:
+    """Every complete pair in the folder by name, the preferred ones first."""
+    pairs = {}
+    for config_path in sorted(assets_dir.glob("*.yaml")):
+        checkpoint = _checkpoint_beside(config_path)
+        if checkpoint:
+            pairs[config_path.stem] = VQGANWeights(config_path.stem, config_path, checkpoint)
+    first = [name for name in PREFERRED if name in pairs]
+    return {name: pairs[name] for name in [*first, *(n for n in pairs if n not in first)]}
+
+
+def get_weights(assets_dir: Path, name: str) -> VQGANWeights:
+    """The pair of that name. Raises BadInput, listing what there is."""
+    pairs = find_weights(assets_dir)
+    if name in pairs:
+        return pairs[name]
+    there = ", ".join(pairs) or "none"
+    if any(config.stem == name for config in assets_dir.glob("*.yaml")):
+        raise BadInput(
+            f"{name}.yaml is in {assets_dir}, but its checkpoint {name}.ckpt is not."
+            f" Put it beside the yaml. Complete weights: {there}."
+        )
+    raise BadInput(f"There are no weights named '{name}' in {assets_dir}. There are: {there}.")
+
+
+def default_weights(assets_dir: Path) -> str:
+    """The name to use where a person chose none. Raises BadInput for an empty folder."""
+    for name in find_weights(assets_dir):
+        return name
+    raise BadInput(
+        f"There are no weights in {assets_dir}: it needs a NAME.yaml with a NAME.ckpt beside it."
+        " See './download-weights.sh' for published ones."
+    )
+
+
+def find_clip_checkpoints(assets_dir: Path) -> dict[str, Path]:
+    """CLIP checkpoints in the folder by name."""
+    return {path.stem: path for path in sorted(assets_dir.glob("*.pt"))}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A VQGAN's yaml in taming-transformers' format. Raises BadInput."""
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise BadInput(f"{path} is too large for a VQGAN's configuration.")
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise BadInput(f"{path} cannot be read as yaml: {error}") from None
+    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(model, dict) or not isinstance(model.get("params"), dict):
+        raise BadInput(f"{path} is no VQGAN configuration: it lacks 'model' with its 'params'.")
+    return config
+
+
+def first_stage(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of the configuration that describes the VQGAN itself (`target`, `params`)."""
+    model = config["model"]
+    inner = model["params"].get("first_stage_config")
+    return inner if isinstance(inner, dict) else model
+
+
+def downsampling_factor(config: Mapping[str, Any], path: Path) -> int:
+    """f = 2^(levels - 1) of the encoder. Raises BadInput where the yaml does not say."""
+    params = first_stage(config).get("params")
+    ddconfig = params.get("ddconfig") if isinstance(params, dict) else None
+    levels = ddconfig.get("ch_mult") if isinstance(ddconfig, dict) else None
+    if not isinstance(levels, list) or not 1 <= len(levels) <= 8:
+        raise BadInput(f"{path} lacks 'ddconfig' with its 'ch_mult', the widths of the levels.")
+    return 2 ** (len(levels) - 1)
+
+
+def picture_size(weights: VQGANWeights, width: int, height: int) -> tuple[int, int]:
+    """Width and height floored to a multiple of f. Raises BadInput under f."""
+    f = weights.factor
+    if min(width, height) < f:
+        raise BadInput(
+            f"The size {width}x{height} is too small for {weights.name}: each side must be at"
+            f" least {f} px."
+        )
+    return width // f * f, height // f * f
+
+
+def _checkpoint_beside(config_path: Path) -> Path | None:
+    for suffix in CHECKPOINT_SUFFIXES:
+        if (path := config_path.with_suffix(suffix)).is_file():
+            return path
+    return None
