@@ -1,0 +1,1 @@
+"""How the bundled weights were made: the data step, the trainers and the evaluation."""
