@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM as a wish to stop, so that nothing is torn apart half-written."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stop:
+    """A wish to stop, told between steps, or at once while only the engine computes.
+
+    As a context manager it listens to SIGINT and SIGTERM (main thread only). A signal during
+    `computing()` raises KeyboardInterrupt there; at any other time it is only noted.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._wish = threading.Event()
+        self._computing = False
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop."""
+        return self._wish.is_set()
+
+    def request(self) -> None:
+        """Stop after this step; from any thread."""
+        self._wish.set()
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Around work that may be broken off anywhere, with nothing lost but itself."""
+        self._computing = True
+        try:
+            if self.signum:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._computing = False
+
+    def __enter__(self) -> "Stop":
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = self.signum or signum
+        self._wish.set()
+        if self._computing:
+            self._computing = False
+            raise KeyboardInterrupt

@@ -1,0 +1,264 @@
+"""Run folders: their names, their files, what they say about themselves. Never imports torch.
+
+Whoever makes a run and whoever looks at it meet in its folder only. Every file there is whole or
+absent at every moment: it is written beside its place and renamed.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from errors import BadInput
+
+SCHEMA_VERSION = 1
+HEARTBEAT_SECONDS = 5.0
+SILENT_SECONDS = 30.0
+MAX_JSON_BYTES = 4_000_000
+ID_LENGTH = 8
+ACTIVE = ("queued", "running")
+
+PICTURE = "output.PNG"
+VIDEO = "anim.mp4"
+LIVE_VIDEO = "anim.part.mp4"
+DETAILS = "details.json"
+PROGRESS = "progress.json"
+PREVIEW = "preview.JPEG"
+STOP = "stop"
+START = "start.PNG"
+INIT_IMAGE = "init-image.JPEG"
+TRACEBACK = "traceback.txt"
+RESERVE = ".reserve"
+
+
+def image_prompt_name(number: int) -> str:
+    """The saved copy of an image prompt, counted from 1."""
+    return f"image-prompt-{number}.JPEG"
+
+
+def now() -> str:
+    """The time as ISO 8601 with the zone, to the millisecond."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Put `data` at `path` whole or not at all; durable also waits for the disk.
+
+    Raises OSError; nothing is left behind then.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises BadInput for anything else, however hostile."""
+    try:
+        if not path.is_file():
+            raise BadInput(f"There is no file {path}.")
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise BadInput(f"{path} is too large: over {MAX_JSON_BYTES // 1_000_000} MB.")
+        return parse_json(path.read_bytes(), str(path))
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def parse_json(data: bytes | str, what: str) -> dict[str, Any]:
+    """An object from JSON text. Raises BadInput."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{what} is broken: it is no JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{what} is broken: it holds no JSON object.")
+    return value
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """JSON as it is written into run folders."""
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+class RunFolder:
+    """One folder of a run. Writers share one object, whose lock keeps the details in step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+
+    @property
+    def name(self) -> str:
+        """What RUN_ID means in options, links and addresses."""
+        return self.path.name
+
+    @property
+    def run_id(self) -> str:
+        """The last 8 characters of the name."""
+        return self.name[-ID_LENGTH:]
+
+    def read(self) -> dict[str, Any]:
+        """details.json. Raises BadInput where it is missing or broken."""
+        return read_json(self.path / DETAILS)
+
+    def write(self, details: Mapping[str, Any]) -> None:
+        """Replace details.json. Raises OSError."""
+        with self._lock:
+            atomic_write(self.path / DETAILS, to_json(details))
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Change some keys of details.json and return them all. Raises BadInput, OSError."""
+        with self._lock:
+            details = self.read() | changes
+            self.write(details)
+        return details
+
+    def live_status(self) -> str:
+        """queued, running, done, stopped, failed, or interrupted: running, but long silent.
+
+        Folders of the older layout have no status: they are done. Raises BadInput as `read` does.
+        """
+        return status_of(self.read())
+
+    def read_progress(self) -> dict[str, Any]:
+        """progress.json while the run goes on, else an empty dict.
+
+        Keys: step, planned_num_steps, steps_per_second, seconds_left (None if endless), losses
+        (now, by name), history (up to 200 pairs of step and total loss).
+        """
+        try:
+            return read_json(self.path / PROGRESS)
+        except BadInput:
+            return {}
+
+    def request_stop(self) -> None:
+        """Ask whoever makes this run to stop and keep what is there."""
+        (self.path / STOP).touch()
+
+    def stop_requested(self) -> bool:
+        """Whether somebody asked."""
+        return (self.path / STOP).exists()
+
+    def picture_path(self) -> Path | None:
+        """The result, under whichever name the layout gives it; else the last live preview."""
+        names = (PICTURE, "output.png", "output.jpg", "output.jpeg", PREVIEW)
+        return next((self.path / name for name in names if (self.path / name).is_file()), None)
+
+    def video_path(self) -> Path | None:
+        """The video, or as much of it as there is."""
+        names = (VIDEO, LIVE_VIDEO)
+        return next((self.path / name for name in names if (self.path / name).is_file()), None)
+
+    @contextmanager
+    def heartbeat(self) -> Iterator[None]:
+        """Refresh details.json's `heartbeat` every few seconds, from a thread."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(HEARTBEAT_SECONDS):
+                try:
+                    self.update(heartbeat=now())
+                except (OSError, BadInput):
+                    pass  # a full disk is the loop's to report, at its next write
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def status_of(details: Mapping[str, Any]) -> str:
+    """`RunFolder.live_status` for details that are read already."""
+    status = str(details.get("status", "done"))
+    return "interrupted" if status == "running" and _is_silent(details) else status
+
+
+def _is_silent(details: Mapping[str, Any]) -> bool:
+    try:
+        last = datetime.fromisoformat(str(details.get("heartbeat")))
+        return (datetime.now().astimezone() - last).total_seconds() > SILENT_SECONDS
+    except (ValueError, TypeError):
+        return True
+
+
+def create_run_folder(output_dir: Path) -> RunFolder:
+    """Make a folder `<YYYYmmddTHHMMSS>-<8 URL-safe characters>` that nobody else has.
+
+    Raises BadInput where the output folder cannot be written.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = output_dir / f"{datetime.now():%Y%m%dT%H%M%S}-{_new_id()}"
+            try:
+                path.mkdir()
+                return RunFolder(path)
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise BadInput(
+            f"The output folder {output_dir} cannot be written: {error.strerror or error}."
+            " Choose another with --output-dir."
+        ) from None
+
+
+def _new_id() -> str:
+    while (run_id := secrets.token_urlsafe(6)).startswith("-"):
+        pass  # a leading dash would read as an option on a command line
+    return run_id
+
+
+def list_runs(output_dir: Path) -> list[RunFolder]:
+    """Every run with readable details, newest first. Whatever else lies there is passed over."""
+    found = []
+    for path in _folders(output_dir):
+        try:
+            details = read_json(path / DETAILS)
+        except BadInput:
+            continue
+        found.append((path.name[:15], str(details.get("start_time")), RunFolder(path)))
+    return [folder for *_, folder in sorted(found, key=lambda run: run[:2], reverse=True)]
+
+
+def find_run(output_dir: Path, run_id: str) -> RunFolder:
+    """The run of that folder name, or of those last 8 characters where only one has them.
+
+    Raises BadInput that lists the latest runs.
+    """
+    names = [path.name for path in _folders(output_dir)]
+    matches = [n for n in names if n == run_id] or [
+        n for n in names if len(run_id) == ID_LENGTH and n[-ID_LENGTH:] == run_id
+    ]
+    if len(matches) == 1:
+        return RunFolder(output_dir / matches[0])
+    if matches:
+        raise BadInput(f"'{run_id}' names several runs: {', '.join(sorted(matches))}. Name one.")
+    latest = ", ".join(sorted(names, reverse=True)[:5]) or "none"
+    raise BadInput(f"There is no run '{run_id}' in {output_dir}. The latest are: {latest}.")
+
+
+def _folders(output_dir: Path) -> list[Path]:
+    try:
+        return [p for p in output_dir.iterdir() if not p.name.startswith(".") and p.is_dir()]
+    except OSError:
+        return []
