@@ -1,0 +1,54 @@
+# Works with GNU make 3.81 (Apple's) and later. All paths are relative, so the folder that the
+# project lies in may have spaces in its name.
+
+# Pass options on: make app ARGS="--output-dir pictures", make test ARGS="-k prompts".
+ARGS ?=
+
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
+VENV := .venv/bin/python
+
+.PHONY: help setup app test lint weights judge evaluate benchmark
+
+help:  ## list what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/.ready  ## set up .venv from the pinned requirements, test tools included
+
+app: setup  ## open the page (on localhost:8501)
+	@$(VENV) launch.py $(ARGS)
+
+test: setup  ## run the tests
+	$(VENV) -m pytest $(ARGS)
+
+lint: setup  ## check the code's style
+	$(VENV) -m ruff check .
+
+weights: .venv/.training  ## make the bundled weights again (hours; goes on where it was stopped)
+	$(VENV) -m training.make_weights $(ARGS)
+
+judge: .venv/.training  ## make the evaluation's judge
+	$(VENV) -m training.judge $(ARGS)
+
+evaluate: .venv/.training  ## measure how well pictures match their prompts
+	$(VENV) -m training.evaluate $(ARGS)
+
+benchmark: setup  ## measure seconds per step and memory
+	$(VENV) benchmarks/step.py $(ARGS)
+
+# The stamp comes last, so a set-up that was interrupted is done again.
+.venv/.ready: requirements.txt requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 was found. Install one, or name it:" \
+		"make setup PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(SUPPORTED)' || { echo "$(PYTHON) is no Python 3.11 to 3.14. Name one:" \
+		"make setup PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make a .venv." \
+		"On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear .venv
+	$(VENV) -m pip install -r requirements-dev.txt
+	@touch $@
+
+.venv/.training: .venv/.ready training/requirements.txt
+	$(VENV) -m pip install --no-deps -r training/requirements.txt
+	@touch $@

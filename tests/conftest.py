@@ -1,0 +1,44 @@
+"""Fixtures that several tests share, and the rule for skipped tests."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A real browser, as playwright's Browser."""
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        pytest.skip("no browser is installed; on Debian: sudo apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item, call):
+    return _fail_a_skip((yield), item)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report(collector):
+    return _fail_a_skip((yield), collector)
+
+
+def _fail_a_skip(report, node):
+    """Under CI nothing may be skipped but what needs a GPU: a test not run is a test not passed."""
+    expected_failure = hasattr(report, "wasxfail")
+    if os.environ.get("CI") and report.skipped and not expected_failure:
+        if node.get_closest_marker("gpu") is None:
+            report.outcome = "failed"
+            report.longrepr = f"skipped, which CI counts as failed: {report.longrepr[2]}"
+    return report
