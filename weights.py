@@ -12,6 +12,17 @@ from errors import BadInput
 PREFERRED = ("vqgan_imagenet_f16_1024", "emoji_f8")
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
 MAX_YAML_BYTES = 1_000_000
+OPENAI_CLIP_MODELS = (  # what clip.available_models() lists, without importing torch
+    "RN50",
+    "RN101",
+    "RN50x4",
+    "RN50x16",
+    "RN50x64",
+    "ViT-B/32",
+    "ViT-B/16",
+    "ViT-L/14",
+    "ViT-L/14@336px",
+)
 
 
 @dataclass(frozen=True)
