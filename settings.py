@@ -5,21 +5,24 @@ the fields here. A field carries its default, range, unit and help text; adding 
 widget, an option, a line of `defaults.yaml` and a key of `details.json`.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, Self, get_args, get_origin
 
+import annotated_types
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from errors import BadInput
 from prompts import parse_prompts
+from weights import check_checkpoint, default_weights, find_clip, get_weights, picture_size
 
 MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
 MAX_STEPS = 10_000_000
+BY_WEIGHTS = "what the weights recommend"
 DEFAULTS_FILE = Path(__file__).with_name("defaults.yaml")
 
 
@@ -31,6 +34,7 @@ def setting(
     group: str | None = None,
     unit: str = "",
     published: Any = None,
+    unset: str = "",
     **limits: Any,
 ) -> Any:
     """Declare a setting.
@@ -38,9 +42,10 @@ def setting(
     label: what the form calls it. help: one or two sentences for hovering and `--help`.
     group: the switch (another setting) that this one only matters under.
     published: what suits published weights on a GPU, where that is not the default.
+    unset: what happens while nobody sets it, where that is not simply the default.
     limits: pydantic's ge, le, gt, lt, max_length.
     """
-    extra = {"label": label, "group": group, "unit": unit, "published": published}
+    extra = {"label": label, "group": group, "unit": unit, "published": published, "unset": unset}
     if isinstance(default, list):
         return Field(
             default_factory=default.copy, description=help, json_schema_extra=extra, **limits
@@ -60,6 +65,7 @@ class RunSettings(BaseModel):
         "Text prompt",
         "What the picture should show. `|` separates prompts that pull at the same time; each may"
         " end in `:weight` or `:weight:stop`. A negative weight repels.",
+        unset="none",
         max_length=10_000,
     )
     num_steps: int = setting(
@@ -91,14 +97,26 @@ class RunSettings(BaseModel):
         le=MAX_SEED,
     )
     init_image: str | None = setting(
-        None, "Upload starting image", "A picture to start from instead of random tokens."
+        None,
+        "Upload starting image",
+        "A picture to start from instead of random tokens.",
+        unset="none",
     )
     image_prompt: list[str] = setting(
         [],
         "Upload image prompt(s)",
         "Pictures that the result should resemble, beside or instead of the text. May be given"
         " several times.",
+        unset="none",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name]
+        if isinstance(value, bool) and value_type(field) is not bool:
+            raise ValueError("must not be true or false")
+        return value
 
     @field_validator("num_steps")
     @classmethod
@@ -113,26 +131,51 @@ class RunSettings(BaseModel):
             raise ValueError("No prompt: type what the picture should show, or add an image prompt.")
         return self
 
+    @classmethod
+    def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
+        """What the weights that `values` choose recommend, the weights' own name included.
+
+        Raises BadInput where there are none such, or where they recommend what is no setting.
+        """
+        return {}
+
+    def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
+        """The settings as the weights can carry them out, and warnings for the person.
+
+        Finds out what can be known without loading anything. Raises BadInput.
+        """
+        return self, []
+
 
 class VQGANCLIPSettings(RunSettings):
     """The settings of `logic.VQGANCLIPRun`."""
 
     vqgan_ckpt: str = setting(
-        "emoji_f8", "Model weights", "The VQGAN: a NAME.yaml + NAME.ckpt pair in `assets/`."
+        "emoji_f8",
+        "Model weights",
+        "The VQGAN: a NAME.yaml + NAME.ckpt pair in `assets/`.",
+        unset="vqgan_imagenet_f16_1024 if it is there, else emoji_f8, else the first in `assets/`",
     )
     clip_model: str = setting(
         "ViT-B/32",
         "CLIP model",
         "The CLIP that compares picture and prompt: one of OpenAI's names, a NAME.pt in `assets/`,"
         " or the path of a checkpoint.",
+        unset=BY_WEIGHTS,
     )
     step_size: float = setting(
-        0.05, "Step size", "Learning rate of the optimiser (Adam) on the latent.", gt=0, le=10
+        0.05,
+        "Step size",
+        "Learning rate of the optimiser (Adam) on the latent.",
+        unset=BY_WEIGHTS,
+        gt=0,
+        le=10,
     )
     cutn: int = setting(
         64,
         "Cutouts",
         "How many random cutouts CLIP looks at in each step. More is steadier and slower.",
+        unset=BY_WEIGHTS,
         ge=1,
         le=1024,
     )
@@ -141,6 +184,7 @@ class VQGANCLIPSettings(RunSettings):
         "Cutout power",
         "Shapes the cutouts' sizes: above 1 favours small ones (detail), below 1 large ones"
         " (composition).",
+        unset=BY_WEIGHTS,
         ge=0,
         le=100,
     )
@@ -241,10 +285,60 @@ class VQGANCLIPSettings(RunSettings):
         le=10_000,
     )
 
+    @classmethod
+    def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
+        name = str(values.get("vqgan_ckpt") or default_weights(assets_dir))
+        weights = get_weights(assets_dir, name)
+        make_partial(cls, weights.recommended, source=str(weights.config_path))
+        return weights.recommended | {"vqgan_ckpt": name}
+
+    def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
+        weights = get_weights(assets_dir, self.vqgan_ckpt)
+        check_checkpoint(weights.checkpoint_path)
+        clip_path = find_clip(assets_dir, self.clip_model)
+        if clip_path:
+            check_checkpoint(clip_path)
+        width, height = picture_size(weights, self.Xdim, self.ydim)
+        if (width, height) == (self.Xdim, self.ydim):
+            return self, []
+        warning = (
+            f"The size {self.Xdim}x{self.ydim} became {width}x{height}: {weights.name} makes"
+            f" multiples of {weights.factor} px."
+        )
+        return self.model_copy(update={"Xdim": width, "ydim": height}), [warning]
+
 
 def meta(field: FieldInfo) -> dict[str, Any]:
-    """label, group, unit, published of a setting."""
+    """label, group, unit, published, unset of a setting."""
     return dict(field.json_schema_extra)  # type: ignore[arg-type]
+
+
+def value_type(field: FieldInfo) -> type:
+    """bool, int, float, str or list: what one value of the setting is, leaving out None."""
+    kind = field.annotation
+    if get_origin(kind) is list:
+        return list
+    return next(c for c in (kind, *get_args(kind)) if c in (bool, int, float, str))
+
+
+def number_range(field: FieldInfo) -> tuple[float | None, float | None]:
+    """The smallest and the largest number allowed; an open limit counts as the limit."""
+    low = high = None
+    for bound in field.metadata:
+        if isinstance(bound, annotated_types.Ge | annotated_types.Gt):
+            low = bound.ge if isinstance(bound, annotated_types.Ge) else bound.gt
+        if isinstance(bound, annotated_types.Le):
+            high = bound.le
+    return low, high
+
+
+def range_text(field: FieldInfo) -> str:
+    """The range in words with its unit, such as "8 to 4096 px"; "" where there is none."""
+    low, high = number_range(field)
+    if low is None:
+        return ""
+    is_open = any(isinstance(bound, annotated_types.Gt) for bound in field.metadata)
+    return f"{'above ' if is_open else ''}{low} to {high} {meta(field)['unit']}".rstrip()
 
 
 def members(kind: type[RunSettings], switch: str) -> list[str]:
@@ -280,8 +374,9 @@ def read_defaults(kind: type[RunSettings], path: Path = DEFAULTS_FILE) -> dict[s
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path} cannot be read ({error}). Mend it or delete it.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{path} cannot be read ({reason}). Mend it or delete it.") from None
     if not isinstance(values, dict):
         raise BadInput(f"{path} must hold lines of 'setting: value'. Mend it or delete it.")
     unknown = [str(key) for key in values if key not in kind.model_fields]
@@ -298,7 +393,7 @@ def read_defaults(kind: type[RunSettings], path: Path = DEFAULTS_FILE) -> dict[s
 def make_partial(kind: type[RunSettings], values: Mapping[str, Any], source: str) -> None:
     """Check some values on their own, whether or not there is a prompt. Raises BadInput."""
     try:
-        kind(**{"text_input": "-", **values})
+        kind(**{**values, "text_input": values.get("text_input") or "-"})
     except ValidationError as error:
         raise BadInput(f"In {source}: " + " ".join(_sentences(error))) from None
 
@@ -311,5 +406,5 @@ def _sentences(error: ValidationError) -> Iterable[str]:
             yield f"{problem['loc'][0]} is no setting."
         else:
             reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            found = str(problem["input"])[:80]
+            found = " ".join(str(problem["input"]).split())[:80] or "empty"
             yield f"{problem['loc'][0]} {reason[:1].lower()}{reason[1:]}; it was {found}."

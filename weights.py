@@ -1,5 +1,6 @@
 """Which weights there are in `assets/`, and what their yaml says. Never imports torch."""
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,18 @@ import yaml
 
 from errors import BadInput
 
+# What `clip.available_models()` lists; written here too, for those who must not import torch.
+CLIP_NAMES = (
+    "RN50",
+    "RN101",
+    "RN50x4",
+    "RN50x16",
+    "RN50x64",
+    "ViT-B/32",
+    "ViT-B/16",
+    "ViT-L/14",
+    "ViT-L/14@336px",
+)
 PREFERRED = ("vqgan_imagenet_f16_1024", "emoji_f8")
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
 MAX_YAML_BYTES = 1_000_000
@@ -89,6 +102,54 @@ def default_weights(assets_dir: Path) -> str:
 def find_clip_checkpoints(assets_dir: Path) -> dict[str, Path]:
     """CLIP checkpoints in the folder by name."""
     return {path.stem: path for path in sorted(assets_dir.glob("*.pt"))}
+
+
+def find_clip(assets_dir: Path, name: str) -> Path | None:
+    """The checkpoint file that a CLIP's name or path means; None for one of OpenAI's names.
+
+    Raises BadInput, listing what there is.
+    """
+    if name in CLIP_NAMES:
+        return None
+    there = find_clip_checkpoints(assets_dir)
+    path = there.get(name) or Path(name)
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):
+        pass  # too long, or with a zero byte: no path either
+    raise BadInput(
+        f"There is no CLIP '{name[:200]}'. In {assets_dir}: {', '.join(there) or 'none'}."
+        f" By OpenAI's names: {', '.join(CLIP_NAMES)}. Or give the path of a checkpoint."
+    )
+
+
+def check_checkpoint(path: Path) -> None:
+    """See from a file's first and last bytes whether it can be a checkpoint. Raises BadInput."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+            size = file.seek(0, 2)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from None
+    reason = _why_no_checkpoint(path, head, size)
+    if reason:
+        raise BadInput(f"{path} is no checkpoint: {reason}. Download it again.")
+
+
+def _why_no_checkpoint(path: Path, head: bytes, size: int) -> str | None:
+    if not head:
+        return "it is empty"
+    if head.lstrip().startswith(b"<"):
+        return "it is a web page"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer to the real file"
+    if path.suffix == ".safetensors":
+        fits = head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
+        return None if fits else "it is truncated, or no safetensors file"
+    if head.startswith(b"PK"):
+        return None if zipfile.is_zipfile(path) else "it is truncated"
+    return None if head.startswith(b"\x80") else "it is neither a zip file nor a pickle"
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""Pictures from strangers to RGB, and to the size that is wanted. Never imports torch."""
+
+import io
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from errors import BadInput
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
+MAX_FILE_BYTES = 200_000_000
+MAX_PIXELS = 80_000_000
+MAX_SIDE = 65_000  # a JPEG, as which we keep a copy, ends at 65,535
+JPEG_QUALITY = 95
+ORIENTATION = 0x0112
+
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+def load_picture(source: Path | bytes, what: str) -> Image.Image:
+    """An image file as RGB: its first frame, turned as its EXIF says, transparency on white.
+
+    what: names the picture in messages. Raises BadInput for whatever is no usable picture; the
+    size is judged by the header, before anything is decoded.
+    """
+    return _decode(read_picture(source, what), what)
+
+
+def read_picture(source: Path | bytes, what: str) -> bytes:
+    """The bytes of an image file. Raises BadInput for what is no ordinary, readable file."""
+    if isinstance(source, bytes):
+        return source
+    try:
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadInput(f"{what} is not a file. Give an image file ({_formats()}).")
+        if status.st_size > MAX_FILE_BYTES:
+            raise BadInput(f"{what} is over {MAX_FILE_BYTES // 1_000_000} MB. Give a smaller one.")
+        return source.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"{what} does not exist. Give the path of an image file.") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{what} cannot be read: {error}.") from None
+
+
+def saved_copy(source: Path | bytes, what: str) -> bytes:
+    """The JPEG to keep of a picture, and to use: what it decodes to is what a run has seen.
+
+    A plain RGB JPEG is kept as it is, so that a copy of a copy is the same picture.
+    Raises BadInput as `load_picture` does.
+    """
+    data = read_picture(source, what)
+    image = _decode(data, what)
+    return data if _is_plain_jpeg(data) else encode_jpeg(image, JPEG_QUALITY)
+
+
+def encode_jpeg(image: Image.Image, quality: int) -> bytes:
+    """An RGB image as JPEG without chroma subsampling."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Scale so that the picture covers `size` (width, height), and cut off the rest evenly."""
+    return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def crop_or_cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The middle of the picture where it is large enough both ways, else `cover`."""
+    left, top = ((have - want) // 2 for have, want in zip(image.size, size, strict=True))
+    if left < 0 or top < 0:
+        return cover(image, size)
+    return image.crop((left, top, left + size[0], top + size[1]))
+
+
+def _decode(data: bytes, what: str) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image.size, what)
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise BadInput(f"{what} is not an image that can be read. Give {_formats()}.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
+        raise _too_large(what, "") from None
+    except BadInput:
+        raise
+    except Exception as error:  # a decoder fed with a broken file raises whatever it likes
+        raise BadInput(f"{what} is broken ({error}). Save it anew or give another.") from None
+
+
+def _check_size(size: tuple[int, int], what: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS or max(size) > MAX_SIDE:
+        raise _too_large(what, f" ({size[0]}x{size[1]})")
+
+
+def _too_large(what: str, found: str) -> BadInput:
+    return BadInput(
+        f"{what} is too large{found}: at most {MAX_PIXELS // 1_000_000} megapixels and"
+        f" {MAX_SIDE:,} px a side. Make it smaller."
+    )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _from_deep_grey(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """16-bit and float greys, which Pillow would cut off at 255."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+    white = 65535 if image.mode != "F" else 1 if values.max() <= 1 else 255
+    grey = np.clip(values * (255 / white), 0, 255).round().astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        is_rgb_jpeg = image.format == "JPEG" and image.mode == "RGB"
+        return is_rgb_jpeg and image.getexif().get(ORIENTATION, 1) == 1
+
+
+def _formats() -> str:
+    return "a PNG, JPEG, WebP, GIF, BMP or TIFF"

@@ -1,0 +1,101 @@
+"""Frames to an mp4 as they come: H.264, yuv420p, at even size, playable in browsers.
+
+While frames come the file is a fragmented mp4, which stays playable if its writer dies; `finish`
+turns it into an ordinary one.
+"""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+from errors import RunFailed
+
+FPS = 24
+# One fragment a second of film; no look-ahead, so that what is written is there at once.
+FRAGMENTED = ["-movflags", "+frag_keyframe+empty_moov+default_base_moof", "-flush_packets", "1"]
+ENCODER = ["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-crf", "18"]
+
+
+class VideoWriter:
+    """Streams frames [H, W, 3] uint8 of one size into `path` through ffmpeg.
+
+    Memory does not grow with the number of frames. Raises RunFailed where ffmpeg cannot go on, a
+    full disk above all.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: int = FPS) -> None:
+        self.path = path
+        width, height = (side + side % 2 for side in size)  # yuv420p halves the sides
+        self._messages = tempfile.TemporaryFile()
+        command = [*_ffmpeg(), "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
+        command += ["-r", str(fps), "-i", "-", "-an", *ENCODER, "-threads", "1"]
+        command += ["-pix_fmt", "yuv420p", "-g", str(fps), *FRAGMENTED, "-f", "mp4", str(path)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._messages,
+            process_group=0,  # Ctrl-C in the terminal is for us; the film is to be ended properly
+        )
+
+    def add(self, frame: np.ndarray) -> None:
+        """Append one frame; odd sides get their last row or column twice. Raises RunFailed."""
+        height, width, _ = frame.shape
+        if height % 2 or width % 2:
+            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        try:
+            self._process.stdin.write(np.ascontiguousarray(frame).data)
+            self._process.stdin.flush()
+        except OSError:
+            raise self._failure() from None
+
+    def close(self) -> None:
+        """Let ffmpeg write what it has, and wait for it. Raises RunFailed."""
+        try:
+            self._process.stdin.close()
+        except OSError:
+            pass  # ffmpeg has gone already; its exit status tells
+        if self._process.wait() != 0:
+            raise self._failure()
+        self._messages.close()
+
+    def _failure(self) -> RunFailed:
+        self._process.kill()
+        self._process.wait()
+        return RunFailed(f"The video cannot be written: {_last_line(self._messages)}.")
+
+
+def finish(part: Path, path: Path, comment: str) -> None:
+    """Make an ordinary mp4 at `path`, with a comment, of the fragmented one at `part`.
+
+    `path` appears when it is whole; then `part` goes. Where that fails, a disk without room for
+    both above all, `part` itself becomes `path`: it plays as well, only without the comment.
+    """
+    beside = path.with_name(f".{path.stem}.tmp.mp4")
+    command = [*_ffmpeg(), "-i", str(part), "-c", "copy", "-movflags", "+faststart"]
+    command += ["-metadata", f"comment={comment}", str(beside)]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, process_group=0
+    )
+    if done.returncode == 0:
+        beside.replace(path)
+        part.unlink()
+    else:
+        beside.unlink(missing_ok=True)
+        part.replace(path)
+
+
+def _ffmpeg() -> list[str]:
+    try:
+        return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y"]
+    except RuntimeError as error:
+        raise RunFailed(f"There is no ffmpeg for the video: {error}") from None
+
+
+def _last_line(messages: "tempfile._TemporaryFileWrapper[bytes]") -> str:
+    messages.seek(0)
+    lines = messages.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "ffmpeg has ended")
