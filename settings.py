@@ -406,5 +406,10 @@ def _sentences(error: ValidationError) -> Iterable[str]:
             yield f"{problem['loc'][0]} is no setting."
         else:
             reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            found = " ".join(str(problem["input"]).split())[:80] or "empty"
+            found = _printable(problem["input"]) or "empty"
             yield f"{problem['loc'][0]} {reason[:1].lower()}{reason[1:]}; it was {found}."
+
+
+def _printable(value: Any) -> str:
+    """A wrong value on one line, cut; surrogates, which no terminal takes, as escapes."""
+    return " ".join(str(value).encode("utf-8", "backslashreplace").decode().split())[:80]

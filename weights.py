@@ -11,7 +11,7 @@ import yaml
 from errors import BadInput
 
 # What `clip.available_models()` lists; written here too, for those who must not import torch.
-CLIP_NAMES = (
+OPENAI_CLIP_MODELS = (
     "RN50",
     "RN101",
     "RN50x4",
@@ -109,7 +109,7 @@ def find_clip(assets_dir: Path, name: str) -> Path | None:
 
     Raises BadInput, listing what there is.
     """
-    if name in CLIP_NAMES:
+    if name in OPENAI_CLIP_MODELS:
         return None
     there = find_clip_checkpoints(assets_dir)
     path = there.get(name) or Path(name)
@@ -120,7 +120,7 @@ def find_clip(assets_dir: Path, name: str) -> Path | None:
         pass  # too long, or with a zero byte: no path either
     raise BadInput(
         f"There is no CLIP '{name[:200]}'. In {assets_dir}: {', '.join(there) or 'none'}."
-        f" By OpenAI's names: {', '.join(CLIP_NAMES)}. Or give the path of a checkpoint."
+        f" By OpenAI's names: {', '.join(OPENAI_CLIP_MODELS)}. Or give the path of a checkpoint."
     )
 
 
