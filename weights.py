@@ -10,18 +10,6 @@ import yaml
 
 from errors import BadInput
 
-# What `clip.available_models()` lists; written here too, for those who must not import torch.
-OPENAI_CLIP_MODELS = (
-    "RN50",
-    "RN101",
-    "RN50x4",
-    "RN50x16",
-    "RN50x64",
-    "ViT-B/32",
-    "ViT-B/16",
-    "ViT-L/14",
-    "ViT-L/14@336px",
-)
 PREFERRED = ("vqgan_imagenet_f16_1024", "emoji_f8")
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
 MAX_YAML_BYTES = 1_000_000
