@@ -397,9 +397,9 @@ class Composer:
 
     @staticmethod
     def _level(part: Part, size: int) -> int:
-        """The mip level whose icon is not more than about 1.5 times the size drawn."""
+        """The mip level whose icon is at most 2.4 times the size drawn."""
         shrink = icons.SIZE / (part.scale * size)
-        return min(4, max(0, round(math.log2(shrink / 1.05))))
+        return min(4, max(0, int(math.log2(max(1.0, shrink / 1.2)))))
 
 
 def _placement(part: Part) -> Tensor:

@@ -1,0 +1,288 @@
+"""Train the bundled CLIP: `python -m training.train_clip [--minutes N] [--resume]`.
+
+Contrastive learning (InfoNCE, Radford et al. 2021) on pictures composed on the fly, with the
+captions that hold for several pictures of a batch counted as such; free phrases are taught by a
+sentence model; the second half is adversarial training (Madry et al. 2018, one step), for a model
+is a good guide of pictures only where its gradients show what a person would change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from pathlib import Path
+
+import clip
+import torch
+import torch.nn.functional as F
+from clip.model import CLIP
+from torch import Tensor, nn
+
+from training import teacher
+from training.augment import augment
+from training.data import Composer, Sample
+from training.icons import CACHE
+
+SIZE = 64  # input, pixels
+BATCH, ADVERSARIAL_BATCH = 192, 160
+FREE_PHRASES = 64  # taught by the sentence model each step
+LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 1e-3, 0.05, 300
+TOKEN_RATE = 0.1  # the token table learns this much slower
+ADVERSARIAL_FROM = 0.45  # of the training
+RADIUS = 0.5, 1.5  # L2 radius of the perturbations at their start and at the end
+DISTILLATION = 0.3
+SAVE_EVERY = 480.0  # seconds
+ARCHITECTURE = {
+    "embed_dim": 256, "image_resolution": SIZE, "vision_layers": (1, 2, 2, 1),
+    "vision_width": 32, "vision_patch_size": None, "context_length": 32, "vocab_size": 49408,
+    "transformer_width": 192, "transformer_heads": 3, "transformer_layers": 4,
+}  # fmt: skip
+CHECKPOINT = CACHE / "clip.pt"
+LOG = CACHE / "clip.log"
+WEIGHTS = Path(__file__).parent.parent / "assets" / "emoji_clip.pt"
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)  # OpenAI CLIP's own
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
+
+
+def new_model() -> CLIP:
+    """The untrained CLIP, its token table from the sentence model."""
+    model = CLIP(**ARCHITECTURE)
+    with torch.no_grad():
+        model.token_embedding.weight.copy_(teacher.token_table(ARCHITECTURE["transformer_width"]))
+    model.visual.to(memory_format=torch.channels_last)
+    return model
+
+
+def export(model: CLIP, path: Path) -> None:
+    """Write the state dict for `clip.model.build_model`, the large tensors in half precision."""
+    state = {
+        name: value.half() if value.is_floating_point() and value.numel() > 4096 else value
+        for name, value in model.state_dict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    publish({name: value.contiguous().clone() for name, value in state.items()}, path)
+
+
+def publish(content: dict, path: Path) -> None:
+    """torch.save that leaves either the old file or the whole new one."""
+    beside = path.with_suffix(".part")
+    torch.save(content, beside)
+    beside.replace(path)
+
+
+def encode_images(model: CLIP, pictures: Tensor) -> Tensor:
+    """Unit-length features [n, 256] of pictures [n, 3, 64, 64] in [0, 1]."""
+    pictures = ((pictures - MEAN) / STD).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model.visual(pictures)
+    return F.normalize(features.float(), dim=-1)
+
+
+def encode_texts(model: CLIP, texts: list[str]) -> Tensor:
+    """Unit-length features [n, 256] of captions."""
+    tokens = clip.tokenize(texts, ARCHITECTURE["context_length"], truncate=True)
+    tokens = tokens[:, : int(tokens.argmax(-1).max()) + 1]  # the tower is causal: no need of padding
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model.encode_text(tokens)
+    return F.normalize(features.float(), dim=-1)
+
+
+def contrastive_loss(logits: Tensor, agreement: Tensor) -> Tensor:
+    """InfoNCE over rows and columns of logits [n, n], with several or doubtful positives.
+
+    `agreement` [n, n]: 1 where a caption holds for a picture (all such share the target), 0 where
+    it may (left out), -1 where it does not.
+    """
+    logits = logits.masked_fill(agreement == 0, -1e4)
+    target = (agreement == 1).float()
+    rows = target / target.sum(1, keepdim=True)
+    columns = target / target.sum(0, keepdim=True)
+    by_row = -(rows * logits.log_softmax(1)).sum(1).mean()
+    by_column = -(columns * logits.log_softmax(0)).sum(0).mean()
+    return (by_row + by_column) / 2
+
+
+def perturbed(model: CLIP, pictures: Tensor, texts: Tensor, scale: Tensor, agreement: Tensor,
+              rows: int, radius: float) -> Tensor:
+    """The pictures with the first `rows` moved against the loss by up to `radius` (L2).
+
+    One projected gradient step from a random start; batch statistics are left alone.
+    """
+    start = torch.randn_like(pictures[:rows])
+    start = start * (radius * torch.rand(rows, 1, 1, 1) / start.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+    moved = (pictures[:rows] + start).requires_grad_()
+    model.visual.eval()
+    logits = scale * encode_images(model, moved) @ texts.T
+    loss = contrastive_loss_rows(logits, agreement[:rows])
+    (gradient,) = torch.autograd.grad(loss, moved)
+    model.visual.train()
+    step = gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+    offset = start + 1.5 * radius * step
+    offset = offset * (radius / offset.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).clamp(max=1)
+    return torch.cat([(pictures[:rows] + offset).clamp(0, 1), pictures[rows:]])
+
+
+def contrastive_loss_rows(logits: Tensor, agreement: Tensor) -> Tensor:
+    """The picture-to-caption half of the loss, summed, for rows of the logits."""
+    logits = logits.masked_fill(agreement == 0, -1e4)
+    target = (agreement == 1).float()
+    return -(target / target.sum(1, keepdim=True) * logits.log_softmax(1)).sum()
+
+
+class FreePhrases:
+    """Teaches what phrases without a picture are close to, by the sentence model's similarities."""
+
+    def __init__(self, records: list[dict], seed: int):
+        found = teacher.phrases(records)
+        self.rows = {name: i for i, name in enumerate(found["names"])}
+        self.name_vectors, self.phrases = found["name_vectors"], found["free"]
+        self.vectors = found["free_vectors"]
+        self.names = [record["name"] for record in records]
+        self.random = random.Random(seed)
+
+    def draw(self) -> list[int]:
+        return self.random.sample(range(len(self.phrases)), FREE_PHRASES)
+
+    def loss(self, drawn: list[int], texts: Tensor, images: Tensor, samples: list[Sample],
+             scale: Tensor) -> Tensor:
+        """KL from the teacher's distribution of each phrase over the batch's single things."""
+        singles = [i for i, sample in enumerate(samples) if len(sample.scene.parts) == 1]
+        names = [self.rows[self.names[samples[i].scene.parts[0].icon]] for i in singles]
+        target = (self.vectors[drawn] @ self.name_vectors[names].T / 0.05).softmax(1)
+        student = (scale * texts @ images[singles].T).log_softmax(1)
+        return F.kl_div(student, target, reduction="batchmean")
+
+
+def parameter_groups(model: CLIP) -> list[dict]:
+    """The token table slowly; weight decay for matrices only."""
+    table = model.token_embedding.weight
+    others = [p for p in model.parameters() if p is not table]
+    return [
+        {"params": [table], "rate": TOKEN_RATE, "weight_decay": 0.0},
+        {"params": [p for p in others if p.ndim > 1], "rate": 1.0, "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in others if p.ndim < 2], "rate": 1.0, "weight_decay": 0.0},
+    ]
+
+
+def learning_rate(step: int, progress: float) -> float:
+    """Linear warm-up over steps, then a cosine over the time given, progress in [0, 1]."""
+    return LEARNING_RATE * min(1, (step + 1) / WARM_UP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, progress))))
+
+
+def radius_at(progress: float) -> float:
+    """The adversarial radius: 0 in the first part, then growing; progress in [0, 1]."""
+    if progress < ADVERSARIAL_FROM:
+        return 0.0
+    part = (progress - ADVERSARIAL_FROM) / (1 - ADVERSARIAL_FROM)
+    return RADIUS[0] + (RADIUS[1] - RADIUS[0]) * min(1.0, 2 * part)
+
+
+class Trainer:
+    """The state of a training: model, optimiser, steps done and seconds spent."""
+
+    def __init__(self, minutes: float, resume: bool):
+        self.seconds, self.step, self.spent = 60 * minutes, 0, 0.0
+        self.model = new_model().train()
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.model), lr=LEARNING_RATE,
+                                           betas=(0.9, 0.98), fused=True)
+        if resume and CHECKPOINT.exists():
+            self.load()
+        torch.manual_seed(self.step)
+        self.composer = Composer("train", SIZE, seed=self.step)
+        self.unseen = Composer("judge", SIZE, seed=0).samples(BATCH)
+        self.unseen_pictures = Composer("judge", SIZE, seed=0).compose([s.scene for s in self.unseen])
+        self.free = FreePhrases(self.composer.records, seed=self.step)
+
+    def load(self) -> None:
+        state = torch.load(CHECKPOINT, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.spent = state["step"], state["spent"]
+
+    def save(self) -> None:
+        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
+                 "step": self.step, "spent": self.spent}
+        publish(state, CHECKPOINT)
+        export(self.model, WEIGHTS)
+
+    def train_step(self) -> tuple[float, float]:
+        """One step; returns its loss and the share of pictures whose best caption holds."""
+        progress = self.spent / self.seconds
+        radius = radius_at(progress)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["rate"] * learning_rate(self.step, progress)
+        samples = self.composer.samples(ADVERSARIAL_BATCH if radius else BATCH)
+        pictures = augment(self.composer.compose([sample.scene for sample in samples]))
+        agreement = Composer.agreement(samples)
+        drawn = self.free.draw()
+        captions = [sample.caption for sample in samples]
+        texts = encode_texts(self.model, captions)
+        free = encode_texts(self.model, [self.free.phrases[i] for i in drawn])
+        scale = self.model.logit_scale.exp()
+        if radius:
+            pictures = perturbed(self.model, pictures, texts.detach(), scale.detach(), agreement,
+                                 len(samples) // 2, radius)
+        images = encode_images(self.model, pictures)
+        logits = scale * images @ texts.T
+        contrast = contrastive_loss(logits, agreement)
+        loss = contrast + DISTILLATION * self.free.loss(drawn, free, images, samples, scale)
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, math.log(60))
+        best = agreement.gather(1, logits.argmax(1, keepdim=True))
+        return contrast.item(), (best == 1).float().mean().item()
+
+    @torch.inference_mode()
+    def unseen_top1(self) -> float:
+        """Share of pictures of the sets kept out whose best caption of 192 holds."""
+        self.model.eval()
+        images = encode_images(self.model, self.unseen_pictures)
+        texts = encode_texts(self.model, [sample.caption for sample in self.unseen])
+        self.model.train()
+        best = (images @ texts.T).argmax(1, keepdim=True)
+        return (Composer.agreement(self.unseen).gather(1, best) == 1).float().mean().item()
+
+    def run(self) -> None:
+        """Train until the time is spent, logging every 50 steps and saving now and then."""
+        saved, losses, tops = time.monotonic(), [], []
+        while self.spent < self.seconds:
+            started = time.monotonic()
+            loss, top = self.train_step()
+            losses.append(loss)
+            tops.append(top)
+            self.step += 1
+            self.spent += time.monotonic() - started
+            if self.step % 50 == 0:
+                self.log(sum(losses) / len(losses), sum(tops) / len(tops), time.monotonic() - started)
+                losses, tops = [], []
+            if time.monotonic() - saved > SAVE_EVERY:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def log(self, loss: float, top: float, seconds: float) -> None:
+        unseen = f" unseen top-1 {self.unseen_top1():.3f}" if self.step % 200 == 0 else ""
+        line = (f"step {self.step} spent {self.spent / 60:.1f} min loss {loss:.3f} top-1 {top:.3f} "
+                f"scale {self.model.logit_scale.exp().item():.1f} "
+                f"radius {radius_at(self.spent / self.seconds):.2f} {seconds:.2f} s/step{unseen}")
+        print(line, flush=True)
+        with LOG.open("a") as file:
+            file.write(line + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=95, help="time to train in all")
+    parser.add_argument("--resume", action="store_true", help="go on from training/cache/clip.pt")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    Trainer(args.minutes, args.resume).run()
+
+
+if __name__ == "__main__":
+    main()
