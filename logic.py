@@ -1,0 +1,380 @@
+"""The engine: what a run is, and VQGAN-CLIP as one. It reports facts; it draws and writes nothing."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from cutouts import add_noise, augmentations, cut_out, random_windows, whole_views
+from errors import RunFailed
+from pictures import cover
+from prompts import parse_prompts
+from settings import RunSettings, VQGANCLIPSettings
+from vqgan_utils import (
+    VQGAN,
+    Perceptor,
+    clamp_with_gradient,
+    find_clip_model,
+    load_clip_model,
+    load_vqgan_model,
+    move_picture,
+    mse_weight_at,
+    prompt_loss,
+    random_latent,
+    tv_loss,
+    vector_quantize,
+)
+from weights import get_weights, picture_size
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step made.
+
+    index: counts from 1; frames where the picture moves, else optimisation steps.
+    picture: uint8 [H, W, 3]; the one that the losses were computed on.
+    losses: by name, weights included; "total" is their sum.
+    """
+
+    index: int
+    picture: np.ndarray
+    losses: dict[str, float]
+
+
+class Run(ABC):
+    """One run of a model. Call load_model, then model_init, then iterate as often as wanted.
+
+    A model of your own is a subclass with its own Settings; see docs/adding-a-model.md. All
+    methods may raise BadInput (before anything is made) and RunFailed.
+    """
+
+    Settings: ClassVar[type[RunSettings]] = RunSettings
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        *,
+        assets_dir: Path,
+        device: torch.device,
+        start_image: Image.Image | None = None,
+        image_prompts: Sequence[Image.Image] = (),
+    ) -> None:
+        """Keep what is given; load nothing.
+
+        start_image: what to start from: a continued picture, else the starting image.
+        image_prompts: RGB pictures to resemble.
+        """
+        self.settings = settings
+        self.assets_dir = assets_dir
+        self.device = device
+        self.start_image = start_image
+        self.image_prompts = list(image_prompts)
+        self.warnings: list[str] = []
+
+    @abstractmethod
+    def load_model(self) -> None:
+        """Get the weights ready; quick where a run in the same process had them before."""
+
+    @abstractmethod
+    def model_init(self) -> None:
+        """Seed, and make what the first step needs. `settings.seed` is the seed, always."""
+
+    @abstractmethod
+    def iterate(self) -> Step:
+        """Take one step."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact continuation needs, as tensors and plain values on the CPU."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; call it after model_init."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A unit embedding [1, D] that the picture is pulled to. name: "text" or "image"."""
+
+    name: str
+    embedding: Tensor
+    weight: float
+    stop: float
+
+
+class VQGANCLIPRun(Run):
+    """A VQGAN's latent z, optimised so that CLIP finds its picture close to the prompts.
+
+    Each step decodes z once, compares cutouts of the picture with the prompts, and moves z by Adam
+    (Crowson et al. 2022, "VQGAN-CLIP"). All random numbers come from the run's own stream, so that
+    what else a process does changes nothing.
+    """
+
+    Settings = VQGANCLIPSettings
+    settings: VQGANCLIPSettings
+
+    def load_model(self) -> None:
+        with _explain_lack_of_memory(self.settings):
+            weights = get_weights(self.assets_dir, self.settings.vqgan_ckpt)
+            self.size = picture_size(weights, self.settings.Xdim, self.settings.ydim)
+            clip_path = find_clip_model(self.settings.clip_model, self.assets_dir)
+            self.factor = weights.factor
+            self.perceptor = _warm_clip(_stamp(clip_path), self.settings.clip_model, self.device)
+            self.vqgan = _warm_vqgan(
+                _stamp(weights.config_path), _stamp(weights.checkpoint_path), self.device
+            )
+
+    def model_init(self) -> None:
+        self._random = RandomStream(self.settings.seed, self.device)
+        self._frames = self._optimisation_steps = 0
+        self._augment = augmentations() if self.settings.use_cutout_augmentations else nn.Identity()
+        with _explain_lack_of_memory(self.settings), self._random, torch.no_grad():
+            codebook = self.vqgan.codebook
+            self._low = codebook.amin(dim=0)[:, None, None]
+            self._high = codebook.amax(dim=0)[:, None, None]
+            self._targets = [*self._text_targets(), *self._image_targets()]
+            self._start_from(self._first_latent())
+
+    def iterate(self) -> Step:
+        with _explain_lack_of_memory(self.settings), self._random:
+            if self.settings.use_scrolling_zooming and self._frames:
+                self._move()
+            for _ in range(self._steps_per_frame):
+                picture, losses = self._optimise()
+        self._frames += 1
+        return Step(self._frames, _to_uint8(picture), losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "z": self._z.detach().cpu().clone(),
+            "mse_target": self._mse_target.cpu().clone(),
+            "optimiser": self._optimiser.state_dict(),
+            "frames": self._frames,
+            "optimisation_steps": self._optimisation_steps,
+            "random": self._random.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._start_from(state["z"].to(self.device))
+        self._mse_target = state["mse_target"].to(self.device)
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._frames = state["frames"]
+        self._optimisation_steps = state["optimisation_steps"]
+        self._random.load_state_dict(state["random"])
+
+    # --- before the first step ---
+
+    def _text_targets(self) -> Iterator[Target]:
+        for prompt in parse_prompts(self.settings.text_input):
+            if cut := self.perceptor.cut_off(prompt.text):
+                self.warnings.append(
+                    f"The prompt '{prompt.text}' is longer than {self.settings.clip_model} can"
+                    f" read; left out: '{cut}'."
+                )
+            embedding = self.perceptor.encode_text([prompt.text])
+            yield Target("text", embedding, prompt.weight, prompt.stop)
+
+    def _image_targets(self) -> Iterator[Target]:
+        for image in self.image_prompts:
+            view = self._cut_whole(_to_tensor(image).to(self.device))
+            yield Target("image", self.perceptor.encode_image(view), 1.0, -math.inf)
+
+    def _cut_whole(self, picture: Tensor) -> Tensor:
+        height, width = picture.shape[-2:]
+        return cut_out(picture, whole_views(width, height, 1), self.perceptor.input_resolution)
+
+    def _first_latent(self) -> Tensor:
+        width, height = self.size
+        if self.start_image is None:
+            codebook = self.vqgan.codebook
+            return random_latent(codebook, height // self.factor, width // self.factor)
+        return self._encode(_to_tensor(cover(self.start_image, self.size)).to(self.device))
+
+    def _encode(self, picture: Tensor) -> Tensor:
+        return self.vqgan.encode(picture * 2 - 1).float()
+
+    def _start_from(self, z: Tensor) -> None:
+        """Optimise this z, with a fresh optimiser, and hold it near where it is now."""
+        self._z = z.detach().contiguous().requires_grad_()
+        self._mse_target = self._z.detach().clone()
+        self._optimiser = torch.optim.Adam([self._z], lr=self.settings.step_size)
+
+    # --- a step ---
+
+    @property
+    def _steps_per_frame(self) -> int:
+        settings = self.settings
+        return settings.transform_interval if settings.use_scrolling_zooming else 1
+
+    def _optimise(self) -> tuple[Tensor, dict[str, float]]:
+        """One step; the picture [1, 3, H, W] in [0, 1] before it, and its losses."""
+        self._optimiser.zero_grad(set_to_none=True)
+        picture = self._decode(self._z)
+        losses = self._losses(picture)
+        total = torch.stack(list(losses.values())).sum()
+        values = {name: loss.item() for name, loss in (losses | {"total": total}).items()}
+        self._check_finite(values)
+        total.backward()
+        self._optimiser.step()
+        with torch.no_grad():
+            self._z.clamp_(self._low, self._high)
+        self._optimisation_steps += 1
+        return picture.detach(), values
+
+    def _decode(self, z: Tensor) -> Tensor:
+        decoded = self.vqgan.decode(vector_quantize(z, self.vqgan.codebook))
+        return clamp_with_gradient((decoded.float() + 1) / 2)
+
+    def _losses(self, picture: Tensor) -> dict[str, Tensor]:
+        images = self.perceptor.encode_image(self._see(picture))
+        losses: dict[str, Tensor] = {}
+        for target in self._targets:
+            loss = prompt_loss(images, target.embedding, target.weight, target.stop)
+            losses[target.name] = losses.get(target.name, 0) + loss
+        if self.settings.use_mse_regularization:
+            losses["mse"] = self._mse_weight * F.mse_loss(self._z, self._mse_target)
+        if self.settings.use_tv_loss_regularization:
+            losses["tv"] = self.settings.tv_loss_weight * tv_loss(self._z)
+        return losses
+
+    def _see(self, picture: Tensor) -> Tensor:
+        """What CLIP gets: cutouts, then augmentations, then noise."""
+        width, height = self.size
+        side = self.perceptor.input_resolution
+        windows = random_windows(width, height, self.settings.cutn, side, self.settings.cut_pow)
+        cutouts = self._augment(cut_out(picture, windows, side))
+        return add_noise(cutouts) if self.settings.use_cutout_augmentations else cutouts
+
+    @property
+    def _mse_weight(self) -> float:
+        s = self.settings
+        return mse_weight_at(
+            self._optimisation_steps, s.mse_weight, s.mse_weight_decay, s.mse_weight_decay_steps
+        )
+
+    def _check_finite(self, losses: dict[str, float]) -> None:
+        if math.isfinite(losses["total"]):
+            return
+        wrong = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        raise RunFailed(
+            f"After {self._optimisation_steps} steps the loss is not a number any more ({wrong})."
+            " Lower the step size or the weights of prompts and regularisations, and run it again."
+        )
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        """Move the picture, last update included, encode it anew, and go on from there.
+
+        The optimiser starts afresh: its moments belong to places that now show something else.
+        """
+        s = self.settings
+        moved = move_picture(
+            self._decode(self._z), s.translation_x, s.translation_y, s.rotation_angle, s.zoom_factor
+        )
+        self._start_from(self._encode(moved))
+
+
+class RandomStream:
+    """Random numbers of one run: within `with stream:` torch draws from it, and only there.
+
+    seed: any whole number in [0, 2^64). The CPU's generator looks at the lower 32 bits alone, so
+    the upper ones are folded in; seeds under 2^32 stay as they are.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._device = device
+        with self._fork():
+            torch.manual_seed((seed ^ (seed >> 32) * 0x9E3779B1) % 2**32)
+            self._state = self._capture()
+
+    def __enter__(self) -> None:
+        self._outer = self._fork()
+        self._outer.__enter__()
+        self._restore(self._state)
+
+    def __exit__(self, *error: Any) -> None:
+        self._state = self._capture()
+        self._outer.__exit__(*error)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: state.clone() for name, state in self._state.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._state = {name: value.clone() for name, value in state.items()}
+
+    def _fork(self) -> Any:
+        if self._device.type == "cpu":
+            return torch.random.fork_rng(devices=[])
+        index = self._device.index or 0
+        return torch.random.fork_rng(devices=[index], device_type=self._device.type)
+
+    def _capture(self) -> dict[str, Tensor]:
+        state = {"cpu": torch.get_rng_state()}
+        if self._device.type != "cpu":
+            state["device"] = torch.get_device_module(self._device).get_rng_state()
+        return state
+
+    def _restore(self, state: dict[str, Tensor]) -> None:
+        torch.set_rng_state(state["cpu"])
+        if "device" in state and self._device.type != "cpu":
+            torch.get_device_module(self._device).set_rng_state(state["device"])
+
+
+# --- Weights stay loaded from run to run -------------------------------------------------------
+
+_Stamp = tuple[Path, int, int]
+
+
+def _stamp(path: Path) -> _Stamp:
+    """A file by path, time and size, so that a file that was replaced is loaded anew."""
+    status = path.stat()
+    return path.resolve(), status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=1)
+def _warm_vqgan(config: _Stamp, checkpoint: _Stamp, device: torch.device) -> VQGAN:
+    return load_vqgan_model(config[0], checkpoint[0]).to(device)
+
+
+@lru_cache(maxsize=1)
+def _warm_clip(checkpoint: _Stamp, name: str, device: torch.device) -> Perceptor:
+    return load_clip_model(checkpoint[0], name).to(device)
+
+
+@contextmanager
+def _explain_lack_of_memory(settings: VQGANCLIPSettings) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        raise RunFailed(
+            f"There is not enough memory for {settings.Xdim}x{settings.ydim} with {settings.cutn}"
+            " cutouts. Lower Xdim and ydim or the number of cutouts, or choose smaller weights."
+        ) from None
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return "out of memory" in str(error) or "allocate memory" in str(error)
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    """An RGB picture as [1, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+
+
+def _to_uint8(picture: Tensor) -> np.ndarray:
+    """A picture [1, 3, H, W] in [0, 1] as uint8 [H, W, 3]."""
+    return (picture[0] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

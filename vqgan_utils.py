@@ -1,0 +1,423 @@
+"""Weights in, and the tensor maths of VQGAN-CLIP: quantising, the losses, the moves."""
+
+import io
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, Field, ValidationError
+from taming.modules.diffusionmodules.model import Decoder, Encoder
+from taming.modules.vqvae.quantize import GumbelQuantize, VectorQuantizer2
+from torch import Tensor, nn
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # clip asks for pkg_resources, which says it will go
+    import clip
+    from clip.clip import _MODELS as CLIP_ADDRESSES
+    from clip.clip import _download as download_clip
+    from clip.clip import _tokenizer as clip_tokenizer
+    from clip.model import CLIP, build_model
+
+from checkpoints import StateDict, read_state_dict
+from errors import BadInput
+from weights import find_clip_checkpoints, read_config
+
+VQ_MODEL = "taming.models.vqgan.VQModel"
+GUMBEL_VQ = "taming.models.vqgan.GumbelVQ"
+NET2NET = "taming.models.cond_transformer.Net2NetTransformer"
+
+# Mean and spread of the pictures that OpenAI trained CLIP on (clip.clip._transform).
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+# --- VQGAN -----------------------------------------------------------------------------------
+
+
+class DDConfig(BaseModel):
+    """What a yaml says of encoder and decoder, held to sizes that a real model can have."""
+
+    ch: int = Field(ge=1, le=1024)
+    ch_mult: list[Annotated[int, Field(ge=1, le=64)]] = Field(min_length=1, max_length=8)
+    num_res_blocks: int = Field(ge=1, le=16)
+    attn_resolutions: list[int]
+    resolution: int = Field(ge=1, le=16_384)
+    z_channels: int = Field(ge=1, le=16_384)
+    in_channels: int = Field(ge=3, le=3)
+    out_ch: int = Field(ge=3, le=3)
+    resamp_with_conv: bool = True
+
+
+class VQGANParams(BaseModel):
+    """`params` of a VQModel or GumbelVQ; what only training needs is left unread."""
+
+    embed_dim: int = Field(ge=1, le=16_384)
+    n_embed: int = Field(ge=1, le=4_194_304)
+    ddconfig: DDConfig
+
+
+class VQGAN(nn.Module):
+    """taming-transformers' encoder, decoder and quantiser, put together as its VQModel does.
+
+    f = 2^(levels - 1) pixels of the picture make one position of the latent, along each axis.
+    """
+
+    def __init__(self, params: VQGANParams) -> None:
+        super().__init__()
+        ddconfig = params.ddconfig.model_dump() | {"double_z": False, "dropout": 0.0}
+        z_channels, width = params.ddconfig.z_channels, params.embed_dim
+        with redirect_stdout(io.StringIO()):  # the decoder prints its shape
+            self.encoder, self.decoder = Encoder(**ddconfig), Decoder(**ddconfig)
+        self.quant_conv = nn.Conv2d(z_channels, width, 1)
+        self.post_quant_conv = nn.Conv2d(width, z_channels, 1)
+        self.quantize = self._quantiser(params)
+
+    def _quantiser(self, params: VQGANParams) -> nn.Module:
+        return VectorQuantizer2(params.n_embed, params.embed_dim, beta=0.25)
+
+    @property
+    def codebook(self) -> Tensor:
+        """The code vectors, [n, d]."""
+        return self.quantize.embedding.weight
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] to the latent before quantisation, [B, d, H/f, W/f]."""
+        return self.quant_conv(self.encoder(x))
+
+    def decode(self, z_q: Tensor) -> Tensor:
+        """Code vectors [B, d, h, w] to pictures [B, 3, h f, w f], about in [-1, 1]."""
+        return self.decoder(self.post_quant_conv(z_q))
+
+
+class GumbelVQGAN(VQGAN):
+    """taming-transformers' GumbelVQ: its encoder gives a logit for each code, not a vector."""
+
+    def _quantiser(self, params: VQGANParams) -> nn.Module:
+        return GumbelQuantize(params.ddconfig.z_channels, params.embed_dim, params.n_embed)
+
+    @property
+    def codebook(self) -> Tensor:
+        """The code vectors, [n, d]."""
+        return self.quantize.embed.weight
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] to the likeliest code vectors, [B, d, H/f, W/f]."""
+        logits = self.quantize.proj(self.quant_conv(self.encoder(x)))
+        return F.embedding(logits.argmax(dim=1), self.codebook).permute(0, 3, 1, 2)
+
+
+MODEL_CLASSES = {VQ_MODEL: VQGAN, GUMBEL_VQ: GumbelVQGAN}
+
+
+def load_vqgan_model(config_path: Path | str, checkpoint_path: Path | str) -> VQGAN:
+    """The VQGAN that a yaml describes, with its weights: float32 on the CPU, no gradients.
+
+    Takes the targets VQModel and GumbelVQ, and Net2NetTransformer, of which it is the first
+    stage. Only what generating needs is built; losses and transformers in the checkpoint stay
+    unread. Raises BadInput where yaml and checkpoint are broken or do not belong together.
+    """
+    config_path, checkpoint_path = Path(config_path), Path(checkpoint_path)
+    target, params, prefix = _describe_vqgan(read_config(config_path), config_path)
+    model = _on_meta_device(MODEL_CLASSES[target], params, config_path)
+    tensors = _needed_tensors(model, read_state_dict(checkpoint_path), prefix)
+    _check_fit(model, tensors, prefix, config_path, checkpoint_path)
+    model.load_state_dict(_as_float32(tensors, checkpoint_path), assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _describe_vqgan(config: Mapping[str, Any], path: Path) -> tuple[str, VQGANParams, str]:
+    """target, params and the prefix of its keys in the checkpoint."""
+    stage, prefix = config["model"], ""
+    if stage.get("target") == NET2NET:
+        stage, prefix = stage["params"].get("first_stage_config"), "first_stage_model."
+    target = stage.get("target") if isinstance(stage, dict) else None
+    if target not in MODEL_CLASSES:
+        known = ", ".join([*MODEL_CLASSES, NET2NET])
+        raise BadInput(f"{path} is for the model '{target}'. Models that can be loaded: {known}.")
+    try:
+        params = VQGANParams.model_validate(stage.get("params"))
+    except ValidationError as error:
+        raise BadInput(f"{path} is no usable VQGAN configuration: {_problems(error)}.") from None
+    if target == GUMBEL_VQ and stage["params"].get("remap"):
+        raise BadInput(f"{path} remaps the codes of a GumbelVQ, which cannot be loaded.")
+    return target, params, prefix
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'params'}: {problem['msg'].lower()},"
+        f" found {str(problem['input'])[:60]}"
+        for problem in error.errors()[:5]
+    )
+
+
+def _on_meta_device(kind: type[VQGAN], params: VQGANParams, path: Path) -> VQGAN:
+    """The model without memory for its weights, so that its shapes can be checked first."""
+    try:
+        with torch.device("meta"):
+            return kind(params)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"{path} describes a model that cannot be built: {reason}.") from None
+
+
+def _needed_tensors(model: VQGAN, state_dict: StateDict, prefix: str) -> StateDict:
+    parts = tuple(f"{prefix}{name}." for name, _ in model.named_children())
+    unneeded = f"{prefix}quantize.used"  # a table of codes that only transformers look at
+    return {
+        key.removeprefix(prefix): tensor
+        for key, tensor in state_dict.items()
+        if key.startswith(parts) and key != unneeded
+    }
+
+
+def _check_fit(
+    model: VQGAN, tensors: StateDict, prefix: str, config_path: Path, checkpoint_path: Path
+) -> None:
+    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    if wanted == found:
+        return
+    problems = [f"{prefix}{key} is missing" for key in wanted if key not in found]
+    problems += [f"{prefix}{key} is not expected" for key in found if key not in wanted]
+    problems += [
+        f"{prefix}{key} is {list(found[key])} where {list(shape)} is wanted"
+        for key, shape in wanted.items()
+        if found.get(key, shape) != shape
+    ]
+    more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+    raise BadInput(
+        f"{checkpoint_path} does not belong to {config_path}: {'; '.join(problems[:3])}{more}."
+        " Download both again from the same place."
+    )
+
+
+def _as_float32(tensors: StateDict, path: Path) -> StateDict:
+    """Copies of their own, so that nothing hangs on the file any more."""
+    copies = {}
+    for key, tensor in tensors.items():
+        copies[key] = tensor.to(torch.float32, copy=True).contiguous()
+        if not copies[key].isfinite().all():
+            raise BadInput(f"{path} is damaged: '{key}' holds values that are not finite.")
+    return copies
+
+
+# --- CLIP ------------------------------------------------------------------------------------
+
+
+class Perceptor(nn.Module):
+    """An OpenAI CLIP that turns pictures and texts into unit embeddings [N, D]."""
+
+    def __init__(self, model: CLIP, name: str) -> None:
+        super().__init__()
+        self.model, self.name = model, name
+        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
+
+    @property
+    def input_resolution(self) -> int:
+        """The side of the square pictures that it takes, in pixels."""
+        return self.model.visual.input_resolution
+
+    def encode_image(self, pictures: Tensor) -> Tensor:
+        """Unit embeddings of pictures [N, 3, S, S] in [0, 1], S the input resolution."""
+        return F.normalize(self.model.encode_image((pictures - self.mean) / self.std).float(), dim=-1)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Unit embeddings of texts; what is beyond the context length is left out."""
+        tokens = clip.tokenize(texts, self.model.context_length, truncate=True)
+        return F.normalize(self.model.encode_text(tokens.to(self.mean.device)).float(), dim=-1)
+
+    def cut_off(self, text: str) -> str:
+        """The end of a text that is beyond the context length; empty where all of it fits."""
+        room = self.model.context_length - 2  # a token each marks start and end
+        return clip_tokenizer.decode(clip_tokenizer.encode(text)[room:]).strip()
+
+
+def find_clip_model(name: str, assets_dir: Path) -> Path:
+    """The checkpoint of a CLIP: NAME.pt in `assets_dir`, one of OpenAI's names, or a path.
+
+    OpenAI's are cached in ~/.cache/clip and downloaded there if need be, with their checksum
+    checked. Raises BadInput where there is none, listing what there is.
+    """
+    there = find_clip_checkpoints(assets_dir)
+    if name in there:
+        return there[name]
+    if name in clip.available_models():
+        return _published_clip(name)
+    if Path(name).is_file():
+        return Path(name)
+    raise BadInput(
+        f"There is no CLIP model '{name}'. Give one of OpenAI's names"
+        f" ({', '.join(clip.available_models())}), one in {assets_dir} ({', '.join(there) or 'none'})"
+        " or the path of a checkpoint."
+    )
+
+
+def _published_clip(name: str) -> Path:
+    cache = Path("~/.cache/clip").expanduser()
+    try:
+        return Path(download_clip(CLIP_ADDRESSES[name], str(cache)))
+    except (OSError, RuntimeError) as error:
+        raise BadInput(
+            f"The CLIP model {name} is neither cached in {cache} nor reachable: {error}. Connect to"
+            f" the internet once, put the file {os.path.basename(CLIP_ADDRESSES[name])} there, or"
+            " choose a CLIP in the assets folder."
+        ) from None
+
+
+def load_clip_model(path: Path, name: str) -> Perceptor:
+    """The CLIP of a checkpoint: float32 on the CPU, no gradients. Raises BadInput.
+
+    Takes a state dict and the TorchScript archives that OpenAI publishes; neither runs anything.
+    """
+    state_dict = read_state_dict(path)
+    try:
+        model = build_model(state_dict)
+    except MemoryError:
+        raise
+    except Exception as error:  # sizes are read off the weights, so wrong ones fail anywhere
+        reason = f"{type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}"
+        raise BadInput(
+            f"{path} is no CLIP model in OpenAI's format. Its first weights are"
+            f" {', '.join(list(state_dict)[:3])} ({reason.strip()[:160]})."
+        ) from None
+    if model.vocab_size < len(clip_tokenizer.encoder):
+        raise BadInput(
+            f"{path} knows {model.vocab_size} tokens; CLIP's tokeniser has"
+            f" {len(clip_tokenizer.encoder)}."
+        )
+    return Perceptor(model.float(), name).eval().requires_grad_(False)
+
+
+# --- Gradients that pass -----------------------------------------------------------------------
+
+
+class _ReplaceGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradient_to: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        return None, grad
+
+
+class _ClampWithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        clamped = x.clamp(low, high)
+        ctx.save_for_backward(x - clamped)
+        return clamped
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (excess,) = ctx.saved_tensors
+        return grad * (grad * excess >= 0), None, None
+
+
+def replace_gradient(value: Tensor, gradient_to: Tensor) -> Tensor:
+    """`value`, whose gradient goes to `gradient_to` (of the same shape) unchanged."""
+    return _ReplaceGradient.apply(value, gradient_to)
+
+
+def clamp_with_gradient(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """Clamp; the gradient passes where the value is in range or would move back towards it."""
+    return _ClampWithGradient.apply(x, low, high)
+
+
+# --- Latents and losses ------------------------------------------------------------------------
+
+
+def vector_quantize(z: Tensor, codebook: Tensor) -> Tensor:
+    """Each position of z [B, d, h, w] becomes the nearest of the codes [n, d].
+
+    Straight-through: the gradient reaches z as if nothing had happened (van den Oord et al.
+    2017, "Neural Discrete Representation Learning", section 3.2). |z|^2 is the same for all
+    codes, so the nearest one has the least |e|^2 - 2 z e.
+    """
+    flat = z.detach().permute(0, 2, 3, 1)
+    nearest = (codebook.square().sum(dim=1) - 2 * flat @ codebook.T).argmin(dim=-1)
+    return replace_gradient(F.embedding(nearest, codebook).permute(0, 3, 1, 2), z)
+
+
+def random_latent(codebook: Tensor, height: int, width: int) -> Tensor:
+    """A latent [1, d, height, width] of random codes."""
+    tokens = torch.randint(len(codebook), (1, height, width)).to(codebook.device)
+    return F.embedding(tokens, codebook).permute(0, 3, 1, 2).contiguous()
+
+
+def prompt_loss(images: Tensor, prompt: Tensor, weight: float, stop: float = -math.inf) -> Tensor:
+    """How far unit embeddings of cutouts [N, D] are from a prompt's unit embedding [1, D].
+
+    |w| mean(2 arcsin(|a - b| / 2)^2 sign(w)): half the square of the angle. A cutout whose signed
+    distance is under `stop` counts, but no longer pulls. After Crowson et al. 2022, "VQGAN-CLIP".
+    """
+    half_chord = (images - prompt).norm(dim=-1) / 2
+    # The arc sine's slope is infinite at 1, so opposite embeddings stay a hair away from it.
+    angles = half_chord.clamp(max=1 - 1e-6).arcsin()
+    distances = 2 * angles.square() * math.copysign(1.0, weight)
+    pulling = torch.where(distances > stop, distances, distances.detach())
+    return abs(weight) * pulling.mean()
+
+
+def tv_loss(z: Tensor) -> Tensor:
+    """Isotropic total variation of z [B, d, h, w], by position (Rudin, Osher, Fatemi 1992).
+
+    The mean over positions of the root of the mean squared step to the right and down over the
+    channels; past the edge there is no step.
+    """
+    padded = F.pad(z, (0, 1, 0, 1), mode="replicate")
+    across = padded[..., :-1, 1:] - z
+    down = padded[..., 1:, :-1] - z
+    return ((across.square() + down.square()).mean(dim=1) + 1e-8).sqrt().mean()
+
+
+def mse_weight_at(step: int, weight: float, decay: float, decay_steps: int) -> float:
+    """The MSE weight after `step` optimisation steps: `decay` nearer to zero every `decay_steps`.
+
+    It never crosses zero, from either side; decay_steps 0 keeps it as it is.
+    """
+    moves = step // decay_steps if decay_steps else 0
+    return math.copysign(max(abs(weight) - decay * moves, 0.0), weight)
+
+
+def move_picture(
+    picture: Tensor, translation_x: float, translation_y: float, rotation: float, zoom: float
+) -> Tensor:
+    """Move pictures [B, C, H, W] with wrap-around.
+
+    Grow by `zoom` and turn by `rotation` degrees counter-clockwise, both about the centre, then
+    shift by translation_x pixels to the right and translation_y down. What leaves at one side
+    enters at the other, tiled without end where the picture shrinks.
+    """
+    height, width = picture.shape[-2:]
+    angle = math.radians(rotation)
+    cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64) - (height - 1) / 2 - translation_y,
+        torch.arange(width, dtype=torch.float64) - (width - 1) / 2 - translation_x,
+        indexing="ij",
+    )
+    source_x = cos * x - sin * y + (width - 1) / 2
+    source_y = sin * x + cos * y + (height - 1) / 2
+    return _sample_wrapped(picture, source_x.to(torch.float32), source_y.to(torch.float32))
+
+
+def _sample_wrapped(picture: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Bilinear samples at pixel coordinates x, y [h, w] of a picture that repeats itself."""
+    height, width = picture.shape[-2:]
+    x, y = x.to(picture.device), y.to(picture.device)
+    left, top = x.floor(), y.floor()
+    across, down = x - left, y - top
+    columns = [(left.long() + n) % width for n in (0, 1)]
+    rows = [(top.long() + n) % height for n in (0, 1)]
+    upper = torch.lerp(picture[..., rows[0], columns[0]], picture[..., rows[0], columns[1]], across)
+    lower = torch.lerp(picture[..., rows[1], columns[0]], picture[..., rows[1], columns[1]], across)
+    return torch.lerp(upper, lower, down)
