@@ -1,0 +1,203 @@
+#!/usr/bin/env bash
+# Fetches published VQGAN weights into assets/. Without a name it lists them.
+#
+#   ./download-weights.sh NAME...
+#
+# What a broken transfer brought stays in assets/NAME.ckpt.part; the same command goes on from there.
+# WEIGHTS_URL=http://host:port takes the place of every address's scheme and host (a mirror).
+# Written for bash 3.2 (Apple's), with curl or GNU wget.
+set -u
+cd "$(dirname "$0")" || exit 1
+
+# Name, size of the checkpoint in MB, address of the yaml, address of the checkpoint; "-" is unknown.
+# Where only a page that has the files is known, it stands in the last place.
+weights() {
+    local box=https://heibox.uni-heidelberg.de/d
+    cat <<LIST
+vqgan_imagenet_f16_1024 958 $box/8088892a516d4e3baf92/files/?p=%2Fconfigs%2Fmodel.yaml&dl=1 $box/8088892a516d4e3baf92/files/?p=%2Fckpts%2Flast.ckpt&dl=1
+vqgan_imagenet_f16_16384 980 $box/a7530b09fed84f80a887/files/?p=%2Fconfigs%2Fmodel.yaml&dl=1 $box/a7530b09fed84f80a887/files/?p=%2Fckpts%2Flast.ckpt&dl=1
+vqgan_gumbel_f8 376 $box/2e5662443a6b4307b470/files/?p=%2Fconfigs%2Fmodel.yaml&dl=1 $box/2e5662443a6b4307b470/files/?p=%2Fckpts%2Flast.ckpt&dl=1
+sflckr - $box/73487ab6e5314cb5adba/files/?p=%2Fconfigs%2F2020-11-09T13-31-51-project.yaml&dl=1 $box/73487ab6e5314cb5adba/files/?p=%2Fcheckpoints%2Flast.ckpt&dl=1
+coco 8400 https://dl.nmkd.de/ai/clip/coco/coco.yaml https://dl.nmkd.de/ai/clip/coco/coco.ckpt
+faceshq - - https://k00.fr/qqfl2do8
+wikiart_16384 1005 - -
+LIST
+}
+
+main() {
+    case ${1:-} in '' | -h | --help) list; exit 0 ;; esac
+    local name failed=0
+    for name in "$@"; do
+        [ -n "$(entry "$name")" ] || die 2 "There are no weights named '$name'." \
+            "There are: $(weights | cut -d ' ' -f 1 | tr '\n' ' ')"
+    done
+    command -v curl >/dev/null || command -v wget >/dev/null || die 1 "Install curl first."
+    mkdir -p assets && headers=$(mktemp) || exit 1
+    trap 'rm -f "$headers"' EXIT
+    trap 'stop 130' INT
+    trap 'stop 143' TERM
+    for name in "$@"; do
+        get "$name" || failed=1
+    done
+    exit $failed
+}
+
+entry() { # NAME
+    weights | awk -v name="$1" '$1 == name'
+}
+
+list() {
+    local name size yaml ckpt
+    echo "./download-weights.sh NAME... saves these as assets/NAME.yaml and assets/NAME.ckpt:"
+    weights | while read -r name size yaml ckpt; do
+        case $size in -) size="size unknown" ;; *) size="$size MB" ;; esac
+        [ "$yaml" != - ] || size="$size; $(unsourced "$ckpt")"
+        printf '  %-25s %s\n' "$name" "$size"
+    done
+}
+
+unsourced() { # PAGE
+    case $1 in
+        -) echo "no address is known that has them" ;;
+        *) echo "no address of the files themselves is known, only a page that has them: $1" ;;
+    esac
+}
+
+get() { # NAME
+    local name size yaml ckpt final=assets/$1
+    read -r name size yaml ckpt <<<"$(entry "$1")"
+    if [ -e "$final.yaml" ] && [ -e "$final.ckpt" ]; then
+        echo "$name is in assets/ already."
+    elif [ "$yaml" = - ]; then
+        say "$name: $(unsourced "$ckpt"). Save them by hand as $final.yaml and $final.ckpt."
+        return 1
+    else
+        rm -f "$final.yaml.part" # small enough to fetch anew
+        # The yaml gets its name last, so that the pair appears whole.
+        fetch "$yaml" "$final.yaml" - && fetch "$ckpt" "$final.ckpt" "$size" &&
+            publish "$final.ckpt" && publish "$final.yaml" && echo "$name is ready in assets/."
+    fi
+}
+
+publish() { # FILE
+    [ ! -e "$1.part" ] || mv -f "$1.part" "$1"
+}
+
+fetch() { # ADDRESS FILE MB: leaves the whole file as FILE.part, or says why not
+    local address=$1 file=$2 mb=$3 part=$2.part had
+    [ ! -e "$file" ] || return 0
+    if [ -n "${WEIGHTS_URL:-}" ]; then
+        address=${WEIGHTS_URL%/}/${address#*://*/}
+        mb=- # a mirror may hold another edition
+    fi
+    say "$file from $address"
+    had=$(bytes "$part")
+    transfer "$address" "$part"
+    if stuck "$part" "$had"; then
+        say "The server cannot go on from the middle. Starting again."
+        rm -f "$part"
+        transfer "$address" "$part"
+    fi
+    check "$part" "$file" "$mb"
+}
+
+# Appends to PART what it lacks and sets code. In the background: a signal stops it at once.
+transfer() { # ADDRESS PART
+    local look=--progress-bar
+    [ -t 2 ] || look=--silent
+    if command -v curl >/dev/null; then
+        curl --fail --location $look --show-error --connect-timeout 30 --speed-limit 1 \
+            --speed-time 60 --dump-header "$headers" --continue-at - --output "$2" "$1" &
+    else
+        wget --no-verbose --server-response --timeout 60 --tries 1 --continue \
+            --output-document "$2" "$1" 2>"$headers" &
+    fi
+    transferring=$!
+    wait $transferring
+    code=$?
+}
+
+stop() { # STATUS
+    kill "${transferring:-}" 2>/dev/null
+    wait
+    say "Stopped. The same command goes on from here."
+    exit "$1"
+}
+
+answer() { # the last answer's status (wget indents what it tells of the headers)
+    awk '$1 ~ /^HTTP\// { status = $2 } END { print status }' "$headers"
+}
+
+header() { # NAME, in lower case
+    tr -d '\r' <"$headers" | awk -v name="$1:" '
+        $1 ~ /^HTTP\// { value = "" }
+        tolower($1) == name { value = $2 " " $3 }
+        END { print value }'
+}
+
+announced() { # the whole file's size, where the last answer tells it
+    case $(answer) in
+        200) header content-length | tr -dc '0-9' ;;
+        206 | 416) header content-range | sed -n 's|.*/\([0-9]*\) *$|\1|p' ;;
+    esac
+}
+
+stuck() { # PART HAD: it was asked for the rest and would only give the whole, or found it too long
+    [ "$2" -gt 0 ] && [ "$(bytes "$1")" -eq "$2" ] && [ "$2" != "$(announced)" ] || return 1
+    case $(answer) in
+        200 | 416) ! is_page "$1" ;;
+        *) return 1 ;;
+    esac
+}
+
+is_page() { # PART: whether a web page came instead of the file
+    begins_as_page "$1" || { [ "$(answer)" = 200 ] && header content-type | grep -qi '^text/html'; }
+}
+
+begins_as_page() { # PART
+    head -c 512 "$1" 2>/dev/null | LC_ALL=C grep -aqiE '<!doctype html|<html'
+}
+
+bytes() { # FILE
+    if [ -e "$1" ]; then wc -c <"$1" | tr -d ' '; else echo 0; fi
+}
+
+check() { # PART FILE MB: keeps a part that the rest may be added to, and no other
+    local have want status
+    have=$(bytes "$1")
+    want=$(announced)
+    status=$(answer)
+    [ "$have" -gt 0 ] || rm -f "$1"
+    if is_page "$1"; then
+        ! begins_as_page "$1" || rm -f "$1"
+        say "$2: the server sent a web page instead. Try again later, or save the file by hand."
+    elif [ "$have" -gt 0 ] && [ "$have" -gt "${want:-$have}" ]; then
+        rm -f "$1"
+        say "$2: wrong size, $have bytes where the server told $want. Not kept; try again."
+    elif [ -n "$want" ] && [ "$have" -lt "$want" ]; then
+        say "$2: broke off at $have of $want bytes. The same command goes on from there."
+    elif [ "$have" -eq 0 ] || { [ -z "$want" ] && [ "$code" -ne 0 ]; }; then
+        say "$2: not fetched (the server's answer: ${status:-none}). Try again later."
+    elif ! right_size "$have" "$3"; then
+        rm -f "$1"
+        say "$2: wrong size, $have bytes where about $3 MB are published. Not kept."
+    else
+        return 0
+    fi
+    return 1
+}
+
+right_size() { # BYTES MB: within a tenth, as the published sizes are rounded
+    [ "$2" = - ] || { [ "$1" -ge $(($2 * 900000)) ] && [ "$1" -le $(($2 * 1100000)) ]; }
+}
+
+say() { echo "$*" >&2; }
+
+die() { # STATUS MESSAGE...
+    local status=$1
+    shift
+    say "$@"
+    exit "$status"
+}
+
+main "$@"
