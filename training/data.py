@@ -377,10 +377,10 @@ class Composer:
     def _draw(self, parts: list[Part], size: int) -> Tensor:
         """Each part alone on a transparent frame: premultiplied RGBA [n, 4, size, size]."""
         order = np.argsort([part.icon for part in parts])  # ascending reads suit a memory map
-        pictures = np.empty((len(parts), icons.SIZE, icons.SIZE, 4), np.uint8)
+        pictures = np.empty((len(parts), 4, icons.SIZE, icons.SIZE), np.uint8)
         for i in order:
-            pictures[i] = self.pictures[parts[i].icon]
-        rgba = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255)
+            pictures[i] = self.pictures[parts[i].icon].transpose(2, 0, 1)
+        rgba = torch.from_numpy(pictures).float().div_(255)
         for i, part in enumerate(parts):
             if part.colour:
                 rgba[i, :3] = retint(rgba[i, :3], self.records[part.icon]["tint"], part.colour)

@@ -19,8 +19,10 @@ import torch
 import torch.nn.functional as F
 from clip.model import CLIP
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training import teacher
+from training.artefacts import ArtefactPool
 from training.augment import augment
 from training.data import Composer, Sample
 from training.icons import CACHE
@@ -29,10 +31,10 @@ SIZE = 64  # input, pixels
 BATCH, ADVERSARIAL_BATCH = 192, 160
 FREE_PHRASES = 64  # taught by the sentence model each step
 LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 1e-3, 0.05, 300
-TOKEN_RATE = 0.1  # the token table learns this much slower
 ADVERSARIAL_FROM = 0.45  # of the training
 RADIUS = 0.5, 1.5  # L2 radius of the perturbations at their start and at the end
 DISTILLATION = 0.3
+ARTEFACT_SHARE, ARTEFACTS_FROM, REFRESH_EVERY = 0.2, 0.1, 8  # of a batch; of the training; steps
 SAVE_EVERY = 480.0  # seconds
 ARCHITECTURE = {
     "embed_dim": 256, "image_resolution": SIZE, "vision_layers": (1, 2, 2, 1),
@@ -51,6 +53,8 @@ def new_model() -> CLIP:
     model = CLIP(**ARCHITECTURE)
     with torch.no_grad():
         model.token_embedding.weight.copy_(teacher.token_table(ARCHITECTURE["transformer_width"]))
+    # Frozen: words that no caption has keep their place beside those that one has.
+    model.token_embedding.requires_grad_(False)
     model.visual.to(memory_format=torch.channels_last)
     return model
 
@@ -83,10 +87,13 @@ def encode_images(model: CLIP, pictures: Tensor) -> Tensor:
 def encode_texts(model: CLIP, texts: list[str]) -> Tensor:
     """Unit-length features [n, 256] of captions."""
     tokens = clip.tokenize(texts, ARCHITECTURE["context_length"], truncate=True)
-    tokens = tokens[:, : int(tokens.argmax(-1).max()) + 1]  # the tower is causal: no need of padding
-    with torch.autocast("cpu", torch.bfloat16):
-        features = model.encode_text(tokens)
-    return F.normalize(features.float(), dim=-1)
+    ends = tokens.argmax(-1)
+    order = ends.argsort()
+    features = []
+    for rows in order.chunk(3):  # the tower is causal, so what follows the end can be cut off
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            features.append(model.encode_text(tokens[rows, : int(ends[rows].max()) + 1]))
+    return F.normalize(torch.cat(features).float()[order.argsort()], dim=-1)
 
 
 def contrastive_loss(logits: Tensor, agreement: Tensor) -> Tensor:
@@ -156,13 +163,11 @@ class FreePhrases:
 
 
 def parameter_groups(model: CLIP) -> list[dict]:
-    """The token table slowly; weight decay for matrices only."""
-    table = model.token_embedding.weight
-    others = [p for p in model.parameters() if p is not table]
+    """Weight decay for matrices only."""
+    learnt = [p for p in model.parameters() if p.requires_grad]
     return [
-        {"params": [table], "rate": TOKEN_RATE, "weight_decay": 0.0},
-        {"params": [p for p in others if p.ndim > 1], "rate": 1.0, "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in others if p.ndim < 2], "rate": 1.0, "weight_decay": 0.0},
+        {"params": [p for p in learnt if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in learnt if p.ndim < 2], "weight_decay": 0.0},
     ]
 
 
@@ -193,6 +198,7 @@ class Trainer:
         self.composer = Composer("train", SIZE, seed=self.step)
         self.unseen = Composer("judge", SIZE, seed=0).samples(BATCH)
         self.unseen_pictures = Composer("judge", SIZE, seed=0).compose([s.scene for s in self.unseen])
+        self.artefacts = ArtefactPool(self.composer)
         self.free = FreePhrases(self.composer.records, seed=self.step)
 
     def load(self) -> None:
@@ -212,9 +218,13 @@ class Trainer:
         progress = self.spent / self.seconds
         radius = radius_at(progress)
         for group in self.optimiser.param_groups:
-            group["lr"] = group["rate"] * learning_rate(self.step, progress)
+            group["lr"] = learning_rate(self.step, progress)
         samples = self.composer.samples(ADVERSARIAL_BATCH if radius else BATCH)
-        pictures = augment(self.composer.compose([sample.scene for sample in samples]))
+        pictures = self.composer.compose([sample.scene for sample in samples])
+        if self.step % REFRESH_EVERY == 0 and progress > ARTEFACTS_FROM:
+            self.artefacts.refresh()
+        self.artefacts.mix_in(pictures, samples, ARTEFACT_SHARE)
+        pictures = augment(pictures)
         agreement = Composer.agreement(samples)
         drawn = self.free.draw()
         captions = [sample.caption for sample in samples]

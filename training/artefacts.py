@@ -1,0 +1,57 @@
+"""Pictures as the bundled VQGAN draws them, so that CLIP knows its artefacts."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.data import Composer, Sample
+from training.train_vqgan import WEIGHTS, load_autoencoder, look_up, nearest_codes
+
+POOL = 1536  # pictures kept for reuse: decoding them anew each step would cost too much
+REFRESHED = {64: 24, 128: 6}  # pictures made at once, by their side in pixels
+DAMAGE = 0.15  # largest share of codes replaced by random ones
+
+
+@dataclass
+class ArtefactPool:
+    """Captioned pictures [3, size, size] that went through the VQGAN, the newest POOL of them."""
+
+    composer: Composer
+    entries: list[tuple[Tensor, Sample]] = field(default_factory=list)
+    _loaded: float = 0.0
+
+    def refresh(self) -> None:
+        """Add pictures, with the newest weights that the VQGAN's trainer wrote; none: do nothing."""
+        if not WEIGHTS.exists():
+            return
+        if WEIGHTS.stat().st_mtime != self._loaded:
+            self._autoencoder = load_autoencoder()
+            self._loaded = WEIGHTS.stat().st_mtime
+        side = random.choice(list(REFRESHED))
+        samples = self.composer.samples(REFRESHED[side])
+        pictures = self.composer.compose([sample.scene for sample in samples], side)
+        pictures = F.interpolate(
+            self.redrawn(pictures), self.composer.size, mode="bilinear", antialias=True
+        )
+        self.entries = (self.entries + list(zip(pictures, samples)))[-POOL:]
+
+    @torch.inference_mode()
+    def redrawn(self, pictures: Tensor) -> Tensor:
+        """Pictures [n, 3, H, W] in [0, 1] after encoding, damaging some codes, and decoding."""
+        codebook = self._autoencoder.quantize.embedding.weight
+        codes = nearest_codes(self._autoencoder.encode(2 * pictures - 1), codebook)
+        damaged = torch.rand(codes.shape) < DAMAGE * torch.rand(len(codes), 1, 1)
+        codes = torch.where(damaged, torch.randint(len(codebook), codes.shape), codes)
+        return (0.5 + 0.5 * self._autoencoder.decode(look_up(codes, codebook))).clamp(0, 1)
+
+    def mix_in(self, pictures: Tensor, samples: list[Sample], share: float) -> None:
+        """Put redrawn pictures and their captions in place of about `share` of a batch."""
+        count = min(int(share * len(samples)), len(self.entries) // 4)
+        rows = random.sample(range(len(samples)), count)
+        for row, (picture, sample) in zip(rows, random.sample(self.entries, count)):
+            pictures[row], samples[row] = picture, sample
