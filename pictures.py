@@ -3,10 +3,12 @@
 import io
 import stat
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from errors import BadInput
 
@@ -62,6 +64,15 @@ def encode_jpeg(image: Image.Image, quality: int) -> bytes:
     """An RGB image as JPEG without chroma subsampling."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def encode_png(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
+    """An RGB image as PNG, with text chunks by their keys."""
+    chunks, buffer = PngInfo(), io.BytesIO()
+    for key, value in (text or {}).items():
+        chunks.add_text(key, value)
+    image.save(buffer, "PNG", pnginfo=chunks)
     return buffer.getvalue()
 
 

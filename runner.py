@@ -4,21 +4,32 @@
 it. The command line and the worker share them; between submit and execute everything is on disk.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import secrets
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from settings import RunSettings
+import recipes
+import registry
+import storage
+from errors import BadInput
+from pictures import crop_or_cover, encode_png, load_picture, saved_copy
+from recipes import Recipe
+from recording import Recording
+from settings import RunSettings, make, read_defaults
 from stopping import Stop
 from storage import RunFolder
+from version import __version__
 
 if TYPE_CHECKING:
-    from logic import Step
+    from logic import Run, Step
 
-DEFAULT_MODEL = "VQGAN-CLIP"
+DEFAULT_MODEL = next(iter(registry.MODELS))
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,9 @@ class Request:
     """What a person asked for.
 
     given: what they set this time, by the settings' names; values may be text.
-    uploads: pictures that are no files: `init_image` and `image_prompt` may name them.
+    settings_file: a details.json or output.PNG to take all other settings from.
+    continue_run: the run whose picture to go on from, as `storage.find_run` takes it.
+    uploads: pictures that are no files; `init_image` and `image_prompt` name them.
     """
 
     given: Mapping[str, Any]
@@ -43,23 +56,43 @@ class Plan:
     """A request that was found possible.
 
     settings: complete; the seed is the one to use, the size is a multiple of f.
-    init_image, image_prompts: the JPEG files to keep and to use. start: the continued picture.
+    init_image, image_prompts: the JPEG files to keep and to use.
+    start: the picture that the run goes on from. parent: the folder's name of the run it is from.
     warnings: for the person.
     """
 
     model: str
     settings: RunSettings
     output_dir: Path
-    warnings: list[str]
     init_image: bytes | None
     image_prompts: Sequence[bytes]
     start: Image.Image | None
     parent: str | None
+    warnings: list[str]
 
 
 def prepare(request: Request) -> Plan:
     """Check everything that needs no torch. Makes nothing. Raises BadInput."""
-    raise NotImplementedError
+    kind = registry.get(request.model).settings
+    earlier = _earlier(request, kind)
+    settings = _settings(request, kind, [recipe.values for recipe in earlier])
+    settings, warnings = settings.fitted(request.assets_dir)
+    origin = _origin(request, earlier)
+    if origin and settings.init_image:
+        warnings.append("The starting image is not used: the run continues another one.")
+        settings = settings.model_copy(update={"init_image": None})
+    if not settings.set_seed:
+        settings = settings.model_copy(update={"seed": secrets.randbits(64)})
+    return Plan(
+        model=request.model,
+        settings=settings,
+        output_dir=request.output_dir,
+        init_image=_copy(request, "starting image", settings.init_image),
+        image_prompts=[_copy(request, "image prompt", name) for name in settings.image_prompt],
+        start=_start(origin, settings),
+        parent=origin.parent if origin else None,
+        warnings=warnings,
+    )
 
 
 def submit(plan: Plan, status: str = "queued") -> RunFolder:
@@ -67,7 +100,19 @@ def submit(plan: Plan, status: str = "queued") -> RunFolder:
 
     status: "queued" for the worker to take, "running" to execute it here at once.
     """
-    raise NotImplementedError
+    folder = storage.create_run_folder(plan.output_dir)
+    try:
+        if plan.init_image:
+            storage.atomic_write(folder.path / storage.INIT_IMAGE, plan.init_image)
+        for number, data in enumerate(plan.image_prompts, start=1):
+            storage.atomic_write(folder.path / storage.image_prompt_name(number), data)
+        if plan.start:
+            storage.atomic_write(folder.path / storage.START, encode_png(plan.start))
+        folder.write(_details(plan, folder, status))
+    except OSError as error:
+        folder.remove()
+        raise BadInput(f"{plan.output_dir} cannot be written: {error.strerror or error}.") from None
+    return folder
 
 
 def execute(
@@ -80,8 +125,139 @@ def execute(
 ) -> str:
     """Compute the run of that folder in this process; returns "done" or "stopped".
 
-    stop: see `stopping.Stop`; the folder's own stop flag counts as well.
-    Raises BadInput (a checkpoint that is none, a GPU that is not there) and RunFailed, after having
-    recorded them in the folder.
+    on_step is called after each step. stop: see `stopping.Stop`; the folder's own stop flag counts
+    as well. Raises BadInput (a checkpoint that is none, a GPU that is not there) and RunFailed,
+    after having recorded them in the folder.
     """
-    raise NotImplementedError
+    stop = stop or Stop()
+    with Recording(folder) as recording:
+        run = None
+        for _ in _counted(recording.planned_num_steps):
+            if stop.requested or folder.stop_requested():
+                recording.stop()
+                break
+            with stop.computing():
+                run = run or _load(recording, assets_dir, gpu)
+                step = run.iterate()
+            recording.add(step)
+            if on_step:
+                on_step(step)
+    return recording.status
+
+
+def _earlier(request: Request, kind: type[RunSettings]) -> list[Recipe]:
+    """The runs that this one builds on, the later in rank last."""
+    earlier = []
+    if request.continue_run is not None:
+        parent = storage.find_run(request.output_dir, request.continue_run)
+        earlier.append(recipes.continued(parent, kind))
+    if request.settings_file is not None:
+        earlier.append(recipes.from_file(request.settings_file, request.output_dir, kind))
+    return earlier
+
+
+def _settings(
+    request: Request, kind: type[RunSettings], earlier: Sequence[Mapping[str, Any]]
+) -> RunSettings:
+    """The values in the order of their rank; see `settings.make`."""
+    given = {name: value for name, value in request.given.items() if value is not None}
+    layers = [read_defaults(kind), *earlier, given]
+    wanted = dict(itertools.chain.from_iterable(layer.items() for layer in layers))
+    return make(kind, kind.recommended(wanted, request.assets_dir), *layers)
+
+
+def _origin(request: Request, earlier: Sequence[Recipe]) -> Recipe | None:
+    """The earlier run whose picture this one goes on from."""
+    if request.continue_run is None and request.given.get("init_image"):
+        return None
+    return next((recipe for recipe in earlier if recipe.start), None)
+
+
+def _start(origin: Recipe | None, settings: RunSettings) -> Image.Image | None:
+    if origin is None or origin.start is None:
+        return None
+    picture = load_picture(origin.start, f"The picture to continue, {origin.start},")
+    return crop_or_cover(picture, (settings.Xdim, settings.ydim))
+
+
+def _copy(request: Request, what: str, name: str | None) -> bytes | None:
+    if name is None:
+        return None
+    return saved_copy(request.uploads.get(name) or Path(name), f"The {what} '{name}'")
+
+
+def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:
+    """details.json as a run begins with it: its settings, where it comes from, and no results."""
+    image_prompts = [storage.image_prompt_name(n + 1) for n in range(len(plan.image_prompts))]
+    return {
+        "schema_version": storage.SCHEMA_VERSION,
+        "project_version": __version__,
+        **_commit(),
+        "run_id": folder.run_id,
+        "run_folder": folder.name,
+        "continue_prev_run": plan.start is not None,
+        "prev_run_id": plan.parent and plan.parent[-storage.ID_LENGTH :],
+        "prev_run_folder": plan.parent,
+        "status": status,
+        "error": None,
+        "warnings": plan.warnings,
+        "queued_at": storage.now(),
+        "start_time": None,
+        "end_time": None,
+        "heartbeat": storage.now(),
+        "model": plan.model,
+        **plan.settings.model_dump(),
+        "num_steps": 0,
+        "planned_num_steps": plan.settings.num_steps,
+        "init_image": storage.INIT_IMAGE if plan.init_image else None,
+        "image_prompt": image_prompts,
+        "image_prompts": image_prompts,
+        "device": None,
+        "torch_version": None,
+        "steps_per_second": None,
+        "losses": {},
+    }
+
+
+def _commit() -> dict[str, str]:
+    """The commit of this project, where it is run from a repository and git is there."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit_sha": done.stdout.strip()}
+
+
+def _counted(planned: int) -> Iterable[object]:
+    return range(planned) if planned >= 0 else itertools.repeat(None)
+
+
+def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
+    """The run of a folder, ready for its first step. Here torch is imported."""
+    import device as devices
+
+    folder, details = recording.folder.path, recording.folder.read()
+    device = devices.pick_device(gpu)
+    start = storage.START if details["continue_prev_run"] else details["init_image"]
+    run = registry.run_class(details["model"])(
+        _settings_in(details),
+        assets_dir=assets_dir,
+        device=device,
+        start_image=_saved(folder, start) if start else None,
+        image_prompts=[_saved(folder, name) for name in details["image_prompts"]],
+    )
+    run.load_model()
+    run.model_init()
+    recording.loaded(devices.describe(device), run.warnings)
+    return run
+
+
+def _settings_in(details: Mapping[str, Any]) -> RunSettings:
+    kind = registry.get(details["model"]).settings
+    values = {name: details[name] for name in kind.model_fields}
+    return make(kind, values | {"num_steps": details["planned_num_steps"]})
+
+
+def _saved(folder: Path, name: str) -> Image.Image:
+    return load_picture(folder / name, f"The run's picture {name}")

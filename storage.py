@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -35,10 +35,11 @@ START = "start.PNG"
 INIT_IMAGE = "init-image.JPEG"
 TRACEBACK = "traceback.txt"
 RESERVE = ".reserve"
+PNG_KEY = "details"  # of the text chunk in which output.PNG carries its details.json
 
 
-def image_prompt_name(number: int) -> str:
-    """The saved copy of an image prompt, counted from 1."""
+def image_prompt_name(number: int | str) -> str:
+    """The saved copy of an image prompt, counted from 1; "*" for a pattern of all."""
     return f"image-prompt-{number}.JPEG"
 
 
@@ -163,14 +164,14 @@ class RunFolder:
         return next((self.path / name for name in names if (self.path / name).is_file()), None)
 
     @contextmanager
-    def heartbeat(self) -> Iterator[None]:
-        """Refresh details.json's `heartbeat` every few seconds, from a thread."""
+    def heartbeat(self, news: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
+        """Refresh details.json's `heartbeat`, and what there is of news, from a thread."""
         done = threading.Event()
 
         def beat() -> None:
             while not done.wait(HEARTBEAT_SECONDS):
                 try:
-                    self.update(heartbeat=now())
+                    self.update(heartbeat=now(), **news())
                 except (OSError, BadInput):
                     pass  # a full disk is the loop's to report, at its next write
 
@@ -236,7 +237,8 @@ def list_runs(output_dir: Path) -> list[RunFolder]:
             details = read_json(path / DETAILS)
         except BadInput:
             continue
-        found.append((path.name[:15], str(details.get("start_time")), RunFolder(path)))
+        began = details.get("queued_at") or details.get("start_time")
+        found.append((path.name[:15], str(began), RunFolder(path)))
     return [folder for *_, folder in sorted(found, key=lambda run: run[:2], reverse=True)]
 
 

@@ -1,0 +1,144 @@
+"""Earlier runs as a source of settings: what a details.json or an output.PNG says. No torch.
+
+Files of the older layout, which recorded less, are read as well.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import storage
+from errors import BadInput
+from settings import RunSettings, make_partial
+from storage import RunFolder, parse_json, read_json
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PICTURES = ("init_image", "image_prompt", "image_prompts")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """values: settings, pictures among them as paths. start: the picture that was continued.
+
+    parent: the folder's name of the run which that picture is from.
+    """
+
+    values: dict[str, Any]
+    start: Path | None = None
+    parent: str | None = None
+
+
+def continued(folder: RunFolder, kind: type[RunSettings]) -> Recipe:
+    """What a run takes over that continues the one in `folder`. Raises BadInput.
+
+    Its starting image is left out, since its result is the start; its seed too, unless it was set.
+    """
+    details = folder.read()
+    if (status := storage.status_of(details)) in storage.ACTIVE:
+        raise BadInput(f"The run {folder.name} is still {status}. Continue it when it is done.")
+    picture = folder.picture_path()
+    if picture is None:
+        raise BadInput(f"The run {folder.name} has no picture to go on from. Continue another.")
+    values = _values(details, folder.path, kind)
+    values.pop("init_image", None)
+    if not values.get("set_seed"):
+        values.pop("seed", None)
+    return Recipe(values, start=picture, parent=folder.name)
+
+
+def from_file(path: Path, output_dir: Path, kind: type[RunSettings]) -> Recipe:
+    """What makes the picture of a `details.json` or `output.PNG` again. Raises BadInput.
+
+    The pictures that the run used are looked for beside the file, and in the run's own folder.
+    """
+    details = _read_details(path)
+    folder = _home(details, path, output_dir)
+    values = _values(details, folder, kind)
+    if "seed" in values:
+        values["set_seed"] = True
+    if not details.get("continue_prev_run"):
+        return Recipe(values)
+    start = _existing(folder / storage.START, "the picture that it continued")
+    parent = details.get("prev_run_folder") or details.get("prev_run_id")
+    return Recipe(values, start, str(parent) if parent else None)
+
+
+def _read_details(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(
+            f"The settings file {path} cannot be read: {reason}."
+            " Give the details.json or the output.PNG of a run."
+        ) from None
+    return _details_in_png(path) if is_png else read_json(path)
+
+
+def _details_in_png(path: Path) -> dict[str, Any]:
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            text = image.info.get(storage.PNG_KEY)
+    except Exception as error:  # a broken file makes the decoder raise whatever it likes
+        raise BadInput(f"{path} is broken: {error}.") from None
+    if not isinstance(text, str):
+        raise BadInput(f"{path} carries no settings: it is not the output.PNG of a run.")
+    return parse_json(text, str(path))
+
+
+def _home(details: Mapping[str, Any], path: Path, output_dir: Path) -> Path:
+    name = str(details.get("run_folder") or "")
+    is_plain = name and Path(name).name == name and name != ".."
+    own = output_dir / name
+    return own if is_plain and path.parent.name != name and own.is_dir() else path.parent
+
+
+def _values(details: Mapping[str, Any], folder: Path, kind: type[RunSettings]) -> dict[str, Any]:
+    """The settings in a run's details, its pictures as paths of the copies in its folder."""
+    values = {name: details[name] for name in kind.model_fields if details.get(name) is not None}
+    if details.get("planned_num_steps") is not None:
+        values["num_steps"] = details["planned_num_steps"]
+    if "schema_version" not in details:
+        values = _older(details) | values
+    for name in PICTURES:
+        values.pop(name, None)
+    make_partial(kind, values, source=f"the settings of {details.get('run_folder') or folder}")
+    return values | _pictures(details, folder)
+
+
+def _older(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The switches, which the older layout did not record."""
+    return {
+        "use_mse_regularization": bool(details.get("mse_weight")),
+        "use_tv_loss_regularization": bool(details.get("tv_loss_weight")),
+        "use_scrolling_zooming": details.get("transform_interval") is not None,
+    }
+
+
+def _pictures(details: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Whatever the details call them (older ones only say that there were some)."""
+    found: dict[str, Any] = {}
+    if details.get("init_image"):
+        found["init_image"] = str(_existing(folder / storage.INIT_IMAGE, "its starting image"))
+    if prompts := details.get("image_prompts"):
+        count = len(prompts) if isinstance(prompts, list) else _count_prompts(folder)
+        paths = [folder / storage.image_prompt_name(n + 1) for n in range(max(count, 1))]
+        found["image_prompt"] = [str(_existing(path, "its image prompt")) for path in paths]
+    return found
+
+
+def _count_prompts(folder: Path) -> int:
+    return len(list(folder.glob(storage.image_prompt_name("*"))))
+
+
+def _existing(path: Path, what: str) -> Path:
+    if path.is_file():
+        return path
+    raise BadInput(
+        f"The run used a picture that is not there: {what}, {path}. Put it back, or keep the"
+        " settings file in its run's folder."
+    )

@@ -1,0 +1,273 @@
+"""What a run leaves in its folder, live and at its end, whichever way it ends."""
+
+import errno
+import json
+import math
+import os
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from PIL import Image
+
+import storage
+import video
+from errors import RunFailed, StudioError
+from pictures import encode_jpeg, encode_png
+from storage import RunFolder, atomic_write
+
+if TYPE_CHECKING:
+    from logic import Step
+
+LIVE_SECONDS = 0.25
+LIVE_SHARE = 0.05  # of the run's time, at most, may go into its live picture
+LIVE_QUALITY = 85
+HISTORY_POINTS = 200
+RESERVE_BYTES = 300_000  # room for details, beside the room for the picture
+
+
+class Recording:
+    """A context manager around the loop of a run: one save path for done, stopped and failed.
+
+    KeyboardInterrupt inside counts as a wish to stop, and ends here. Other errors are recorded and
+    go on as BadInput or RunFailed. `status` then says what became of the run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.status = "running"
+        self._details = folder.read()
+        self._step: "Step | None" = None
+        self._film: video.VideoWriter | None = None
+        self._history = History(HISTORY_POINTS)
+        self._clock = Clock()
+        self._next_look = 0.0
+        self._beating = ExitStack()
+
+    @property
+    def planned_num_steps(self) -> int:
+        """How many steps (with scrolling: frames) to make; -1 for as many as there is time."""
+        return self._details["planned_num_steps"]
+
+    @property
+    def steps_done(self) -> int:
+        """How many steps (with scrolling: frames) are in the film."""
+        return self._step.index if self._step else 0
+
+    def __enter__(self) -> Self:
+        self._update(status="running", start_time=storage.now(), heartbeat=storage.now())
+        self._beating.enter_context(self.folder.heartbeat(lambda: {"num_steps": self.steps_done}))
+        return self
+
+    def loaded(self, device: str, warnings: list[str]) -> None:
+        """Note what the run computes on, and what the engine has to say about its input."""
+        warnings = [*self._details["warnings"], *warnings]
+        self._update(device=device, torch_version=_version("torch"), warnings=warnings)
+        self._clock.start()
+
+    def add(self, step: "Step") -> None:
+        """Keep a step: into the film, and now and then into the live files."""
+        if self._film is None:
+            height, width, _ = step.picture.shape
+            room = RESERVE_BYTES + height * width * 3
+            atomic_write(self.folder.path / storage.RESERVE, os.urandom(room))
+            self._film = video.VideoWriter(self.folder.path / storage.LIVE_VIDEO, (width, height))
+        self._film.add(step.picture)
+        self._step = step
+        self._clock.tick()
+        self._history.add(step.index, step.losses["total"])
+        if time.monotonic() >= self._next_look:
+            self._show(step)
+
+    def stop(self) -> None:
+        """Note that the loop ends before its time because somebody wished it."""
+        self.status = "stopped"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        self._beating.close()
+        if isinstance(error, KeyboardInterrupt):
+            self.status = "stopped"
+        elif error is None and self.status == "running":
+            self.status = "done"
+        failures = [self._as_failure(error), self._attempt(self._close_film)]
+        final = self._final(failures)
+        for save in (self._free_reserve, self._save_picture, self._save_film):
+            failures.append(self._attempt(save, final))
+        final = self._final(failures) if self.status != "failed" else final
+        failures.append(self._attempt(self._save_details, final))
+        if failure := _first(failures):
+            raise failure from None
+        return isinstance(error, KeyboardInterrupt)
+
+    def _show(self, step: "Step") -> None:
+        began = time.monotonic()
+        picture = encode_jpeg(Image.fromarray(step.picture), LIVE_QUALITY)
+        atomic_write(self.folder.path / storage.PREVIEW, picture, durable=False)
+        progress = storage.to_json(self._progress(step))
+        atomic_write(self.folder.path / storage.PROGRESS, progress, durable=False)
+        spent = time.monotonic() - began
+        self._next_look = began + max(LIVE_SECONDS, spent / LIVE_SHARE)
+
+    def _progress(self, step: "Step") -> dict[str, Any]:
+        planned, rate = self.planned_num_steps, self._clock.steps_per_second
+        return {
+            "step": step.index,
+            "planned_num_steps": planned,
+            "steps_per_second": rate,
+            "seconds_left": (planned - step.index) / rate if planned > 0 and rate else None,
+            "losses": _finite(step.losses),
+            "history": self._history.points,
+        }
+
+    def _update(self, **changes: Any) -> None:
+        self._details = self.folder.update(**changes)
+
+    def _as_failure(self, error: BaseException | None) -> StudioError | None:
+        if error is None or isinstance(error, KeyboardInterrupt):
+            return None
+        if isinstance(error, StudioError):
+            return error
+        if isinstance(error, OSError):
+            return _disk_failure(error)
+        try:
+            text = "".join(traceback.format_exception(error))
+            atomic_write(self.folder.path / storage.TRACEBACK, text.encode(errors="replace"))
+        except OSError:
+            pass
+        return RunFailed(
+            f"The run broke off: {type(error).__name__}: {error}."
+            f" {storage.TRACEBACK} in its folder says where; please report it."
+        )
+
+    def _attempt(self, save: Callable[..., None], *args: Any) -> StudioError | None:
+        """One failure must not keep the rest from being saved."""
+        try:
+            save(*args)
+        except OSError as error:
+            return _disk_failure(error)
+        except StudioError as failure:
+            return failure
+        return None
+
+    def _close_film(self) -> None:
+        if self._film:
+            self._film.close()
+
+    def _final(self, failures: Sequence[StudioError | None]) -> dict[str, Any]:
+        """The details as they stay."""
+        failure = _first(failures)
+        if failure:
+            self.status = "failed"
+        return self._details | {
+            "status": self.status,
+            "error": str(failure) if failure else None,
+            "num_steps": self.steps_done,
+            "end_time": storage.now(),
+            "heartbeat": storage.now(),
+            "steps_per_second": self._clock.steps_per_second,
+            "losses": _finite(self._step.losses) if self._step else {},
+        }
+
+    def _free_reserve(self, details: dict[str, Any]) -> None:
+        self._remove(storage.RESERVE)
+
+    def _save_picture(self, details: dict[str, Any]) -> None:
+        if not self._step:
+            return
+        text = {storage.PNG_KEY: json.dumps(details)}
+        data = encode_png(Image.fromarray(self._step.picture), text)
+        atomic_write(self.folder.path / storage.PICTURE, data)
+
+    def _save_film(self, details: dict[str, Any]) -> None:
+        if not self._step:
+            return
+        comment = json.dumps(details, ensure_ascii=False)
+        part = self.folder.path / storage.LIVE_VIDEO
+        video.finish(part, self.folder.path / storage.VIDEO, comment)
+
+    def _save_details(self, details: dict[str, Any]) -> None:
+        """Last, since they say that the rest is there; then what was for the meantime goes."""
+        self.folder.write(details)
+        for name in (storage.PROGRESS, storage.PREVIEW, storage.STOP):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        (self.folder.path / name).unlink(missing_ok=True)
+
+
+class History:
+    """The course of a number in at most `limit` evenly spread points [step, value]."""
+
+    def __init__(self, limit: int) -> None:
+        self.points: list[tuple[int, float | None]] = []
+        self._limit = limit
+        self._stride = 1
+
+    def add(self, step: int, value: float) -> None:
+        """Take in the value of a step, counted from 1."""
+        if (step - 1) % self._stride:
+            return
+        self.points.append((step, value if math.isfinite(value) else None))
+        if len(self.points) > self._limit:
+            self.points = self.points[::2]
+            self._stride *= 2
+
+
+class Clock:
+    """Steps per second; the first step, which warms up, does not count beside others."""
+
+    def __init__(self) -> None:
+        self._began = self._first = self._last = time.monotonic()
+        self._steps = 0
+
+    def start(self) -> None:
+        """The first step begins now."""
+        self._began = time.monotonic()
+
+    def tick(self) -> None:
+        """A step is done."""
+        self._last = time.monotonic()
+        self._steps += 1
+        if self._steps == 1:
+            self._first = self._last
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """The rate so far; None before the first step."""
+        steps, since = (self._steps - 1, self._first) if self._steps > 1 else (1, self._began)
+        seconds = self._last - since
+        return round(steps / seconds, 4) if self._steps and seconds > 0 else None
+
+
+def _first(failures: Sequence[StudioError | None]) -> StudioError | None:
+    return next(filter(None, failures), None)
+
+
+def _finite(losses: dict[str, float]) -> dict[str, float | None]:
+    """JSON knows no nan."""
+    return {name: value if math.isfinite(value) else None for name, value in losses.items()}
+
+
+def _disk_failure(error: OSError) -> RunFailed:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return RunFailed(
+            "The disk is full, so the run stopped; what was done is kept."
+            " Free some space, then continue the run."
+        )
+    return RunFailed(f"The run's folder cannot be written: {error}. What was done is kept.")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
