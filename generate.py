@@ -21,7 +21,7 @@ from tqdm import tqdm
 import registry
 from errors import BadInput, StudioError
 from runner import DEFAULT_MODEL, Request, execute, prepare, submit
-from settings import RunSettings, meta, range_text, read_defaults, value_type
+from settings import RunSettings, default_text, option_name, range_text, read_defaults, value_type
 from stopping import Stop
 from storage import RunFolder
 
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from logic import Step
 
 ROOT = Path(__file__).parent
-PROMPT = "text_input"
-FOLDERS = {"output_dir": ROOT / "output", "assets_dir": ROOT / "assets"}
-FOLDER_HELP = {"output_dir": "the run folders go", "assets_dir": "the weights are"}
+OTHERS = ("settings_file", "continue_run", "output_dir", "assets_dir")  # beside the settings
 HELP_WIDTH = 72
 LINES_APART = 10.0  # seconds, where the progress goes to a file
 
@@ -112,7 +110,7 @@ def parse(argv: Sequence[str]) -> tuple[Request, int | None]:
     parser = _Parser(model)
     given = parser.parse(argv)
     gpu = given.pop("gpu")
-    own = {name: given.pop(name) for name in ("settings_file", "continue_run", *FOLDERS)}
+    own = {name: given.pop(name) for name in OTHERS}
     given.pop("model", None)
     return Request(given=given, model=model, **own), gpu
 
@@ -146,7 +144,7 @@ class _Parser(argparse.ArgumentParser):
         defaults = read_defaults(kind)
         for name, field in kind.model_fields.items():
             text = _help(field, defaults.get(name, field.get_default(call_default_factory=True)))
-            if name == PROMPT:
+            if option_name(name) == "PROMPT":
                 self.add_argument(name, metavar="PROMPT", nargs="?", help=text)
                 continue
             how: dict[str, Any] = {"metavar": _metavar(name, field)}
@@ -154,7 +152,7 @@ class _Parser(argparse.ArgumentParser):
                 how = {"action": argparse.BooleanOptionalAction}
             elif value_type(field) is list:
                 how["action"] = "append"
-            self._add_option(f"--{name.lower().replace('_', '-')}", dest=name, help=text, **how)
+            self._add_option(option_name(name), dest=name, help=text, **how)
 
     def _add_rest(self, model: str) -> None:
         self._add_option(
@@ -172,23 +170,24 @@ class _Parser(argparse.ArgumentParser):
             default=None,
             help="Take the settings of an earlier run: its details.json or output.PNG.",
         )
-        for name, folder in FOLDERS.items():
-            option, what = f"--{name.replace('_', '-')}", f"Where {FOLDER_HELP[name]}."
-            self._add_option(
-                option, metavar="DIR", type=Path, default=folder, help=f"{what}\n[{folder}]"
-            )
+        self._add_folder("--output-dir", ROOT / "output", "Where the run folders go.")
+        self._add_folder("--assets-dir", ROOT / "assets", "Where the weights are.")
         self._add_option(
             "--gpu",
             metavar="N",
             type=int,
             default=None,
-            help="Number of the GPU. [the first; without one the CPU]",
+            help="Number of the GPU. [default: the first; without one the CPU]",
         )
         if len(registry.MODELS) > 1:
             self._add_option("--model", choices=registry.MODELS, default=model, help="Kind of run.")
 
-    def _add_option(self, *names: str, **how: Any) -> None:
-        action = self.add_argument(*names, **how)
+    def _add_folder(self, name: str, folder: Path, text: str) -> None:
+        text = f"{text} [default: {folder}]"
+        self._add_option(name, metavar="DIR", type=Path, default=folder, help=text)
+
+    def _add_option(self, name: str, **how: Any) -> None:
+        action = self.add_argument(name, **how)
         self._named |= dict.fromkeys(action.option_strings, action)
 
     def _join_values(self, argv: Sequence[str]) -> list[str]:
@@ -229,9 +228,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
 
 
 def _help(field: FieldInfo, default: Any) -> str:
-    unset = meta(field)["unset"]
-    facts = [range_text(field), f"default: {unset or default}"]
-    lines = textwrap.wrap(f"{field.description} [{'; '.join(filter(None, facts))}]", HELP_WIDTH)
+    facts = filter(None, [range_text(field), f"default: {default_text(field, default)}"])
+    lines = textwrap.wrap(f"{field.description} [{'; '.join(facts)}]", HELP_WIDTH)
     return "\n".join(lines).replace("%", "%%")
 
 

@@ -313,6 +313,11 @@ def meta(field: FieldInfo) -> dict[str, Any]:
     return dict(field.json_schema_extra)  # type: ignore[arg-type]
 
 
+def option_name(name: str) -> str:
+    """What the command line calls a setting; the prompt alone needs no option."""
+    return "PROMPT" if name == "text_input" else f"--{name.lower().replace('_', '-')}"
+
+
 def value_type(field: FieldInfo) -> type:
     """bool, int, float, str or list: what one value of the setting is, leaving out None."""
     kind = field.annotation
@@ -330,6 +335,14 @@ def number_range(field: FieldInfo) -> tuple[float | None, float | None]:
         if isinstance(bound, annotated_types.Le):
             high = bound.le
     return low, high
+
+
+def default_text(field: FieldInfo, default: Any) -> str:
+    """The default in words: `default`, unless something else happens while nobody sets it."""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    unset = meta(field)["unset"]
+    return f"{unset}, else {default}" if unset == BY_WEIGHTS else unset or str(default)
 
 
 def range_text(field: FieldInfo) -> str:
