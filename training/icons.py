@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
 from training.lexicon import COLOUR_WORDS, Entry, Lexicon, humanise
@@ -203,6 +202,8 @@ def _clipart_entry(path: Path, lexicon: Lexicon) -> Entry | None:
 
 
 def _render(body: str, box: str) -> Image.Image:
+    import resvg_py  # in training/requirements.txt alone: composing does without
+
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{box}">{body.replace("currentColor", "#333")}</svg>'

