@@ -7,8 +7,14 @@ runs on the same device reached, those with the same weights first; without any,
 import os
 import statistics
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from errors import BadInput
+from settings import RunSettings
+from weights import find_weights, first_stage
 
 PASSES = 3  # forward, and twice as much backward
 PUBLISHED_WIDTH = 128  # `ch` of every published VQGAN
@@ -50,16 +56,17 @@ class Estimate:
 
 
 def estimate(
-    settings: Mapping[str, Any],
+    chosen: RunSettings,
     widths: Mapping[str, int],
     device: str,
     past: Iterable[Mapping[str, Any]],
 ) -> Estimate:
-    """What `settings` will take.
+    """What a run with the settings `chosen` will take.
 
-    widths: `ch` of each VQGAN by its name. device: in words, as in `details.json`.
+    widths: as `decoder_widths` gives them. device: in words, as in `details.json`.
     past: details of earlier runs, the newest first.
     """
+    settings = chosen.model_dump()
     speeds = _speeds(settings, widths, device, past)
     speed = statistics.median(speeds) if speeds else _typical_speed(device)
     per_step = macs_per_step(settings, widths) * _steps_per_frame(settings) / speed
@@ -70,6 +77,36 @@ def estimate(
         memory_bytes=memory_bytes(settings, widths, device),
         measured=bool(speeds),
     )
+
+
+def decoder_widths(assets_dir: Path) -> dict[str, int]:
+    """`ch`, the decoder's width, of each VQGAN in the folder whose yaml says it."""
+    widths = {}
+    for name, weights in find_weights(assets_dir).items():
+        with suppress(BadInput, KeyError, TypeError, ValueError):
+            widths[name] = int(first_stage(weights.config())["params"]["ddconfig"]["ch"])
+    return widths
+
+
+def in_words(estimate: Estimate, device: str) -> str:
+    """For the person, as rough as it is."""
+    memory = f"{estimate.memory_bytes / 1e9:.1f} GB of memory"
+    if estimate.seconds is None:
+        time = f"about {duration(estimate.seconds_per_step)} a step until you stop it"
+    else:
+        time = f"about {duration(estimate.seconds)}"
+    basis = "by your earlier runs" if estimate.measured else "a first guess"
+    return f"Roughly: {time} and {memory}{f' on {device}' if device else ''} ({basis})."
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, as rough as one would say it."""
+    if seconds < 1:
+        return f"{seconds:.1g} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def macs_per_step(settings: Mapping[str, Any], widths: Mapping[str, int]) -> float:

@@ -14,13 +14,14 @@ from typing import BinaryIO
 from worker import EXIT_BAD_INPUT, is_served, log_path, read_state
 
 WORKER = Path(__file__).with_name("worker.py")
+LOOK_SECONDS = 0.5
 RESTART_PAUSE = 3.0
 SAVE_PATIENCE = 30.0
 MAX_LOG_BYTES = 1_000_000
 
 
 class WorkerKeeper:
-    """Sees to it that a worker serves an output folder. For use from any thread."""
+    """Sees to it, from a thread of its own, that a worker serves an output folder."""
 
     def __init__(self, output_dir: Path, assets_dir: Path, gpu: int | None = None) -> None:
         self.output_dir = output_dir
@@ -29,18 +30,10 @@ class WorkerKeeper:
         self._command += [] if gpu is None else ["--gpu", str(gpu)]
         self._process: subprocess.Popen[bytes] | None = None
         self._started = -RESTART_PAUSE
-        self._mutex = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self._thread.start()
         atexit.register(self.close)
-
-    def ensure(self) -> None:
-        """Start a worker if none serves. Cheap enough to call at every look at the page."""
-        with self._mutex:
-            if self._process and self._process.poll() is None:
-                return
-            if self.refusal() or time.monotonic() - self._started < RESTART_PAUSE:
-                return
-            if not is_served(self.output_dir):
-                self._start()
 
     def refusal(self) -> str | None:
         """Why its worker gave up for good, such as a GPU that is not there."""
@@ -51,15 +44,29 @@ class WorkerKeeper:
 
     def close(self) -> None:
         """Let the worker save the run that is going, and wait until it is gone."""
-        with self._mutex:
-            if self._process is None or self._process.poll() is not None:
+        self._closed.set()
+        self._thread.join()
+        if self._process is None:
+            return
+        self._process.stdin.close()
+        try:
+            self._process.wait(SAVE_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _keep(self) -> None:
+        while True:
+            if self._is_needed():
+                self._start()
+            if self._closed.wait(LOOK_SECONDS):
                 return
-            self._process.stdin.close()
-            try:
-                self._process.wait(SAVE_PATIENCE)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+
+    def _is_needed(self) -> bool:
+        if self._process and self._process.poll() is None:
+            return False
+        too_soon = time.monotonic() - self._started < RESTART_PAUSE
+        return not (too_soon or self.refusal() or is_served(self.output_dir))
 
     def _start(self) -> None:
         self._started = time.monotonic()

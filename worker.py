@@ -22,13 +22,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 import run_index
-from errors import BadInput, StudioError
+from errors import BadInput, RunFailed
 from stopping import Stop
 from storage import RunFolder, atomic_write, now, to_json
 
 POLL_SECONDS = 0.2
 LOCK_PATIENCE = 5.0  # whoever only asks `is_served` holds the lock for an instant
-EXIT_DONE, EXIT_BAD_INPUT = 0, 2
+EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 INTERRUPTED = (
     "The process that computed this run ended without warning: it was killed, or the memory ran"
     " out. What the run had shown last is kept. Start it again, with a smaller size or fewer"
@@ -129,24 +129,29 @@ def serve(output_dir: Path, assets_dir: Path, gpu: int | None, stop: Stop) -> in
             time.sleep(POLL_SECONDS)
             continue
         _tell(output_dir, replace(state, run=waiting[0].name))
-        _compute(waiting[0].folder, assets_dir, gpu, stop)
+        usable = _compute(waiting[0].folder, assets_dir, gpu, stop)
         _tell(output_dir, state)
+        if not usable:
+            return EXIT_FAILED
     return EXIT_DONE
 
 
-def _compute(folder: RunFolder, assets_dir: Path, gpu: int | None, stop: Stop) -> None:
-    """One run; its folder records any failure.
+def _compute(folder: RunFolder, assets_dir: Path, gpu: int | None, stop: Stop) -> bool:
+    """One run; its folder records any failure. Returns whether this process is good for another.
 
-    A failure that nobody foresaw ends the worker too, since the device may be unusable after it;
-    a fresh worker takes the next run.
+    After a failure inside a run memory or device may be in disorder: a fresh process takes over.
     """
     from runner import execute
 
     try:
         status = execute(folder, assets_dir=assets_dir, gpu=gpu, stop=stop)
         log.info("%s %s", folder.name, status)
-    except StudioError as error:
+    except BadInput as error:
+        log.info("%s refused: %s", folder.name, error)
+    except RunFailed as error:
         log.info("%s failed: %s", folder.name, error)
+        return False
+    return True
 
 
 def _warm_up(gpu: int | None) -> str:

@@ -1,0 +1,198 @@
+"""The page: `streamlit run app.py -- [--output-dir DIR] [--assets-dir DIR] [--gpu N]`.
+
+The form becomes settings, Run! puts them into the queue as a run folder, and from then on the page
+only looks at that folder. The computing is the worker's. Never imports torch.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import streamlit as st
+
+import page_runs
+import registry
+import run_index
+from errors import BadInput
+from estimate import decoder_widths, estimate, in_words
+from keeper import WorkerKeeper
+from page_docs import show_document
+from page_form import Form
+from page_places import Places, read_places
+from page_runs import plain, prompt_of
+from run_index import Entry
+from runner import Request, prepare, submit
+from storage import ACTIVE
+from worker import read_state
+
+HERE = Path(__file__).parent
+TITLE = "VQGAN-CLIP studio"
+ICON, ICON_DONE = (str(HERE / "static" / name) for name in ("icon.svg", "icon-done.svg"))
+FAST, SLOW = 0.5, 2.0  # seconds between looks, while something goes and while nothing does
+LAST_RUNS = 8
+
+
+def main() -> None:
+    """Draw the page; Streamlit calls this again at every touch."""
+    st.set_page_config(TITLE, ICON, layout="wide")
+    st.html(HERE / "static" / "page.css")
+    st.title(TITLE)
+    try:
+        places = read_places(sys.argv)
+        keeper = worker_keeper(places)
+        draw(places, keeper)
+    except BadInput as error:
+        st.error(plain(error))
+
+
+@st.cache_resource(show_spinner=False)
+def worker_keeper(places: Places) -> WorkerKeeper:
+    """One for all tabs of this app."""
+    return WorkerKeeper(places.output_dir, places.assets_dir, places.gpu)
+
+
+def draw(places: Places, keeper: WorkerKeeper) -> None:
+    """Everything below the title. Raises BadInput for a broken defaults.yaml."""
+    runs = run_index.entries(places.output_dir)
+    with st.sidebar:
+        model = _choose_model()
+        form = Form(registry.get(model).settings, places.assets_dir)
+        form.fill()
+        form.show(_previous(runs))
+    form.show_prompt()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button("Run!", type="primary", on_click=press_run, args=(places, model, form))
+        _show_estimate(form, places, runs)
+    problems = [*st.session_state.get("problems", []), keeper.refusal()]
+    for problem in filter(None, problems):
+        st.error(plain(problem))
+
+    going = any(entry.status in ACTIVE for entry in runs)
+    st.session_state["seen"] = _snapshot(places, runs)
+    st.fragment(watch, run_every=FAST if going else SLOW)(places)
+    _show_chosen(runs)
+    _show_last(runs)
+    show_document(HERE / "README.md")
+    show_document(HERE / "CHANGELOG.md")
+
+
+def press_run(places: Places, model: str, form: Form) -> None:
+    """Put what the form says into the queue, or say why not."""
+    state = st.session_state
+    state["problems"] = []
+    try:
+        values, uploads = form.given()
+        request = Request(
+            given=values,
+            output_dir=places.output_dir,
+            assets_dir=places.assets_dir,
+            model=model,
+            continue_run=_run_to_continue(places),
+            uploads=uploads,
+        )
+        submit(prepare(request))
+        state["chosen"] = None
+    except BadInput as problem:
+        state["problems"] = [str(problem)]
+
+
+def watch(places: Places) -> None:
+    """Look at the runs that go and wait, again and again; redraw the page when that changes."""
+    runs = run_index.entries(places.output_dir)
+    if _snapshot(places, runs) != st.session_state["seen"]:
+        st.rerun()
+    _follow(runs)
+    running = run_index.running(runs)
+    for entry in running:
+        page_runs.show_live(entry)
+    page_runs.show_queue(run_index.queued(runs), len(running))
+    _name_tab(running)
+
+
+def _follow(runs: Sequence[Entry]) -> None:
+    """Once a run that this tab has seen going has ended, show its result."""
+    state = st.session_state
+    active = {entry.name for entry in runs if entry.status in ACTIVE}
+    ended = [e for e in runs if e.name in state.get("active", ()) and e.name not in active]
+    state["active"] = active
+    if ended:
+        state["chosen"] = state["ended"] = ended[0].name
+        st.rerun()
+
+
+def _name_tab(running: Sequence[Entry]) -> None:
+    """Say in the tab's title how far it is, for people who look at another tab meanwhile."""
+    if running:
+        st.session_state["ended"] = None
+        progress = running[0].folder.read_progress()
+        step, planned = progress.get("step", 0), progress.get("planned_num_steps", 0)
+        share = f"{100 * step // planned} %" if planned > 0 else f"step {step}"
+        st.set_page_config(f"{share} · {prompt_of(running[0].details, 40)}", ICON)
+
+
+def _show_chosen(runs: Sequence[Entry]) -> None:
+    """The result that was asked for, or that has just come."""
+    state = st.session_state
+    chosen = next((entry for entry in runs if entry.name == state.get("chosen")), None)
+    if chosen is None:
+        return
+    page_runs.show_result(chosen)
+    if state.get("ended") == chosen.name:
+        word = page_runs.status_word(chosen)
+        st.set_page_config(f"{word}: {prompt_of(chosen.details, 40)}", ICON_DONE)
+
+
+def _show_last(runs: Sequence[Entry]) -> None:
+    finished = [entry for entry in runs if entry.status not in ACTIVE][:LAST_RUNS]
+    if finished:
+        st.subheader("Last runs")
+        page_runs.show_grid(finished, choose)
+
+
+def choose(name: str) -> None:
+    """Show the result of that run."""
+    st.session_state["chosen"] = name
+
+
+def _previous(runs: Sequence[Entry]) -> Entry | None:
+    """The run to continue: the one whose result is shown, else the last that has a picture."""
+    ended = [e for e in runs if e.status not in ACTIVE and e.folder.picture_path()]
+    chosen = st.session_state.get("chosen")
+    return next((e for e in ended if e.name == chosen), next(iter(ended), None))
+
+
+def _run_to_continue(places: Places) -> str | None:
+    if not st.session_state.get("continue_previous_run"):
+        return None
+    previous = _previous(run_index.entries(places.output_dir))
+    if previous is None:
+        raise BadInput("There is no finished run to continue. Switch off 'Continue previous run'.")
+    return previous.name
+
+
+def _show_estimate(form: Form, places: Places, runs: Sequence[Entry]) -> None:
+    """How long and how much memory, or why these settings would be refused."""
+    worker = read_state(places.output_dir)
+    try:
+        chosen, warnings = form.settings()
+    except BadInput as problem:
+        st.caption(plain(problem))
+        return
+    past = (entry.details for entry in runs if entry.status not in ACTIVE)
+    device = worker.device if worker else ""
+    words = in_words(estimate(chosen, decoder_widths(places.assets_dir), device, past), device)
+    st.caption(" ".join(map(plain, [words, *warnings])))
+
+
+def _choose_model() -> str:
+    names = list(registry.MODELS)
+    return st.selectbox("Model", names, key="model") if len(names) > 1 else names[0]
+
+
+def _snapshot(places: Places, runs: Sequence[Entry]) -> tuple[object, ...]:
+    """What the page outside of `watch` shows of the world."""
+    worker = read_state(places.output_dir)
+    return worker and worker.phase, *((entry.name, entry.status) for entry in runs)
+
+
+main()

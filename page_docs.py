@@ -1,0 +1,32 @@
+"""Documents of the project on the page."""
+
+import re
+from pathlib import Path
+
+import streamlit as st
+
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
+RELATIVE_LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)[^)]*\)")
+
+
+def show_document(path: Path) -> None:
+    """A Markdown file in an expander of its name; it stays away where there is none."""
+    if not path.is_file():
+        return
+    with st.expander(path.stem):
+        text, *rest = PICTURE.split(path.read_text(encoding="utf-8"))
+        _show_text(text)
+        for alt, address, text in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+            _show_picture(path.parent / address, alt)
+            _show_text(text)
+
+
+def _show_text(text: str) -> None:
+    """Links into the project's folder lead nowhere from here: their words stay."""
+    st.markdown(RELATIVE_LINK.sub(r"\1", text))
+
+
+def _show_picture(path: Path, alt: str) -> None:
+    """The page loads nothing from elsewhere, so that badges and the like stay away."""
+    if path.is_file():
+        st.image(str(path), caption=alt or None)

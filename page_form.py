@@ -1,0 +1,247 @@
+"""The sidebar: one widget for each setting, made from what `settings.py` says of it.
+
+Widgets keep their values in Streamlit's session state under the settings' names.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from pydantic.fields import FieldInfo
+
+from errors import BadInput
+from pictures import SUFFIXES
+from run_index import Entry
+from settings import RunSettings, make, members, meta, number_range, read_defaults, value_type
+from weights import OPENAI_CLIP_MODELS, find_clip_checkpoints, find_weights
+
+LARGEST_BROWSER_NUMBER = 2**53
+IN_MAIN_AREA = ("text_input",)
+SWITCHES = {  # of the uploads, which have none among the settings
+    "init_image": ("Use starting image", "Start from a picture of yours instead of random tokens."),
+    "image_prompt": (
+        "Add image prompt(s)",
+        "Let the result resemble pictures of yours, beside or instead of the text.",
+    ),
+}
+
+
+class Form:
+    """The widgets of one kind of run. Makes no decision that `settings.py` could make."""
+
+    def __init__(self, kind: type[RunSettings], assets_dir: Path) -> None:
+        self.kind = kind
+        self.assets_dir = assets_dir
+        self.weights = find_weights(assets_dir)
+
+    def fill(self) -> None:
+        """Put the starting values into widgets that have none yet. Raises BadInput."""
+        for name, value in self._starting_values().items():
+            st.session_state.setdefault(name, _as_typed(self.kind.model_fields[name], value))
+
+    def show(self, previous: Entry | None) -> None:
+        """Draw the sidebar. previous: the run that "Continue previous run" goes on from."""
+        ungrouped = [name for name in self._in_order() if not self._group(name)]
+        for row in self._rows(name for name in ungrouped if name not in IN_MAIN_AREA):
+            self._row(row)
+            if row == ["image_prompt"]:
+                _continue_switch(previous)
+            if st.session_state.get(row[0]) is True:
+                with st.container(key=f"members-{row[0]}"):
+                    for members_row in self._rows(members(self.kind, row[0])):
+                        self._row(members_row)
+
+    def show_prompt(self) -> None:
+        """Draw what belongs into the main area."""
+        field = self.kind.model_fields["text_input"]
+        st.text_area(
+            meta(field)["label"],
+            key="text_input",
+            height=80,
+            help=field.description,
+            placeholder="a red heart",
+        )
+
+    def settings(self) -> tuple[RunSettings, list[str]]:
+        """What the fields say, whatever the prompt and the uploads, and warnings about it.
+
+        Raises BadInput for what Run! would refuse.
+        """
+        return make(self.kind, self._typed() | {"text_input": "-"}).fitted(self.assets_dir)
+
+    def given(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """What the person set, and the pictures that it names. Raises BadInput.
+
+        Without a prompt a continued run keeps its own.
+        """
+        values, uploads = self._typed(), {}
+        if not values["text_input"].strip():
+            del values["text_input"]
+        for name in SWITCHES:
+            values |= self._uploaded(name, uploads)
+        return values, uploads
+
+    def _typed(self) -> dict[str, Any]:
+        """The fields' values, but for those whose switch is off."""
+        names = [name for name in self.kind.model_fields if name not in SWITCHES]
+        shown = [n for n in names if not self._group(n) or st.session_state.get(self._group(n))]
+        return {name: st.session_state[name] for name in shown}
+
+    def _in_order(self) -> list[str]:
+        """Choices first, since they set the rest; otherwise as declared."""
+        return sorted(self.kind.model_fields, key=lambda name: self._options(name) is None)
+
+    def _rows(self, names: Iterable[str]) -> list[list[str]]:
+        """One setting a row, but pixels side by side: they are an x and a y."""
+
+        def row_of(name: str) -> str:
+            return "px" if meta(self.kind.model_fields[name])["unit"] == "px" else name
+
+        return [list(row) for _, row in groupby(names, row_of)]
+
+    def _row(self, names: Sequence[str]) -> None:
+        for column, name in zip(st.columns(len(names)), names, strict=True):
+            with column:
+                self._upload(name) if name in SWITCHES else self._widget(name)
+
+    def _group(self, name: str) -> str | None:
+        return meta(self.kind.model_fields[name])["group"]
+
+    def _options(self, name: str) -> Sequence[str] | None:
+        if name == "vqgan_ckpt":
+            return list(self.weights)
+        if name == "clip_model":
+            return [*find_clip_checkpoints(self.assets_dir), *OPENAI_CLIP_MODELS]
+        return None
+
+    def _starting_values(self) -> dict[str, Any]:
+        """As the command line's: declared, recommended by the weights, set in defaults.yaml."""
+        ours = read_defaults(self.kind)
+        return self._declared() | self._recommended(ours) | ours
+
+    def _recommended(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self.kind.recommended(values, self.assets_dir)
+        except BadInput:
+            return {}  # the page says what is wrong with these weights before Run!
+
+    def _declared(self) -> dict[str, Any]:
+        return {
+            name: field.get_default(call_default_factory=True)
+            for name, field in self.kind.model_fields.items()
+            if name not in SWITCHES
+        }
+
+    def _take_on_recommended(self) -> None:
+        """Another choice of weights: what they recommend, and nothing that others did."""
+        state = st.session_state
+        before, state["weights_before"] = state["weights_before"], state["vqgan_ckpt"]
+        recommended = self._recommended({"vqgan_ckpt": state["vqgan_ckpt"]})
+        left = self._recommended({"vqgan_ckpt": before})
+        usual = self._declared() | read_defaults(self.kind) | {"vqgan_ckpt": state["vqgan_ckpt"]}
+        for name in left | recommended:
+            value = recommended.get(name, usual[name])
+            state[name] = _as_typed(self.kind.model_fields[name], value)
+
+    def _widget(self, name: str) -> None:
+        field = self.kind.model_fields[name]
+        about = {"label": meta(field)["label"], "help": field.description, "key": name}
+        kept = about | {"persist_state": "page"}
+        options = self._options(name)
+        if options is not None:
+            self._choice(name, options, about)
+        elif value_type(field) is bool:
+            st.checkbox(**kept)
+        elif _fits_browser(field):
+            _number_box(field, kept)
+        else:
+            st.text_input(**kept)
+
+    def _choice(self, name: str, options: Sequence[str], about: dict[str, Any]) -> None:
+        current = st.session_state.get(name)
+        there = [*options, *([current] if current and current not in options else [])]
+        if name == "vqgan_ckpt":
+            st.session_state.setdefault("weights_before", current)
+            st.selectbox(**about, options=there, on_change=self._take_on_recommended)
+        else:
+            st.selectbox(**about, options=there, accept_new_options=True)
+
+    def _upload(self, name: str) -> None:
+        label, help_text = SWITCHES[name]
+        field = self.kind.model_fields[name]
+        if st.checkbox(label, help=help_text, key=f"use_{name}"):
+            st.file_uploader(
+                meta(field)["label"],
+                type=list(SUFFIXES),
+                accept_multiple_files=_is_list(field),
+                help=field.description,
+                key=name,
+            )
+
+    def _uploaded(self, name: str, uploads: dict[str, bytes]) -> dict[str, Any]:
+        if not st.session_state.get(f"use_{name}"):
+            return {}
+        files = st.session_state.get(name) or []
+        files = files if isinstance(files, list) else [files]
+        if not files:
+            label = meta(self.kind.model_fields[name])["label"]
+            raise BadInput(f"'{SWITCHES[name][0]}' is on: use '{label}', or switch it off.")
+        names = [_unused(file.name, uploads) for file in files]
+        uploads |= {n: file.getvalue() for n, file in zip(names, files, strict=True)}
+        return {name: names if _is_list(self.kind.model_fields[name]) else names[0]}
+
+
+def _continue_switch(previous: Entry | None) -> None:
+    on = st.checkbox(
+        "Continue previous run",
+        help="Go on from the last finished picture, with this prompt and these settings; without a"
+        " prompt, with its own. Another size crops it.",
+        key="continue_previous_run",
+    )
+    if on and previous:
+        prompt = previous.details.get("text_input") or "an image prompt"
+        st.caption(f"Goes on from “{prompt}” ({previous.name}).")
+    elif on:
+        st.caption("There is no finished run to continue yet.")
+
+
+def _number_box(field: FieldInfo, about: Mapping[str, Any]) -> None:
+    """A typed number without the browser's limits: `settings.py` refuses, and says why."""
+    if value_type(field) is int:
+        st.number_input(**about, step=1)
+    else:
+        st.number_input(**about, step=_step(field.default), format="%0.4g")
+
+
+def _step(default: float) -> float:
+    """A pleasant step for the buttons beside a number: a tenth of its usual size."""
+    return next((s for s in (0.0001, 0.001, 0.01) if 0 < default <= 10 * s), 0.1)
+
+
+def _as_typed(field: FieldInfo, value: Any) -> Any:
+    """The value as the setting's widget holds it."""
+    if _fits_browser(field):
+        return value_type(field)(value)
+    return str(value) if value_type(field) is int else value
+
+
+def _fits_browser(field: FieldInfo) -> bool:
+    """Whether it is a number, and none too large for a browser's numbers, as seeds are."""
+    if value_type(field) not in (int, float):
+        return False
+    return (number_range(field)[1] or 0) <= LARGEST_BROWSER_NUMBER
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return value_type(field) is list
+
+
+def _unused(name: str, taken: Mapping[str, bytes]) -> str:
+    """Two uploads may have the same name."""
+    number = 2
+    unused = name
+    while unused in taken:
+        unused, number = f"{number}-{name}", number + 1
+    return unused

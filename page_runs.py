@@ -1,0 +1,302 @@
+"""How runs look on the page: the one that goes, those that wait, a finished one, the last ones."""
+
+import base64
+import html
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from PIL import Image, ImageOps
+
+import registry
+from errors import BadInput
+from estimate import duration
+from pictures import encode_jpeg, load_picture
+from run_index import Entry
+from settings import meta
+from storage import DETAILS, PREVIEW
+
+PICTURE_SIDE = 512
+THUMBNAIL_SIDE = 320
+CURVE_COLOUR = "#6a9cbc"  # seen on light and dark alike
+FOLDER_TIME = "%Y%m%dT%H%M%S"
+STATUS_ICONS = {"done": "✓", "stopped": "■", "failed": "⚠", "interrupted": "⚠"}
+
+
+def plain(text: object) -> str:
+    """Text that Streamlit shows as it is, whatever Markdown it would be."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])", r"\\\1", " ".join(str(text).split()))
+
+
+def prompt_of(details: Mapping[str, Any], length: int = 120) -> str:
+    """What a run was asked for, on one line, cut to `length` characters."""
+    text = " ".join(str(details.get("text_input") or "").split()) or "Image prompt"
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def status_word(entry: Entry) -> str:
+    """done, stopped, failed or interrupted, as a headline."""
+    return f"{STATUS_ICONS.get(entry.status, '')} {entry.status.capitalize()}".strip()
+
+
+# --- The run that goes -------------------------------------------------------------------------
+
+
+def show_live(entry: Entry) -> None:
+    """The picture as it forms, how far it is, and Stop."""
+    progress = entry.folder.read_progress()
+    with st.container(border=True, key=f"live-{entry.name}"):
+        picture, facts = st.columns([3, 2], gap="medium")
+        with picture:
+            _show_preview(entry)
+        with facts:
+            st.markdown(f"**{plain(prompt_of(entry.details))}**")
+            _show_progress(progress, entry.details)
+            _stop_button(entry)
+            _show_losses(progress)
+
+
+def _show_preview(entry: Entry) -> None:
+    width, height = _shown_size(entry.details.get("Xdim"), entry.details.get("ydim"))
+    style = f"width:{width}px;aspect-ratio:{width}/{height}"
+    try:
+        address = _as_address((entry.folder.path / PREVIEW).read_bytes(), "jpeg")
+    except OSError:
+        st.html(f'<div class="run-picture run-waiting" style="{style}"></div>')
+        return
+    alt = html.escape(prompt_of(entry.details), quote=True)
+    st.html(f'<img class="run-picture" style="{style}" alt="{alt}" src="{address}">')
+
+
+def _show_progress(progress: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+    step = progress.get("step", 0)
+    planned = progress.get("planned_num_steps", details.get("planned_num_steps", -1))
+    if not step:
+        st.progress(0.0, text="Loading the models …")
+        return
+    endless = planned <= 0
+    words = f"step {step}, until you stop it" if endless else f"step {step} of {planned}"
+    st.progress(0.0 if endless else min(1.0, step / planned), text=words)
+    speed, left = progress.get("steps_per_second"), progress.get("seconds_left")
+    facts = [f"{speed:.3g} steps/s"] if speed else []
+    facts += [f"{duration(left)} left"] if left is not None else []
+    st.caption(" · ".join(facts))
+
+
+def _stop_button(entry: Entry) -> None:
+    if entry.folder.stop_requested():
+        st.button("Stopping …", disabled=True, key=f"stop-{entry.name}", width="stretch")
+        return
+    st.button(
+        "Stop",
+        key=f"stop-{entry.name}",
+        on_click=entry.folder.request_stop,
+        help="Ends the run after this step and keeps what is there.",
+        width="stretch",
+    )
+
+
+def _show_losses(progress: Mapping[str, Any]) -> None:
+    history = [point for point in progress.get("history") or [] if point[1] is not None]
+    if len(history) < 2:
+        return
+    losses = progress.get("losses") or {}
+    words = " · ".join(f"{name} {value:.4g}" for name, value in losses.items() if value is not None)
+    alt = f"Total loss, from {history[0][1]:.4g} to {history[-1][1]:.4g}"
+    st.html(
+        f'<figure class="losses"><img alt="{alt}" src="{_as_address(_curve(history), "svg+xml")}">'
+        f"<figcaption>Loss: {html.escape(words)}</figcaption></figure>"
+    )
+
+
+def _curve(history: Sequence[Sequence[float]]) -> bytes:
+    """The total loss over the steps as SVG, far cheaper to redraw often than a chart."""
+    steps, losses = zip(*history, strict=True)
+    low, across, up = min(losses), steps[-1] - steps[0], max(losses) - min(losses)
+    points = " ".join(
+        f"{300 * (step - steps[0]) / across:.1f},{76 - 72 * (loss - low) / (up or 1):.1f}"
+        for step, loss in history
+    )
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 300 80" preserveAspectRatio="none">'
+        f'<polyline points="{points}" fill="none" stroke="{CURVE_COLOUR}" stroke-width="2"'
+        ' stroke-linejoin="round" vector-effect="non-scaling-stroke"/></svg>'
+    ).encode()
+
+
+def _as_address(data: bytes, kind: str) -> str:
+    """An image as a data address: the server would keep every picture that it serves."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+# --- Those that wait ---------------------------------------------------------------------------
+
+
+def show_queue(waiting: Sequence[Entry], ahead: int) -> None:
+    """Each waiting run with its place. ahead: how many go before the first of them."""
+    for place, entry in enumerate(waiting, start=ahead):
+        with st.container(horizontal=True, vertical_alignment="center", key=f"wait-{entry.name}"):
+            words = f"waits: {place} before it" if place else "starts as soon as it can"
+            prompt = plain(prompt_of(entry.details, 60))
+            st.markdown(f"{prompt} :gray[— {words}]", width="stretch")
+            st.button("Remove", key=f"remove-{entry.name}", on_click=_withdraw, args=(entry,))
+
+
+def _withdraw(entry: Entry) -> None:
+    """Out of the queue; a run that the worker has just taken stops instead."""
+    entry.folder.request_stop()
+    if entry.folder.live_status() == "queued":
+        entry.folder.remove()
+
+
+# --- A finished one ----------------------------------------------------------------------------
+
+
+def show_result(entry: Entry) -> None:
+    """Picture, video, downloads, and the settings used."""
+    details, path = entry.details, entry.folder.path
+    with st.container(border=True, key=f"result-{entry.name}"):
+        picture, facts = st.columns([3, 2], gap="medium")
+        with picture:
+            _show_picture(entry)
+        with facts:
+            st.markdown(f"**{plain(prompt_of(details))}**")
+            st.caption(_outcome(entry))
+            if details.get("error"):
+                st.error(plain(details["error"]))
+            for warning in details.get("warnings") or []:
+                st.warning(plain(warning))
+            if video := entry.folder.video_path():
+                st.video(str(video))
+            _downloads(entry)
+            st.caption(f"Run folder: `{path.name}`")
+        st.html(_settings_list(details))
+
+
+def _outcome(entry: Entry) -> str:
+    details = entry.details
+    words = [status_word(entry)]
+    if steps := details.get("num_steps"):
+        words.append(f"{steps} steps")
+    if speed := details.get("steps_per_second"):
+        words.append(f"{speed:.3g} steps/s")
+    if device := details.get("device"):
+        words.append(plain(device))
+    return " · ".join(words)
+
+
+def _show_picture(entry: Entry) -> None:
+    path = entry.folder.picture_path()
+    if path is None:
+        st.caption("It has no picture.")
+        return
+    try:
+        size = load_picture(path, path.name).size
+    except BadInput as error:
+        st.caption(plain(error))
+        return
+    st.image(path.read_bytes(), width=_shown_size(*size)[0])
+
+
+def _downloads(entry: Entry) -> None:
+    paths = (entry.folder.picture_path(), entry.folder.video_path(), entry.folder.path / DETAILS)
+    with st.container(horizontal=True):
+        for label, path in zip(("Picture", "Video", "Details"), paths, strict=True):
+            if path:
+                st.download_button(
+                    label,
+                    data=path.read_bytes(),
+                    file_name=f"{entry.name}-{path.name}",
+                    icon=":material/download:",
+                    on_click="ignore",
+                    key=f"get-{label}-{entry.name}",
+                )
+
+
+def _settings_list(details: Mapping[str, Any]) -> str:
+    """The settings that mattered, by their labels."""
+    fields = _fields(details)
+    items = []
+    for name, field in fields.items():
+        switch = meta(field)["group"]
+        if name not in details or (switch and not details.get(switch)):
+            continue
+        value = _in_words(details[name])
+        if value:
+            label, value = html.escape(meta(field)["label"]), html.escape(value)
+            items.append(f"<div><dt>{label}</dt><dd>{value}</dd></div>")
+    return f'<dl class="settings">{"".join(items)}</dl>'
+
+
+def _fields(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    name = details.get("model")
+    known = registry.MODELS.get(name) or next(iter(registry.MODELS.values()))
+    return known.settings.model_fields
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _shown_size(width: Any, height: Any) -> tuple[int, int]:
+    """How large to show a picture: small ones by a whole factor, so that each pixel is a square."""
+    if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+        return PICTURE_SIDE, PICTURE_SIDE
+    factor = max(1, PICTURE_SIDE // max(width, height))
+    return width * factor, height * factor
+
+
+# --- The last ones -----------------------------------------------------------------------------
+
+
+def show_grid(entries: Sequence[Entry], choose: Callable[[str], None]) -> None:
+    """Thumbnails; a click on a prompt calls `choose` with the run folder's name."""
+    with st.container(horizontal=True, key="last-runs"):
+        for entry in entries:
+            with st.container(width=164, gap="xxsmall"):
+                _thumbnail(entry)
+                st.button(
+                    plain(prompt_of(entry.details, 40)),
+                    key=f"show-{entry.name}",
+                    type="tertiary",
+                    on_click=choose,
+                    args=(entry.name,),
+                )
+                icon = STATUS_ICONS.get(entry.status, "")
+                st.caption(f"{icon} {_date(entry.name)}")
+
+
+def _thumbnail(entry: Entry) -> None:
+    path = entry.folder.picture_path()
+    data = path and thumbnail(path, path.stat().st_mtime_ns)
+    if data:
+        st.image(data, width="stretch")
+    else:
+        st.html('<div class="no-picture">no picture</div>')
+
+
+@lru_cache(maxsize=256)
+def thumbnail(path: Path, mtime_ns: int) -> bytes | None:
+    """A square JPEG of the picture's middle, or None for what is no picture."""
+    try:
+        picture = load_picture(path, path.name)
+    except BadInput:
+        return None
+    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return encode_jpeg(ImageOps.fit(picture, side, Image.Resampling.LANCZOS), 90)
+
+
+def _date(name: str) -> str:
+    try:
+        made = datetime.strptime(name[:15], FOLDER_TIME)
+    except ValueError:
+        return ""
+    return f"{made.day} {made:%b %Y, %H:%M}"
