@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 VENV := .venv/bin/python
 
-.PHONY: help setup app test lint readme weights judge evaluate benchmark
+.PHONY: help setup app test lint weights judge evaluate benchmark
 
 help:  ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,9 +24,6 @@ test: setup  ## run the tests
 
 lint: setup  ## check the code's style
 	$(VENV) -m ruff check .
-
-readme: setup  ## write the README's table of settings anew
-	$(VENV) -m docs.settings_table
 
 weights: .venv/.training  ## make the bundled weights again (hours; goes on where it was stopped)
 	$(VENV) -m training.make_weights $(ARGS)

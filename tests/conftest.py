@@ -36,9 +36,8 @@ def pytest_make_collect_report(collector):
 
 def _fail_a_skip(report, node):
     """Under CI nothing may be skipped but what needs a GPU: a test not run is a test not passed."""
-    expected_failure = hasattr(report, "wasxfail")
-    if os.environ.get("CI") and report.skipped and not expected_failure:
-        if node.get_closest_marker("gpu") is None:
-            report.outcome = "failed"
-            report.longrepr = f"skipped, which CI counts as failed: {report.longrepr[2]}"
+    excused = hasattr(report, "wasxfail") or node.get_closest_marker("gpu")
+    if os.environ.get("CI") and report.skipped and not excused:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI counts as failed: {report.longrepr[2]}"
     return report

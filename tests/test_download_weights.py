@@ -27,6 +27,16 @@ UNSOURCED = ("faceshq", "wikiart_16384")
 YAML = b"model:\n  target: taming.models.vqgan.VQModel\n"
 CKPT = bytes(range(256)) * 400
 PAGE = b"<!DOCTYPE html>\n<html><body>Sign in</body></html>"
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+ANSWERS = {  # whatever part of the file was asked for
+    "missing": (404, PAGE, HTML),
+    "page": (200, PAGE, HTML),
+    "page under a false type": (200, PAGE, {}),
+    "yaml is a page": (200, PAGE, HTML),
+    "empty": (200, b"", {}),
+    "without ranges": (200, CKPT, {}),
+}
+BROKEN = {"truncated": {"upto": 5000}, "stalled": {"upto": 5000, "then_wait": 30}}
 NAME = "vqgan_gumbel_f8"
 TOOLBOX = "awk bash cat cut dirname grep head mkdir mktemp mv rm sed tr wc".split()
 
@@ -48,53 +58,36 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.server.asked.append((self.path, self.headers.get("Range")))
         mood = self.server.mood
-        body = YAML if self.path.split("&")[0].endswith(".yaml") else CKPT
-        if body is YAML and not mood.startswith("yaml"):
-            self.answer(200, body)
-        elif mood == "missing":
-            self.answer(404, PAGE, type="text/html")
-        elif mood == "page":
-            self.answer(200, PAGE, type="text/html; charset=utf-8")
-        elif mood == "page under a false type":
-            self.answer(200, PAGE)
-        elif mood == "empty":
-            self.answer(200, b"")
-        elif mood == "yaml is a page":
-            self.answer(200, PAGE, type="text/html")
+        self.server.asked.append((self.path, self.headers.get("Range")))
+        is_yaml = self.path.split("&")[0].endswith(".yaml")
+        if is_yaml and mood != "yaml is a page":
+            self.answer(200, YAML)
         elif mood == "moved" and "moved" not in self.path:
-            self.send_response(302)
-            self.send_header("Location", "/moved/last.ckpt")
-            self.end_headers()
-        elif mood == "without ranges":
-            self.answer(200, body)
-        elif mood == "truncated":
-            self.ranged(body, upto=5000)
-        elif mood == "stalled":
-            self.ranged(body, upto=5000, then_wait=30)
+            self.answer(302, b"", Location="/moved/last.ckpt")
+        elif mood in ANSWERS:
+            status, body, headers = ANSWERS[mood]
+            self.answer(status, body, **headers)
         else:
-            self.ranged(body)
+            self.ranged(CKPT, **BROKEN.get(mood, {}))
 
     def ranged(self, body, upto=None, then_wait=0):
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         start = int(asked[1]) if asked else 0
-        whole = f"{len(body)}"
         if start >= len(body):
-            self.answer(416, b"", **{"Content-Range": f"bytes */{whole}"})
+            self.answer(416, b"", **{"Content-Range": f"bytes */{len(body)}"})
         elif asked:
-            extent = f"bytes {start}-{len(body) - 1}/{whole}"
+            extent = f"bytes {start}-{len(body) - 1}/{len(body)}"
             self.answer(206, body[start:], upto, **{"Content-Range": extent})
         else:
             self.answer(200, body, upto)
         self.wfile.flush()
         time.sleep(then_wait)
 
-    def answer(self, status, body, upto=None, type="application/octet-stream", **headers):
+    def answer(self, status, body, upto=None, **headers):
         self.send_response(status)
-        self.send_header("Content-Type", type)
         self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
+        for name, value in ({"Content-Type": "application/octet-stream"} | headers).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body[:upto])
@@ -294,9 +287,8 @@ def test_a_size_far_from_the_published_one_is_refused(folder, server, tmp_path):
     (path / "curl").chmod(0o755)
     env = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
     env.pop("WEIGHTS_URL", None)
-    done = subprocess.run(
-        [shutil.which("bash"), str(folder / SCRIPT.name), NAME], env=env, capture_output=True, text=True
-    )
+    command = [shutil.which("bash"), str(folder / SCRIPT.name), NAME]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"wrong size, {len(CKPT)} bytes where about 376 MB" in done.stderr
     assert set(files(folder)) <= {f"{NAME}.yaml.part"}

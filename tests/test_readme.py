@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from docs.settings_table import with_table
-from settings import VQGANCLIPSettings
+from settings import VQGANCLIPSettings, option_name
+from settings_docs import readme_table, with_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```\n(.*?)```|`([^`\n]+)`", README, re.DOTALL)
 COMMANDS = [line for block, inline in CODE for line in (block or inline).splitlines()]
-SCRIPTS = {"app.py": ["app.py"], "generate.py": ["generate.py"], "make app": ["app.py"]}
 
 
 def starting(*programs):
@@ -23,12 +22,8 @@ def starting(*programs):
 
 
 def test_its_table_of_settings_is_as_settings_say():
-    assert with_table(README) == README, "run: make readme"
-    assert all(f"`--{n.lower().replace('_', '-')}`" in README for n in settings_with_options())
-
-
-def settings_with_options():
-    return [name for name in VQGANCLIPSettings.model_fields if name != "text_input"]
+    assert with_table(README, readme_table(VQGANCLIPSettings)) == README, "run settings_docs.py"
+    assert all(f"`{option_name(name)}`" in README for name in VQGANCLIPSettings.model_fields)
 
 
 def test_every_make_target_exists():

@@ -122,7 +122,7 @@ def fake_python(folder, body):
     return f"PYTHON={path}"
 
 
-# As a fake Python, "-m venv --clear .venv" makes a copy of itself there; all calls are written down.
+# "-m venv --clear .venv" puts a copy of itself there; all calls are written down.
 GOOD = """
 echo "$@" >> calls
 case "$*" in
