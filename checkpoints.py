@@ -1,5 +1,6 @@
 """Checkpoint files in, tensors out. A checkpoint is data: nothing in it ever runs."""
 
+import io
 import pickle
 import re
 import warnings
@@ -150,11 +151,8 @@ def read_torchscript(path: Path) -> StateDict:
     record of bytes for each tensor, so we read just those.
     """
     with zipfile.ZipFile(path) as archive:
-        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-            raise BadInput(f"{path} is packed in a way that PyTorch does not write.")
         record = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-        with archive.open(record) as file:
-            root = _TorchScriptUnpickler(file, archive, record.removesuffix("data.pkl")).load()
+        root = _TorchScriptUnpickler(archive, record.removesuffix("data.pkl")).load()
     return dict(_named_tensors(root))
 
 
@@ -173,9 +171,9 @@ class _ScriptObject:
 class _TorchScriptUnpickler(pickle.Unpickler):
     """Knows tensors, storages and attribute holders, and refuses all other names."""
 
-    def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
-        super().__init__(file)
+    def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         self.archive, self.folder = archive, folder
+        super().__init__(io.BytesIO(self._record("data.pkl")))
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
@@ -192,8 +190,13 @@ class _TorchScriptUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, _ = pid
-        record = bytearray(self.archive.read(f"{self.folder}data/{key}"))
-        return torch.frombuffer(record, dtype=dtype)
+        return torch.frombuffer(bytearray(self._record(f"data/{key}")), dtype=dtype)
+
+    def _record(self, name: str) -> bytes:
+        info = self.archive.getinfo(f"{self.folder}{name}")
+        if info.compress_type != zipfile.ZIP_STORED:  # else a small file could fill the memory
+            raise pickle.UnpicklingError(f"{name} is compressed, which PyTorch never does")
+        return self.archive.read(info)
 
 
 _STORAGE_DTYPES = {
