@@ -29,7 +29,7 @@ COLOURS = {
     "purple": (140, 65, 190), "pink": (250, 150, 190), "brown": (130, 80, 45),
     "black": (16, 16, 18), "gray": (140, 142, 146), "turquoise": (50, 200, 195),
     "light blue": (160, 210, 250), "dark blue": (20, 40, 115), "light green": (165, 225, 140),
-    "dark green": (20, 85, 45), "beige": (240, 225, 195), "light gray": (212, 214, 217),
+    "dark green": (20, 85, 45), "beige": (240, 225, 195), "light gray": (204, 206, 209),
     "dark red": (130, 15, 25),
 }  # fmt: skip
 PLAIN = (
