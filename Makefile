@@ -50,5 +50,5 @@ benchmark: setup  ## measure seconds per step and memory
 	@touch $@
 
 .venv/.training: .venv/.ready training/requirements.txt
-	$(VENV) -m pip install --no-deps -r training/requirements.txt
+	$(VENV) -m pip install -r training/requirements.txt
 	@touch $@
