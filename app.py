@@ -195,4 +195,5 @@ def _snapshot(places: Places, runs: Sequence[Entry]) -> tuple[object, ...]:
     return worker and worker.phase, *((entry.name, entry.status) for entry in runs)
 
 
-main()
+if __name__ == "__main__":
+    main()

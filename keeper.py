@@ -48,6 +48,7 @@ class WorkerKeeper:
         self._thread.join()
         if self._process is None:
             return
+        self._process.terminate()
         self._process.stdin.close()
         try:
             self._process.wait(SAVE_PATIENCE)

@@ -102,8 +102,9 @@ class Form:
         return [list(row) for _, row in groupby(names, row_of)]
 
     def _row(self, names: Sequence[str]) -> None:
-        for column, name in zip(st.columns(len(names)), names, strict=True):
-            with column:
+        cells = st.columns(len(names)) if len(names) > 1 else [st.container()]
+        for cell, name in zip(cells, names, strict=True):
+            with cell:
                 self._upload(name) if name in SWITCHES else self._widget(name)
 
     def _group(self, name: str) -> str | None:

@@ -223,7 +223,8 @@ def _settings_list(details: Mapping[str, Any]) -> str:
     items = []
     for name, field in fields.items():
         switch = meta(field)["group"]
-        if name not in details or (switch and not details.get(switch)):
+        matters = switch is None or details.get(switch) or name == "seed"  # which is used anyhow
+        if name not in details or not matters:
             continue
         value = _in_words(details[name])
         if value:
