@@ -45,7 +45,7 @@ class DDConfig(BaseModel):
 
     ch: int = Field(ge=1, le=1024)
     ch_mult: list[Annotated[int, Field(ge=1, le=64)]] = Field(min_length=1, max_length=8)
-    num_res_blocks: int = Field(ge=1, le=16)
+    num_res_blocks: int = Field(ge=0, le=16)
     attn_resolutions: list[int]
     resolution: int = Field(ge=1, le=16_384)
     z_channels: int = Field(ge=1, le=16_384)

@@ -7,6 +7,11 @@ An optimiser that follows CLIP visits latents that no encoder makes, so the deco
 from damaged ones: a share of positions takes the code of another place, and some pictures skip
 quantisation with noise added. The codebook is a moving average of what falls on each code (van den
 Oord et al. 2017, appendix A) with unused codes moved onto current encoder outputs.
+
+taming's group norms always have 32 groups. In a network as narrow as this a group is two channels,
+so each group of an evenly coloured picture would be reduced to a sign, and its colour lost. So
+training uses a large epsilon in all norms (small differences then pass linearly), and the exported
+weights are scaled so that the same network results with taming's own epsilon: see `rescaled`.
 """
 
 import argparse
@@ -38,9 +43,11 @@ PICTURE, CROP, BATCH = 128, 64, 16
 WARM_UP_STEPS = 100  # without quantisation, before the codebook is placed
 ADVERSARIAL_FROM = 0.6  # share of the time
 ADVERSARIAL_WEIGHT = 0.1
-LEARNING_RATE = 6e-4
+LEARNING_RATE = 8e-4
 AVERAGE_DECAY = 0.998
 EXPORT_SECONDS = 300
+EPSILON = 0.25  # of the group norms while training
+TAMING_EPSILON = 1e-6
 
 
 class Autoencoder(nn.Module):
@@ -80,6 +87,26 @@ def load_autoencoder(weights_path: Path = WEIGHTS, config_path: Path = CONFIG) -
     model = build_autoencoder(config_path)
     model.load_state_dict(torch.load(weights_path, weights_only=True)["state_dict"])
     return model.eval().requires_grad_(False)
+
+
+def set_epsilon(model: nn.Module, epsilon: float) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.eps = epsilon
+
+
+def rescaled(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights that do with TAMING_EPSILON what `state` does with EPSILON.
+
+    All that a norm sees is scaled by s = sqrt(TAMING_EPSILON / EPSILON): norm(s x) with epsilon
+    s^2 e equals norm(x) with epsilon e. Where a convolution's input is not scaled yet its weight
+    and bias are; where it is, its bias alone; what follows a norm and feeds none stays.
+    """
+    scale = math.sqrt(TAMING_EPSILON / EPSILON)
+    entering = ("conv_in.", ".conv1.", ".conv2.", ".proj_out.")
+    passing = ("sample.conv.bias", ".nin_shortcut.bias")
+    return {name: tensor * scale if any(part in name for part in entering)
+            or name.endswith(passing) else tensor for name, tensor in state.items()}
 
 
 def nearest_codes(z: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
@@ -227,6 +254,8 @@ class Trainer:
         self.device = device
         self.model = build_autoencoder().to(device, memory_format=torch.channels_last)
         self.average = build_autoencoder().to(device)
+        for model in (self.model, self.average):
+            set_epsilon(model, EPSILON)
         self.average.load_state_dict(self.model.state_dict())
         self.codebook = self.model.quantize.embedding.weight.requires_grad_(False)
         self.codes = CodebookAverage(self.codebook).to(device)
@@ -361,8 +390,8 @@ def save_samples(model: Autoencoder, composer: Composer, path: Path) -> None:
 
 
 def export(trainer: Trainer, composer: Composer) -> None:
-    weights = {"state_dict": {name: tensor.detach().cpu().float().contiguous()
-                              for name, tensor in trainer.average.state_dict().items()}}
+    weights = {"state_dict": {name: tensor.cpu().contiguous() for name, tensor
+                              in rescaled(trainer.average.state_dict()).items()}}
     save(weights, WEIGHTS)
     save(weights, CACHE / "vqgan.pt")
     save(trainer.state_dict(), CACHE / "vqgan-training.pt")
