@@ -45,9 +45,9 @@ def test_contrastive_loss_with_several_and_doubtful_positives():
 
     def one_way(table, agrees):
         total = 0.0
-        for row, marks in zip(table.tolist(), agrees.tolist()):
-            kept = [math.exp(value) for value, mark in zip(row, marks) if mark != 0]
-            right = [math.exp(value) for value, mark in zip(row, marks) if mark == 1]
+        for row, marks in zip(table.tolist(), agrees.tolist(), strict=True):
+            kept = [math.exp(value) for value, mark in zip(row, marks, strict=True) if mark != 0]
+            right = [math.exp(value) for value, mark in zip(row, marks, strict=True) if mark == 1]
             total += sum(-math.log(value / sum(kept)) for value in right) / len(right)
         return total / len(table)
 
@@ -130,8 +130,12 @@ def drawn_cache(tmp_path, monkeypatch):
     for split in ("train", "judge"):
         np.save(tmp_path / f"icons-{split}.npy", pictures)
         (tmp_path / f"icons-{split}.json").write_text(json.dumps(records))
-    found = {"names": names, "name_vectors": F.normalize(torch.randn(8, 384), dim=1),
-             "free": ["fruit", "toy"], "free_vectors": F.normalize(torch.randn(2, 384), dim=1)}  # fmt: skip
+    found = {
+        "names": names,
+        "name_vectors": F.normalize(torch.randn(8, 384), dim=1),
+        "free": ["fruit", "toy"],
+        "free_vectors": F.normalize(torch.randn(2, 384), dim=1),
+    }
     monkeypatch.setattr(icons, "CACHE", tmp_path)
     monkeypatch.setattr(teacher, "phrases", lambda records: found)
     for name, value in {
@@ -140,6 +144,22 @@ def drawn_cache(tmp_path, monkeypatch):
     }.items():  # fmt: skip
         monkeypatch.setattr(train_clip, name, value)
     return tmp_path
+
+
+def test_concept_head_shares_a_picture_between_its_things(tiny, drawn_cache):
+    composer = train_clip.Composer("train", 64, seed=0)
+    head = train_clip.ConceptHead(composer.records)
+    features = F.normalize(torch.randn(30, TINY["embed_dim"]), dim=1)
+    samples = composer.samples(30)
+    assert {len(sample.scene.parts) for sample in samples} == {1, 2}
+    names = sorted(record["name"] for record in composer.records)
+    logs = head.linear(16 * features).log_softmax(1)
+    losses = [
+        -sum(logs[i, names.index(composer.records[part.icon]["name"])] for part in parts)
+        / len(parts)
+        for i, parts in enumerate(sample.scene.parts for sample in samples)
+    ]
+    assert head.loss(features, samples).item() == pytest.approx(sum(losses).item() / 30, rel=1e-4)
 
 
 def test_training_resumes_where_it_stopped(tiny, drawn_cache):
@@ -208,7 +228,8 @@ def test_shipped_file_is_small_and_of_the_stated_shape(shipped):
 def test_shipped_model_knows_colours(shipped):
     colours = {"red": "#e02828", "green": "#30a040", "blue": "#2860e0", "yellow": "#fcd732"}
     pictures = [drawn("circle", colour) for colour in colours.values()]
-    assert best_captions(shipped, pictures, [f"a {name} circle" for name in colours]) == [0, 1, 2, 3]
+    captions = [f"a {name} circle" for name in colours]
+    assert best_captions(shipped, pictures, captions) == [0, 1, 2, 3]
 
 
 def test_shipped_model_knows_backgrounds(shipped):

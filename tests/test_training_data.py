@@ -19,7 +19,7 @@ RED, BLUE, GREEN = (220, 30, 30), (40, 90, 220), (40, 160, 60)
 
 def disc(colour, hole=False):
     """A 96 px icon: a disc of one colour, transparent around it."""
-    y, x = np.mgrid[-1 : 1 : 96j, -1 : 1 : 96j]
+    y, x = np.mgrid[-1:1:96j, -1:1:96j]
     picture = np.zeros((96, 96, 4), np.uint8)
     picture[x**2 + y**2 < 0.98] = (*colour, 255)
     if hole:
@@ -117,7 +117,7 @@ def test_size_of_compose_and_named_scene(composer):
     assert colour_at(picture, 0.27, 0.5) == pytest.approx(RED, abs=2)
     assert colour_at(picture, 0.73, 0.5) == pytest.approx(BLUE, abs=2)
     assert colour_at(picture, 0.02, 0.02) == pytest.approx(COLOURS["green"], abs=2)
-    with pytest.raises(ValueError, match="mauve.*turquoise"):
+    with pytest.raises(ValueError, match=r"mauve.*turquoise"):
         composer.scene(0, background="mauve")
 
 
@@ -134,7 +134,7 @@ def test_batch_shape_range_and_seed(icon_cache):
     pictures, captions = Composer("train", 32, 7).batch(12)
     again, same = Composer("train", 32, 7).batch(12)
     assert pictures.shape == (12, 3, 32, 32) and pictures.dtype == torch.float32
-    assert 0 <= pictures.min() and pictures.max() <= 1
+    assert pictures.min() >= 0 and pictures.max() <= 1
     assert torch.equal(pictures, again) and captions == same
     assert Composer("train", 32, 8).batch(12)[1] != captions
     assert all(isinstance(caption, str) and caption.strip() == caption for caption in captions)
@@ -145,7 +145,7 @@ def test_captions_tell_the_truth_about_colours(composer):
     samples = composer.samples(200)
     pictures = composer.compose([sample.scene for sample in samples])
     checked = 0
-    for sample, picture in zip(samples, pictures):
+    for sample, picture in zip(samples, pictures, strict=True):
         (_, colour), *others = sample.claim.things
         part = sample.scene.parts[0]
         middle = 0.1 < part.x < 0.9 and 0.1 < part.y < 0.9
@@ -276,7 +276,7 @@ def test_augment_keeps_shape_and_range():
     pictures = torch.rand(64, 3, 32, 32)
     changed = augment(pictures.clone())
     assert changed.shape == pictures.shape
-    assert 0 <= changed.min() and changed.max() <= 1
+    assert changed.min() >= 0 and changed.max() <= 1
     untouched = (changed == pictures).flatten(1).all(1)
     assert 0 < untouched.sum() < 40
 
@@ -287,7 +287,7 @@ def lexicon(tmp_path):
     (base / "shortcodes").mkdir(parents=True)
     (tmp_path / "emojilib" / "dist").mkdir(parents=True)
     emojis = [
-        {"label": "red apple", "hexcode": "1F34E", "emoji": "🍎", "tags": ["apple", "fruit", "red"]},
+        {"label": "red apple", "hexcode": "1F34E", "emoji": "🍎", "tags": ["apple", "fruit"]},
         {"label": "flag: France", "hexcode": "1F1EB-1F1F7", "emoji": "🇫🇷", "tags": ["FR"]},
         {"label": "waving hand", "hexcode": "1F44B", "emoji": "👋", "tags": ["hello"],
          "skins": [{"label": "waving hand: dark", "hexcode": "1F44B-1F3FF", "emoji": "👋🏿"}]},
@@ -330,7 +330,7 @@ def test_humanise(text, expected):
 
 def test_composer_before_the_data_step_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(icons, "CACHE", tmp_path)
-    with pytest.raises(FileNotFoundError, match="python -m training.data"):
+    with pytest.raises(FileNotFoundError, match="run `python -m"):
         Composer("train", 64, 0)
 
 

@@ -26,7 +26,7 @@ class ArtefactPool:
     _loaded: float = 0.0
 
     def refresh(self) -> None:
-        """Add pictures, with the newest weights that the VQGAN's trainer wrote; none: do nothing."""
+        """Add pictures, redrawn by the newest weights that the VQGAN's trainer wrote, if any."""
         if not WEIGHTS.exists():
             return
         if WEIGHTS.stat().st_mtime != self._loaded:
@@ -38,7 +38,7 @@ class ArtefactPool:
         pictures = F.interpolate(
             self.redrawn(pictures), self.composer.size, mode="bilinear", antialias=True
         )
-        self.entries = (self.entries + list(zip(pictures, samples)))[-POOL:]
+        self.entries = (self.entries + list(zip(pictures, samples, strict=True)))[-POOL:]
 
     @torch.inference_mode()
     def redrawn(self, pictures: Tensor) -> Tensor:
@@ -53,5 +53,5 @@ class ArtefactPool:
         """Put redrawn pictures and their captions in place of about `share` of a batch."""
         count = min(int(share * len(samples)), len(self.entries) // 4)
         rows = random.sample(range(len(samples)), count)
-        for row, (picture, sample) in zip(rows, random.sample(self.entries, count)):
-            pictures[row], samples[row] = picture, sample
+        for row, entry in zip(rows, random.sample(self.entries, count), strict=True):
+            pictures[row], samples[row] = entry

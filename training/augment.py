@@ -10,7 +10,7 @@ from torch import Tensor
 def augment(pictures: Tensor) -> Tensor:
     """Pictures [n, 3, H, W] in [0, 1], each changed lightly in some of these ways."""
     for change, chance in (
-        (coarse, 0.2), (sharpened, 0.1), (moved, 0.25), (recoloured, 0.35), (noisy, 0.4),
+        (coarse, 0.2), (sharpened, 0.1), (moved, 0.35), (recoloured, 0.35), (noisy, 0.4),
     ):  # fmt: skip
         rows = (torch.rand(len(pictures)) < chance).nonzero().squeeze(1)
         if len(rows):
@@ -34,9 +34,12 @@ def sharpened(pictures: Tensor) -> Tensor:
 
 
 def moved(pictures: Tensor) -> Tensor:
-    """Shifted, scaled and sheared a little; what comes in is gray or the edge's colour."""
+    """Turned by up to 29 degrees, shifted, scaled, sheared; what comes in is gray or the edge's."""
     n = len(pictures)
-    theta = torch.eye(2, 3).repeat(n, 1, 1) * torch.empty(n, 1, 1).uniform_(0.85, 1.25)
+    angle = torch.empty(n).uniform_(-0.5, 0.5)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(n)
+    turn = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(n, 2, 3)
+    theta = turn * torch.empty(n, 1, 1).uniform_(0.85, 1.25)
     theta = theta + torch.randn(n, 2, 3) * torch.tensor([0.06, 0.06, 0.12])
     grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
     if torch.rand(()) < 0.6:

@@ -58,16 +58,20 @@ class Depicted:
 
 def holds(claim: Claim, things: list[Depicted], background: str | None) -> int:
     """Whether a caption holds for a picture: 1 yes, -1 no, 0 perhaps (to be left out of a loss)."""
-    if claim.background is not None and claim.background != background:
-        if background is None or not set(claim.background.split()) & set(background.split()):
-            return -1
+    if not _background_fits(claim.background, background):
+        return -1
     fits = [max(thing.fits(*asked) for thing in things) for asked in claim.things]
     if min(fits) < 0:
         return -1
-    whole = min(fits) == 1 and len(claim.things) == len(things) and (
-        claim.background is None or claim.background == background
-    )
-    return 1 if whole else 0
+    complete = len(claim.things) == len(things) and claim.background in (None, background)
+    return 1 if min(fits) == 1 and complete else 0
+
+
+def _background_fits(claimed: str | None, background: str | None) -> bool:
+    """ "blue" may be said of "light blue"; of a background without a name nothing may."""
+    if claimed is None:
+        return True
+    return background is not None and bool(set(claimed.split()) & set(background.split()))
 
 
 def bare_name(name: str) -> str:

@@ -18,8 +18,14 @@ from torch import Tensor
 
 from training import icons
 from training.captions import (
-    Claim, Depicted, bare_name, describe_thing, holds, join_things, sentence,
-)  # fmt: skip
+    Claim,
+    Depicted,
+    bare_name,
+    describe_thing,
+    holds,
+    join_things,
+    sentence,
+)
 from training.lexicon import squash
 
 # Named colours of backgrounds, sRGB in [0, 255].
@@ -165,7 +171,7 @@ class Composer:
         return self.compose([sample.scene for sample in samples]), [s.caption for s in samples]
 
     def samples(self, n: int) -> list[Sample]:
-        """n scenes with captions; one in six is a variant of the one before.
+        """n scenes with captions; one in eight is a variant of the one before.
 
         A variant differs in one thing only (background, colour, partner), and both captions say
         so: that teaches which colour belongs to what.
@@ -174,14 +180,14 @@ class Composer:
         while len(scenes) < n:
             scene = self._scene()
             scenes.append(scene)
-            if self.random.random() < 0.2 and len(scenes) < n:
+            if self.random.random() < 0.15 and len(scenes) < n:
                 scenes[-1] = scene = replace(scene, explicit=True)
                 scenes.append(self._variant(scene))
         return [self._sample(scene) for scene in scenes]
 
     def _scene(self) -> Scene:
         random = self.random
-        if random.random() < 0.65:
+        if random.random() < 0.7:
             parts, layout = (self._single(),), "left"
         else:
             parts, layout = self._pair()
@@ -226,8 +232,8 @@ class Composer:
         sides = random.uniform(0.38, 0.56), random.uniform(0.38, 0.56)
         along = 0.26 + jitter(0.04), 0.74 + jitter(0.04)
         across = 0.5 + jitter(0.14), 0.5 + jitter(0.14)
-        places = list(zip(along, across)) if layout == "left" else list(zip(across, along))
-        return tuple(self._part(*place, side) for place, side in zip(places, sides)), layout
+        columns, rows = (along, across) if layout == "left" else (across, along)
+        return tuple(map(self._part, columns, rows, sides)), layout
 
     def _maybe_tinted(self, part: Part, chance: float = 0.22) -> Part:
         record = self.records[part.icon]
@@ -299,17 +305,18 @@ class Composer:
         random = self.random
         things = [self._depicted(part) for part in scene.parts]
         claims, phrases = [], []
-        for part, thing in zip(scene.parts, things):
+        for part, thing in zip(scene.parts, things, strict=True):
             term = self._term(part, thing)
             chance = 0.9 if scene.explicit or part.colour else 0.35
             colour = thing.colour if random.random() < chance else None
             claims.append((term, colour))
             phrases.append(describe_thing(term, colour, self._size(scene, part), random))
-        told = random.random() < (0.95 if scene.explicit else 0.5)
+        told = random.random() < (0.95 if scene.explicit else 0.4)
         if scene.background.name == "white" and not scene.explicit:
             told = random.random() < 0.12
         phrase = random.choice(scene.background.phrases) if told else ""
-        background = scene.background.name if told and phrase != "on a gradient background" else None
+        precise = told and phrase != "on a gradient background"
+        background = scene.background.name if precise else None
         caption = sentence(join_things(phrases, scene.layout, random), phrase, random)
         return Sample(scene, caption, Claim(tuple(claims), background), things)
 
@@ -320,11 +327,11 @@ class Composer:
         )
 
     def _term(self, part: Part, thing: Depicted) -> str:
-        """The thing's name, or in three of ten cases an alias or a keyword."""
+        """The thing's name, or in a quarter of cases an alias or a keyword."""
         record, draw = self.records[part.icon], self.random.random()
         if draw < 0.2 and record["aliases"]:
             return self.random.choice(record["aliases"])
-        if draw < 0.3 and record["words"]:
+        if draw < 0.27 and record["words"]:
             return self.random.choice(record["words"])
         return thing.name
 
@@ -433,8 +440,8 @@ def retint(rgb: Tensor, tint: list[float], colour: str) -> Tensor:
 
     Turns the hue and scales saturation and value, so shading, outlines and white stay.
     """
-    hue, saturation, value = (torch.from_numpy(x) for x in np.moveaxis(
-        icons.hsv(rgb.permute(1, 2, 0).numpy()), -1, 0))
+    channels = icons.hsv(rgb.permute(1, 2, 0).numpy())
+    hue, saturation, value = torch.from_numpy(channels).unbind(-1)
     target = TINTS[colour][0] / 360, TINTS[colour][1], TINTS[colour][2]
     coloured = (saturation / max(tint[1], 0.05)).clamp(0, 1)  # how much it is of that colour
     hue = (hue + target[0] - tint[0]) % 1

@@ -51,7 +51,7 @@ LETTER = re.compile(r"^(letter-|regional-indicator|keycap|digit-|japanese-|squar
 
 
 def fetch() -> None:
-    """Download what is missing: the npm packages and Debian's openclipart-png, at pinned versions."""
+    """Download the npm packages (at pinned versions) and Debian's openclipart-png where missing."""
     npm = CACHE / "npm"
     missing = [
         f"{name}@{version}"
@@ -105,14 +105,15 @@ def _icons(icon_set: str, lexicon: Lexicon) -> Iterator[tuple[dict, np.ndarray]]
         picture = _fit(load())
         if picture is None:
             continue
-        yield {
+        record = {
             "set": icon_set,
             "id": slug,
             "name": entry.name,
             "aliases": entry.aliases,
             "words": entry.words,
             "kind": kind,
-        }, picture
+        }
+        yield record, picture
 
 
 def _iconify(icon_set: str, lexicon: Lexicon):
@@ -231,9 +232,8 @@ def _fit(image: Image.Image) -> np.ndarray | None:
     square = Image.new("RGBA", (side, side))
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     # Resizing premultiplied ("RGBa") keeps invisible pixels' colours out of the edges.
-    fitted = square.convert("RGBa").resize((SIZE, SIZE), Image.Resampling.BOX if side < SIZE
-                                           else Image.Resampling.LANCZOS).convert("RGBA")
-    picture = np.asarray(fitted)
+    fitted = square.convert("RGBa").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    picture = np.asarray(fitted.convert("RGBA"))
     opaque = picture[..., 3] > 128
     if opaque.mean() < 0.03 or opaque.mean() > 0.97 and picture[..., :3].std() < 12:
         return None
@@ -246,7 +246,8 @@ def hsv(rgb: np.ndarray) -> np.ndarray:
     span = value - low
     safe = np.maximum(span, 1e-6)
     r, g, b = np.moveaxis((value[..., None] - rgb) / safe[..., None], -1, 0)
-    hue = np.where(value == rgb[..., 0], b - g, np.where(value == rgb[..., 1], 2 + r - b, 4 + g - r))
+    red_leads, green_leads = value == rgb[..., 0], value == rgb[..., 1]
+    hue = np.select([red_leads, green_leads], [b - g, 2 + r - b], 4 + g - r)
     return np.stack([hue / 6 % 1, span / np.maximum(value, 1e-6), value], -1)
 
 

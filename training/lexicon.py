@@ -30,7 +30,7 @@ def squash(text: str) -> str:
 
 
 def humanise(text: str) -> str:
-    """A file name or label as words: "flag: France" -> "flag of france", "red-apple" -> "red apple"."""
+    """A file name or label as words: "Red-apple" -> "red apple", "flag: Fiji" -> "flag of fiji"."""
     text = text.lower().replace("’", "'")
     text = re.sub(r"^flag: ", "flag of ", text)
     text = re.sub(r"^(man|woman|person): ", r"\1 with ", text)

@@ -79,7 +79,7 @@ def phrases(records: list[dict]) -> dict[str, list[str] | Tensor]:
     found = {
         "names": names,
         "name_vectors": name_vectors,
-        "free": [phrase for phrase, keep in zip(free, near.tolist()) if keep],
+        "free": [phrase for phrase, keep in zip(free, near.tolist(), strict=True) if keep],
         "free_vectors": free_vectors[near],
     }
     torch.save(found, cached)

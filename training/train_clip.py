@@ -13,6 +13,7 @@ import math
 import random
 import time
 from pathlib import Path
+from statistics import fmean
 
 import clip
 import torch
@@ -33,8 +34,8 @@ FREE_PHRASES = 64  # taught by the sentence model each step
 LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 1e-3, 0.05, 300
 ADVERSARIAL_FROM = 0.45  # of the training
 RADIUS = 0.5, 1.5  # L2 radius of the perturbations at their start and at the end
-DISTILLATION = 0.3
-ARTEFACT_SHARE, ARTEFACTS_FROM, REFRESH_EVERY = 0.2, 0.1, 8  # of a batch; of the training; steps
+NAMING, DISTILLATION = 0.5, 0.3  # weights of the losses beside the contrastive one
+ARTEFACT_SHARE, ARTEFACTS_FROM, REFRESH_EVERY = 0.2, 0.25, 8  # of a batch; of the training; steps
 SAVE_EVERY = 480.0  # seconds
 ARCHITECTURE = {
     "embed_dim": 256, "image_resolution": SIZE, "vision_layers": (1, 2, 2, 1),
@@ -111,24 +112,39 @@ def contrastive_loss(logits: Tensor, agreement: Tensor) -> Tensor:
     return (by_row + by_column) / 2
 
 
-def perturbed(model: CLIP, pictures: Tensor, texts: Tensor, scale: Tensor, agreement: Tensor,
-              rows: int, radius: float) -> Tensor:
+def perturbed(
+    model: CLIP,
+    pictures: Tensor,
+    texts: Tensor,
+    scale: Tensor,
+    agreement: Tensor,
+    rows: int,
+    radius: float,
+) -> Tensor:
     """The pictures with the first `rows` moved against the loss by up to `radius` (L2).
 
     One projected gradient step from a random start; batch statistics are left alone.
     """
-    start = torch.randn_like(pictures[:rows])
-    start = start * (radius * torch.rand(rows, 1, 1, 1) / start.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+    start = radius * torch.rand(rows, 1, 1, 1) * unit(torch.randn_like(pictures[:rows]))
     moved = (pictures[:rows] + start).requires_grad_()
     model.visual.eval()
     logits = scale * encode_images(model, moved) @ texts.T
     loss = contrastive_loss_rows(logits, agreement[:rows])
     (gradient,) = torch.autograd.grad(loss, moved)
     model.visual.train()
-    step = gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
-    offset = start + 1.5 * radius * step
-    offset = offset * (radius / offset.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).clamp(max=1)
+    offset = start + 1.5 * radius * unit(gradient)
+    offset = unit(offset) * norms(offset).clamp(max=radius)
     return torch.cat([(pictures[:rows] + offset).clamp(0, 1), pictures[rows:]])
+
+
+def norms(pictures: Tensor) -> Tensor:
+    """L2 norm of each picture, [n, 1, 1, 1]."""
+    return pictures.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+
+
+def unit(pictures: Tensor) -> Tensor:
+    """Each picture scaled to an L2 norm of 1."""
+    return pictures / norms(pictures)
 
 
 def contrastive_loss_rows(logits: Tensor, agreement: Tensor) -> Tensor:
@@ -152,8 +168,9 @@ class FreePhrases:
     def draw(self) -> list[int]:
         return self.random.sample(range(len(self.phrases)), FREE_PHRASES)
 
-    def loss(self, drawn: list[int], texts: Tensor, images: Tensor, samples: list[Sample],
-             scale: Tensor) -> Tensor:
+    def loss(
+        self, drawn: list[int], texts: Tensor, images: Tensor, samples: list[Sample], scale: Tensor
+    ) -> Tensor:
         """KL from the teacher's distribution of each phrase over the batch's single things."""
         singles = [i for i, sample in enumerate(samples) if len(sample.scene.parts) == 1]
         names = [self.rows[self.names[samples[i].scene.parts[0].icon]] for i in singles]
@@ -162,9 +179,35 @@ class FreePhrases:
         return F.kl_div(student, target, reduction="batchmean")
 
 
-def parameter_groups(model: CLIP) -> list[dict]:
+class ConceptHead(nn.Module):
+    """Names the icons behind a feature, whether of a picture or of a caption; not part of CLIP.
+
+    In a batch most captions differ in colours and backgrounds, which are learnt within minutes;
+    a choice among all names at once teaches what things are. One head for both towers, so that
+    they agree.
+    """
+
+    SCALE = 16.0  # of the unit-length features
+
+    def __init__(self, records: list[dict]):
+        super().__init__()
+        names = sorted({record["name"] for record in records})
+        row = {name: i for i, name in enumerate(names)}
+        self.rows = [row[record["name"]] for record in records]
+        self.linear = nn.Linear(ARCHITECTURE["embed_dim"], len(names))
+
+    def loss(self, features: Tensor, samples: list[Sample]) -> Tensor:
+        """Cross-entropy of features [n, 256] with the samples' icons in equal shares."""
+        target = torch.zeros(len(samples), self.linear.out_features)
+        for i, sample in enumerate(samples):
+            for part in sample.scene.parts:
+                target[i, self.rows[part.icon]] += 1 / len(sample.scene.parts)
+        return F.cross_entropy(self.linear(self.SCALE * features), target)
+
+
+def parameter_groups(*modules: nn.Module) -> list[dict]:
     """Weight decay for matrices only."""
-    learnt = [p for p in model.parameters() if p.requires_grad]
+    learnt = [p for module in modules for p in module.parameters() if p.requires_grad]
     return [
         {"params": [p for p in learnt if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in learnt if p.ndim < 2], "weight_decay": 0.0},
@@ -173,7 +216,8 @@ def parameter_groups(model: CLIP) -> list[dict]:
 
 def learning_rate(step: int, progress: float) -> float:
     """Linear warm-up over steps, then a cosine over the time given, progress in [0, 1]."""
-    return LEARNING_RATE * min(1, (step + 1) / WARM_UP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, progress))))
+    cosine = (1 + math.cos(math.pi * min(1, progress))) / 2
+    return LEARNING_RATE * min(1, (step + 1) / WARM_UP) * (0.01 + 0.99 * cosine)
 
 
 def radius_at(progress: float) -> float:
@@ -190,26 +234,38 @@ class Trainer:
     def __init__(self, minutes: float, resume: bool):
         self.seconds, self.step, self.spent = 60 * minutes, 0, 0.0
         self.model = new_model().train()
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.model), lr=LEARNING_RATE,
-                                           betas=(0.9, 0.98), fused=True)
+        self.concepts = ConceptHead(Composer("train", SIZE, seed=0).records)
+        self.optimiser = torch.optim.AdamW(
+            parameter_groups(self.model, self.concepts),
+            lr=LEARNING_RATE,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
         if resume and CHECKPOINT.exists():
             self.load()
         torch.manual_seed(self.step)
         self.composer = Composer("train", SIZE, seed=self.step)
-        self.unseen = Composer("judge", SIZE, seed=0).samples(BATCH)
-        self.unseen_pictures = Composer("judge", SIZE, seed=0).compose([s.scene for s in self.unseen])
+        judged = Composer("judge", SIZE, seed=0)
+        self.unseen = judged.samples(BATCH)
+        self.unseen_pictures = judged.compose([sample.scene for sample in self.unseen])
         self.artefacts = ArtefactPool(self.composer)
         self.free = FreePhrases(self.composer.records, seed=self.step)
 
     def load(self) -> None:
         state = torch.load(CHECKPOINT, weights_only=True)
         self.model.load_state_dict(state["model"])
+        self.concepts.load_state_dict(state["concepts"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.spent = state["step"], state["spent"]
 
     def save(self) -> None:
-        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-                 "step": self.step, "spent": self.spent}
+        state = {
+            "model": self.model.state_dict(),
+            "concepts": self.concepts.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "spent": self.spent,
+        }
         publish(state, CHECKPOINT)
         export(self.model, WEIGHTS)
 
@@ -232,12 +288,21 @@ class Trainer:
         free = encode_texts(self.model, [self.free.phrases[i] for i in drawn])
         scale = self.model.logit_scale.exp()
         if radius:
-            pictures = perturbed(self.model, pictures, texts.detach(), scale.detach(), agreement,
-                                 len(samples) // 2, radius)
+            pictures = perturbed(
+                self.model,
+                pictures,
+                texts.detach(),
+                scale.detach(),
+                agreement,
+                len(samples) // 2,
+                radius,
+            )
         images = encode_images(self.model, pictures)
         logits = scale * images @ texts.T
         contrast = contrastive_loss(logits, agreement)
-        loss = contrast + DISTILLATION * self.free.loss(drawn, free, images, samples, scale)
+        named = self.concepts.loss(images, samples) + self.concepts.loss(texts, samples)
+        taught = self.free.loss(drawn, free, images, samples, scale)
+        loss = contrast + NAMING * named + DISTILLATION * taught
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -268,7 +333,7 @@ class Trainer:
             self.step += 1
             self.spent += time.monotonic() - started
             if self.step % 50 == 0:
-                self.log(sum(losses) / len(losses), sum(tops) / len(tops), time.monotonic() - started)
+                self.log(fmean(losses), fmean(tops), time.monotonic() - started)
                 losses, tops = [], []
             if time.monotonic() - saved > SAVE_EVERY:
                 self.save()
@@ -277,9 +342,11 @@ class Trainer:
 
     def log(self, loss: float, top: float, seconds: float) -> None:
         unseen = f" unseen top-1 {self.unseen_top1():.3f}" if self.step % 200 == 0 else ""
-        line = (f"step {self.step} spent {self.spent / 60:.1f} min loss {loss:.3f} top-1 {top:.3f} "
-                f"scale {self.model.logit_scale.exp().item():.1f} "
-                f"radius {radius_at(self.spent / self.seconds):.2f} {seconds:.2f} s/step{unseen}")
+        line = (
+            f"step {self.step} spent {self.spent / 60:.1f} min loss {loss:.3f} top-1 {top:.3f} "
+            f"scale {self.model.logit_scale.exp().item():.1f} "
+            f"radius {radius_at(self.spent / self.seconds):.2f} {seconds:.2f} s/step{unseen}"
+        )
         print(line, flush=True)
         with LOG.open("a") as file:
             file.write(line + "\n")
