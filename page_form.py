@@ -39,6 +39,8 @@ class Form:
     def fill(self) -> None:
         """Put the starting values into widgets that have none yet. Raises BadInput."""
         for name, value in self._starting_values().items():
+            if name in SWITCHES:
+                continue  # an upload cannot start with a picture; the run takes it from there
             st.session_state.setdefault(name, _as_typed(self.kind.model_fields[name], value))
 
     def show(self, previous: Entry | None) -> None:
@@ -132,7 +134,6 @@ class Form:
         return {
             name: field.get_default(call_default_factory=True)
             for name, field in self.kind.model_fields.items()
-            if name not in SWITCHES
         }
 
     def _take_on_recommended(self) -> None:
@@ -189,8 +190,10 @@ class Form:
         if not files:
             label = meta(self.kind.model_fields[name])["label"]
             raise BadInput(f"'{SWITCHES[name][0]}' is on: use '{label}', or switch it off.")
-        names = [_unused(file.name, uploads) for file in files]
-        uploads |= {n: file.getvalue() for n, file in zip(names, files, strict=True)}
+        names = []
+        for file in files:
+            names.append(_unused(file.name, uploads))
+            uploads[names[-1]] = file.getvalue()
         return {name: names if _is_list(self.kind.model_fields[name]) else names[0]}
 
 

@@ -1,0 +1,523 @@
+"""The page's form, messages and panels, by Streamlit's own AppTest, without a browser or worker."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import streamlit as st
+import yaml
+from PIL import Image
+from pydantic import create_model
+from streamlit.testing.v1 import AppTest
+from tiny_models import write_tiny_assets
+
+import estimate
+import keeper
+import registry
+import run_index
+import settings
+from settings import MAX_SEED, VQGANCLIPSettings, setting
+from storage import PICTURE, PREVIEW, PROGRESS, RunFolder, atomic_write, now, to_json
+from worker import WorkerState
+
+ROOT = Path(__file__).resolve().parents[1]
+ALWAYS = """
+Model weights|CLIP model|Num steps|Xdim|ydim|Set seed|Use starting image|Add image prompt(s)
+Continue previous run|Use MSE regularization|Use TV loss regularization
+Scrolling/zooming transforms|Use cutout augmentations|Step size|Cutouts|Cutout power
+"""
+BEHIND = {
+    "Set seed": "Seed",
+    "Use starting image": "Upload starting image",
+    "Add image prompt(s)": "Upload image prompt(s)",
+    "Use MSE regularization": "MSE weight|Decay MSE weight by ...|... every N steps",
+    "Use TV loss regularization": "TV loss weight",
+    "Scrolling/zooming transforms": "Translation in X|Translation in y|Rotation angle (degrees)"
+    "|Zoom factor|Iterations per frame",
+}
+KINDS = ("checkbox", "file_uploader", "number_input", "selectbox", "text_input")
+
+
+class NoWorker:
+    """In place of the keeper: these tests compute nothing."""
+
+    def __init__(self, *places):
+        self.places = places
+
+    def refusal(self):
+        return None
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory):
+    """Two VQGANs, of which the second recommends other things, and a CLIP."""
+    folder = tmp_path_factory.mktemp("assets")
+    write_tiny_assets(folder)
+    config = yaml.safe_load((folder / "tiny_f8.yaml").read_text())
+    config["recommended"] = {"num_steps": 7, "cutn": 9}
+    (folder / "wide_f8.yaml").write_text(yaml.safe_dump(config))
+    (folder / "wide_f8.ckpt").write_bytes((folder / "tiny_f8.ckpt").read_bytes())
+    return folder
+
+
+@pytest.fixture
+def output_dir(tmp_path):
+    return tmp_path / "output"
+
+
+@pytest.fixture
+def page(assets, output_dir, monkeypatch):
+    """The page as it first shows."""
+    monkeypatch.setattr(keeper, "WorkerKeeper", NoWorker)
+    options = ["--output-dir", str(output_dir), "--assets-dir", str(assets)]
+    monkeypatch.setattr(sys, "argv", ["app.py", *options])
+    st.cache_resource.clear()
+    yield AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    st.cache_resource.clear()
+
+
+def sidebar(page):
+    return {w.label: w for kind in KINDS for w in page.sidebar.get(kind)}
+
+
+def labels(text):
+    return set(text.replace("\n", "|").strip("|").split("|"))
+
+
+def run(page):
+    next(button for button in page.button if button.label == "Run!").click()
+    return page.run()
+
+
+def set_defaults(monkeypatch, folder, line):
+    path = folder / "defaults.yaml"
+    path.write_text(line)
+    monkeypatch.setattr(settings.read_defaults, "__defaults__", (path,))
+
+
+def write_prompt(page, text="a red heart"):
+    page.text_area[0].set_value(text)
+    return page
+
+
+def queued(output_dir):
+    return run_index.queued(run_index.entries(output_dir))
+
+
+def errors(page):
+    return " ".join(error.value.replace("\\", "") for error in page.error)
+
+
+def everything(page):
+    """All the text of the page, with its Markdown undone."""
+    kinds = ("title", "subheader", "markdown", "caption", "html", "error", "warning")
+    texts = [getattr(e, "value", None) or e.proto.body for k in kinds for e in page.get(k)]
+    return " ".join(texts).replace("\\", "")
+
+
+def make_run(output_dir, name, **details):
+    folder = RunFolder(output_dir / name)
+    folder.path.mkdir(parents=True)
+    folder.write({"text_input": name, "Xdim": 32, "ydim": 32} | details)
+    return folder
+
+
+def make_finished(output_dir, name="20260101T000000-aaaaaaaa", **details):
+    folder = make_run(output_dir, name, **{"status": "done", "num_steps": 3} | details)
+    Image.new("RGB", (32, 32), "red").save(folder.path / PICTURE, "PNG")
+    return folder
+
+
+# --- the form ---
+
+
+def test_the_main_area_has_the_prompt_and_run(page):
+    assert not page.exception
+    assert [area.label for area in page.main.text_area] == ["Text prompt"]
+    assert [button.label for button in page.main.button] == ["Run!"]
+
+
+def test_the_sidebar_has_every_setting_with_help(page):
+    assert sidebar(page).keys() == labels(ALWAYS) | {"TV loss weight"}
+    for switch in BEHIND:
+        sidebar(page)[switch].set_value(True)
+    page.run()
+    there = sidebar(page)
+    assert there.keys() == labels(ALWAYS) | labels("|".join(BEHIND.values()))
+    assert [label for label, widget in there.items() if not widget.help] == []
+
+
+@pytest.mark.parametrize("switch", BEHIND)
+def test_a_group_shows_with_its_switch_alone(page, switch):
+    widget = sidebar(page)[switch]
+    widget.set_value(True)
+    assert labels(BEHIND[switch]) <= sidebar(page.run()).keys()
+    sidebar(page)[switch].set_value(False)
+    assert not labels(BEHIND[switch]) & sidebar(page.run()).keys()
+
+
+def test_a_value_outlives_its_switch(page):
+    sidebar(page)["Use MSE regularization"].set_value(True)
+    sidebar(page.run())["MSE weight"].set_value(3.5)
+    for on in (False, True):
+        sidebar(page.run())["Use MSE regularization"].set_value(on)
+    assert sidebar(page.run())["MSE weight"].value == 3.5
+
+
+def test_nothing_in_the_sidebar_is_behind_an_expander_or_a_tab(page):
+    assert not page.sidebar.expander
+    assert not page.sidebar.tabs
+
+
+def test_the_form_starts_with_what_the_weights_recommend(page):
+    there = sidebar(page)
+    assert there["Model weights"].value == "tiny_f8"
+    assert there["CLIP model"].value == "tiny_clip"
+    assert (there["Cutouts"].value, there["Step size"].value) == (4, 0.1)
+    assert there["Num steps"].value == 150
+
+
+def test_other_weights_bring_what_they_recommend_and_take_theirs_away(page):
+    sidebar(page)["Xdim"].set_value(48)
+    sidebar(page)["Model weights"].set_value("wide_f8")
+    there = sidebar(page.run())
+    assert (there["Num steps"].value, there["Cutouts"].value) == (7, 9)
+    assert (there["CLIP model"].value, there["Step size"].value) == ("ViT-B/32", 0.05)
+    assert there["Xdim"].value == 48, "what a person typed stays"
+    there["Model weights"].set_value("tiny_f8")
+    there = sidebar(page.run())
+    assert (there["Num steps"].value, there["Cutouts"].value) == (150, 4)
+
+
+def test_a_new_setting_appears_without_a_change_to_the_page(page, monkeypatch):
+    extra = (int, setting(3, "Sparkles", "How many sparkles to add.", ge=0, le=9))
+    kind = create_model("Sparkling", __base__=VQGANCLIPSettings, sparkles=extra)
+    model = registry.Model(settings=kind, run="logic:VQGANCLIPRun")
+    monkeypatch.setitem(registry.MODELS, "Sparkling", model)
+    sidebar(page.run())["Model"].set_value("Sparkling")
+    sparkles = sidebar(page.run())["Sparkles"]
+    assert (sparkles.value, sparkles.help) == (3, "How many sparkles to add.")
+
+
+# --- Run! ---
+
+
+def test_run_puts_the_settings_into_the_queue(page, output_dir):
+    write_prompt(page, "a: b | https://c.d:80 | ❤️")
+    sidebar(page)["Set seed"].set_value(True)
+    sidebar(page.run())["Seed"].set_value(f" {MAX_SEED} ")
+    sidebar(page)["Num steps"].set_value(-1)
+    run(page)
+    assert not page.error and not page.exception
+    (entry,) = queued(output_dir)
+    details = entry.details
+    assert details["text_input"] == "a: b | https://c.d:80 | ❤️"
+    assert (details["seed"], details["planned_num_steps"]) == (MAX_SEED, -1)
+    assert (details["cutn"], details["clip_model"]) == (4, "tiny_clip")
+
+
+def test_a_second_run_waits_visibly_and_can_be_removed(page, output_dir):
+    run(write_prompt(page, "first"))
+    run(write_prompt(page, "second"))
+    assert "second :gray[— waits: 1 before it]" in everything(page)
+    [b for b in page.button if b.label == "Remove"][1].click()
+    page.run()
+    assert [entry.details["text_input"] for entry in queued(output_dir)] == ["first"]
+    assert "waits: 1 before it" not in everything(page)
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "message"),
+    [
+        ("Num steps", 0, "num_steps must be 1 or more"),
+        ("Num steps", -2, "num_steps"),
+        ("Xdim", 7, "Xdim"),
+        ("Xdim", 100_000, "4096"),
+        ("ydim", -5, "ydim"),
+        ("Cutouts", 0, "cutn"),
+        ("Step size", 0.0, "step_size"),
+        ("Step size", float("inf"), "step_size"),
+        ("TV loss weight", -1e9, "tv_loss_weight"),
+        ("Use starting image", True, "'Upload starting image'"),
+        ("Add image prompt(s)", True, "'Upload image prompt(s)'"),
+        ("Continue previous run", True, "There is no finished run"),
+    ],
+)
+def test_a_bad_choice_is_refused_near_run(page, output_dir, label, value, message):
+    write_prompt(page)
+    sidebar(page)[label].set_value(value)
+    run(page)
+    assert message in errors(page)
+    assert not page.exception
+    assert run_index.entries(output_dir) == []
+
+
+def test_a_clip_that_is_not_there_is_told_before_run(page, monkeypatch, tmp_path):
+    set_defaults(monkeypatch, tmp_path, "clip_model: no/such.pt")
+    fresh = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert sidebar(fresh)["CLIP model"].value == "no/such.pt"
+    assert "There is no CLIP 'no/such.pt'" in everything(fresh)
+    assert "There is no CLIP 'no/such.pt'" in errors(run(write_prompt(fresh)))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("", "No prompt"), ("  ", "No prompt"), ("a ^ b", "Serial prompts"), (":3", "no text")],
+)
+def test_a_bad_prompt_is_refused_near_run(page, output_dir, prompt, message):
+    run(write_prompt(page, prompt))
+    assert message in errors(page)
+    assert run_index.entries(output_dir) == []
+
+
+@pytest.mark.parametrize("seed", ["", "-1", "abc", "1.5", str(MAX_SEED + 1)])
+def test_a_bad_seed_is_refused_near_run(page, output_dir, seed):
+    write_prompt(page)
+    sidebar(page)["Set seed"].set_value(True)
+    sidebar(page.run())["Seed"].set_value(seed)
+    run(page)
+    assert "seed" in errors(page)
+    assert run_index.entries(output_dir) == []
+
+
+def test_a_message_goes_with_the_next_run(page, output_dir):
+    run(write_prompt(page, ""))
+    assert page.error
+    run(write_prompt(page))
+    assert not page.error and len(queued(output_dir)) == 1
+
+
+def png(colour):
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_uploads_travel_into_the_run_folder(page, output_dir):
+    sidebar(page)["Use starting image"].set_value(True)
+    sidebar(page)["Add image prompt(s)"].set_value(True)
+    there = sidebar(page.run())
+    there["Upload starting image"].upload("start.png", png("red"), "image/png")
+    pictures = [("same.png", png("blue"), "image/png"), ("same.png", png("lime"), "image/png")]
+    there["Upload image prompt(s)"].set_value(pictures)
+    run(page.run())
+    (entry,) = queued(output_dir)
+    assert not page.error
+    kept = ("init-image.JPEG", "image-prompt-1.JPEG", "image-prompt-2.JPEG")
+    colours = [Image.open(entry.folder.path / name).getpixel((5, 5)) for name in kept]
+    assert [max(range(3), key=colour.__getitem__) for colour in colours] == [0, 2, 1]
+
+
+def test_a_broken_upload_is_refused(page, output_dir):
+    write_prompt(page)
+    sidebar(page)["Use starting image"].set_value(True)
+    sidebar(page.run())["Upload starting image"].upload("x.png", b"<html>", "image/png")
+    run(page.run())
+    assert "not an image" in errors(page)
+    assert run_index.entries(output_dir) == []
+
+
+def test_continuing_takes_the_picture_that_is_shown_and_keeps_its_prompt(page, output_dir):
+    make_finished(output_dir, "20260101T000000-aaaaaaaa", text_input="an old tree")
+    make_finished(output_dir, "20260102T000000-bbbbbbbb", text_input="a new tree")
+    sidebar(page.run())["Continue previous run"].set_value(True)
+    assert "Goes on from “a new tree”" in everything(page.run())
+    next(b for b in page.button if b.label == "an old tree").click()
+    assert "Goes on from “an old tree”" in everything(page.run())
+    run(page)
+    (entry,) = queued(output_dir)
+    assert (entry.details["prev_run_id"], entry.details["text_input"]) == ("aaaaaaaa", "an old tree")
+
+
+# --- what it says before Run! ---
+
+
+def test_it_says_roughly_how_long_and_how_much_memory(page):
+    said = everything(page)
+    assert "Roughly: about" in said and "GB of memory" in said and "a first guess" in said
+    sidebar(page)["Num steps"].set_value(-1)
+    assert "until you stop it" in everything(page.run())
+
+
+def test_a_size_that_is_no_multiple_says_what_it_becomes(page):
+    sidebar(page)["Xdim"].set_value(100)
+    assert "100x128 became 96x128" in everything(page.run())
+
+
+WIDTHS = {"small": 32, "large": 128}
+
+
+def chosen(**changes):
+    values = {"text_input": "x", "vqgan_ckpt": "small", "num_steps": 100, "cutn": 64}
+    return VQGANCLIPSettings(**values | changes)
+
+
+def test_earlier_runs_on_the_same_device_and_weights_set_the_estimate():
+    wanted = chosen()
+    past = [wanted.model_dump() | {"device": "CPU", "steps_per_second": 4.0}]
+    told = estimate.estimate(wanted, WIDTHS, "CPU", past)
+    assert told.measured and told.seconds == pytest.approx(25)
+    twice = estimate.estimate(chosen(num_steps=200), WIDTHS, "CPU", past)
+    assert twice.seconds == pytest.approx(50)
+    assert not estimate.estimate(wanted, WIDTHS, "GPU 0 (X)", past).measured
+
+
+@pytest.mark.parametrize("changes", [{"Xdim": 512}, {"cutn": 512}, {"vqgan_ckpt": "large"}])
+def test_more_work_takes_longer_and_more_memory(changes):
+    less = estimate.estimate(chosen(), WIDTHS, "CPU", [])
+    more = estimate.estimate(chosen(**changes), WIDTHS, "CPU", [])
+    assert more.seconds > less.seconds
+    assert more.memory_bytes > less.memory_bytes
+
+
+def test_frames_of_several_steps_take_several_steps():
+    still, moving = chosen(), chosen(use_scrolling_zooming=True, transform_interval=10)
+    times = [estimate.estimate(s, WIDTHS, "CPU", []).seconds for s in (still, moving)]
+    assert times[1] == pytest.approx(10 * times[0])
+
+
+@pytest.mark.parametrize("odd", [{}, {"num_steps": "many"}, {"vqgan_ckpt": None}])
+def test_odd_details_of_earlier_runs_do_no_harm(odd):
+    past = [{"device": "CPU", "steps_per_second": None} | odd]
+    assert not estimate.estimate(chosen(), WIDTHS, "CPU", past).measured
+
+
+# --- runs on the page ---
+
+
+def test_a_run_that_goes_shows_how_far_it_is_and_stops_on_request(page, output_dir):
+    details = {"status": "running", "heartbeat": now(), "planned_num_steps": 40}
+    folder = make_run(output_dir, "20260101T000000-aaaaaaaa", **details)
+    progress = {
+        "step": 10,
+        "planned_num_steps": 40,
+        "steps_per_second": 2.5,
+        "seconds_left": 12.0,
+        "losses": {"text": 0.5, "total": 0.75},
+        "history": [[1, 2.0], [5, None], [10, 0.75]],
+    }
+    atomic_write(folder.path / PROGRESS, to_json(progress))
+    Image.new("RGB", (32, 32)).save(folder.path / PREVIEW, "JPEG")
+    said = everything(page.run())
+    assert "step 10 of 40" in [bar.proto.text for bar in page.get("progress")]
+    assert "2.5 steps/s · 12 s left" in said
+    assert "total 0.75" in said and "Total loss, from 2 to 0.75" in said
+    assert "data:image/jpeg;base64," in said
+    next(button for button in page.button if button.label == "Stop").click()
+    page.run()
+    assert folder.stop_requested()
+    assert "Stopping …" in [button.label for button in page.button]
+
+
+def test_a_result_appears_when_the_run_ends(page, output_dir):
+    details = {"status": "running", "heartbeat": now(), "num_steps": 0}
+    folder = make_finished(output_dir, **details, seed=11)
+    page.run()
+    folder.update(status="done", steps_per_second=3.25, vqgan_ckpt="tiny_f8", num_steps=5)
+    said = everything(page.run())
+    assert f"Run folder: `{folder.name}`" in said
+    assert "✓ Done · 5 steps · 3.25 steps/s" in said
+    assert "<dt>Seed</dt><dd>11</dd>" in said
+    assert [b.label for b in page.get("download_button")] == ["Picture", "Details"]
+
+
+def test_a_failed_run_says_what_to_change(page, output_dir):
+    make_finished(output_dir, status="failed", error="Out of memory. Lower Xdim *now*.")
+    page.run()
+    next(b for b in page.button if b.label.startswith("20260101")).click()
+    assert "Out of memory. Lower Xdim *now*." in errors(page.run())
+
+
+@pytest.mark.parametrize("status", ["done", "stopped", "failed", "interrupted"])
+def test_the_last_runs_show_with_prompt_and_date(page, output_dir, status):
+    make_finished(output_dir, status=status, text_input="# a *bold* :red[tree]")
+    said = everything(page.run())
+    assert "1 Jan 2026, 00:00" in said
+    assert r"\# a \*bold\* \:red\[tree\]" in [button.label for button in page.button]
+
+
+def test_eight_of_the_last_runs_show(page, output_dir):
+    for number in range(10):
+        make_finished(output_dir, f"2026010{number}T000000-aaaaaaa{number}")
+    page.run()
+    shown = [b.label.replace("\\", "")[:8] for b in page.button if b.label.startswith("2026")]
+    assert shown == [f"2026010{number}" for number in range(9, 1, -1)]
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", b"\x89PNG\r\n\x1a\n"])
+def test_a_broken_picture_does_not_break_the_page(page, output_dir, data):
+    folder = make_finished(output_dir)
+    (folder.path / PICTURE).write_bytes(data)
+    page.run()
+    next(b for b in page.button if b.label.startswith("20260101")).click()
+    assert not page.run().exception
+
+
+def test_a_run_of_the_older_layout_shows(page, output_dir):
+    folder = make_finished(output_dir)
+    folder.write({"run_id": "aaaaaaaa", "text_input": "a collie", "num_steps": 500, "seed": 5})
+    next(b for b in page.run().button if b.label == "a collie").click()
+    assert "✓ Done · 500 steps" in everything(page.run())
+
+
+# --- the page's own options and documents ---
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--gpu", "first"], "--gpu"),
+        (["--colour"], "--output-dir DIR"),
+        (["--assets-dir", "/nowhere"], "/nowhere"),
+        (["--output-dir", "/dev/null/x"], "--output-dir"),
+    ],
+)
+def test_a_wrong_option_is_a_message_on_the_page(page, monkeypatch, options, message):
+    monkeypatch.setattr(sys, "argv", ["app.py", *options])
+    page.run()
+    assert message in errors(page)
+    assert not page.exception
+
+
+def test_a_broken_defaults_file_is_a_message_on_the_page(page, monkeypatch, tmp_path):
+    set_defaults(monkeypatch, tmp_path, "num_stepz: 3")
+    page.run()
+    assert "num_stepz" in errors(page)
+    assert not page.exception
+
+
+def test_without_weights_the_page_says_what_to_get(page, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["app.py", "--assets-dir", str(tmp_path)])
+    fresh = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert "download-weights.sh" in everything(fresh)
+    assert not fresh.exception
+
+
+def test_readme_and_changelog_are_there(page):
+    assert [expander.label for expander in page.main.expander] == ["README", "CHANGELOG"]
+    (heading,) = (m.value for m in page.main.expander[0].markdown[:1])
+    assert heading.startswith("#")
+    assert "](docs/" not in everything(page), "links into the folder lead nowhere from the page"
+
+
+def test_drawing_the_page_needs_no_torch(assets, tmp_path):
+    script = (
+        "import sys; from streamlit.testing.v1 import AppTest; import keeper\n"
+        "keeper.WorkerKeeper = type('K', (), {'__init__': lambda *a: None, 'refusal': lambda s: 0})\n"
+        f"sys.argv = ['app.py', '--output-dir', {str(tmp_path)!r}, '--assets-dir', {str(assets)!r}]\n"
+        "page = AppTest.from_file('app.py', default_timeout=60).run()\n"
+        "assert page.button and not page.exception and not page.error\n"
+        "assert 'torch' not in sys.modules, 'torch is imported'\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_worker_that_serves_names_its_device(page, output_dir):
+    state = WorkerState(pid=1, phase="ready", device="GPU 0 (Some card)")
+    (output_dir / ".queue").mkdir(parents=True, exist_ok=True)
+    atomic_write(output_dir / ".queue" / "worker.json", to_json(vars(state)))
+    assert "on GPU 0 (Some card)" in everything(page.run())
