@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -156,9 +157,9 @@ class VQGANCLIPRun(Run):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "z": self._z.detach().cpu().clone(),
-            "mse_target": self._mse_target.cpu().clone(),
-            "optimiser": self._optimiser.state_dict(),
+            "z": _copy_to_cpu(self._z),
+            "mse_target": _copy_to_cpu(self._mse_target),
+            "optimiser": _copy_to_cpu(self._optimiser.state_dict()),
             "frames": self._frames,
             "optimisation_steps": self._optimisation_steps,
             "random": self._random.state_dict(),
@@ -167,7 +168,7 @@ class VQGANCLIPRun(Run):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._start_from(state["z"].to(self.device))
         self._mse_target = state["mse_target"].to(self.device)
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._optimiser.load_state_dict(_copy_to_cpu(state["optimiser"]))
         self._frames = state["frames"]
         self._optimisation_steps = state["optimisation_steps"]
         self._random.load_state_dict(state["random"])
@@ -205,7 +206,7 @@ class VQGANCLIPRun(Run):
 
     def _start_from(self, z: Tensor) -> None:
         """Optimise this z, with a fresh optimiser, and hold it near where it is now."""
-        self._z = z.detach().contiguous().requires_grad_()
+        self._z = z.detach().clone().requires_grad_()
         self._mse_target = self._z.detach().clone()
         self._optimiser = torch.optim.Adam([self._z], lr=self.settings.step_size)
 
@@ -287,14 +288,13 @@ class VQGANCLIPRun(Run):
 class RandomStream:
     """Random numbers of one run: within `with stream:` torch draws from it, and only there.
 
-    seed: any whole number in [0, 2^64). The CPU's generator looks at the lower 32 bits alone, so
-    the upper ones are folded in; seeds under 2^32 stay as they are.
+    seed: any whole number in [0, 2^64).
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._device = device
         with self._fork():
-            torch.manual_seed((seed ^ (seed >> 32) * 0x9E3779B1) % 2**32)
+            torch.manual_seed(_fold(seed))
             self._state = self._capture()
 
     def __enter__(self) -> None:
@@ -328,6 +328,13 @@ class RandomStream:
         torch.set_rng_state(state["cpu"])
         if "device" in state and self._device.type != "cpu":
             torch.get_device_module(self._device).set_rng_state(state["device"])
+
+
+def _fold(seed: int) -> int:
+    """32 bits of a seed, which is all that the CPU's generator looks at; small ones as they are."""
+    if seed < 2**32:
+        return seed
+    return int.from_bytes(blake2b(seed.to_bytes(8, "little"), digest_size=4).digest(), "little")
 
 
 # --- Weights stay loaded from run to run -------------------------------------------------------
@@ -368,6 +375,17 @@ def _is_lack_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return "out of memory" in str(error) or "allocate memory" in str(error)
+
+
+def _copy_to_cpu(state: Any) -> Any:
+    """The tensors in a state as they are now, whatever goes on with the originals."""
+    if isinstance(state, Tensor):
+        return state.detach().cpu().clone()
+    if isinstance(state, dict):
+        return {key: _copy_to_cpu(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_copy_to_cpu(value) for value in state]
+    return state
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

@@ -34,8 +34,8 @@ def write_tiny_assets(folder: Path) -> None:
 
 
 def vq_config(recommended: dict[str, Any] | None = None, **ddconfig: Any) -> dict[str, Any]:
-    """A VQModel's yaml: f = 8, 64 codes of 16 channels."""
-    params = {"embed_dim": 16, "n_embed": 64, "ddconfig": _ddconfig(**ddconfig), "lossconfig": LOSS}
+    """A VQModel's yaml: f = 8, 64 codes of 4 channels, so that they lie close together."""
+    params = {"embed_dim": 4, "n_embed": 64, "ddconfig": _ddconfig(**ddconfig), "lossconfig": LOSS}
     config = {"model": _model("taming.models.vqgan.VQModel", params)}
     return config | ({"recommended": recommended} if recommended else {})
 

@@ -1,0 +1,452 @@
+"""The engine as a whole, on tiny seeded models."""
+
+import gc
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from clip import tokenize
+from clip.model import build_model
+from PIL import Image
+
+import cutouts
+import logic
+import settings
+import tiny_models
+from errors import BadInput, RunFailed
+from logic import Run, Step, VQGANCLIPRun
+from vqgan_utils import CLIP_MEAN, CLIP_STD, load_vqgan_model, move_picture
+
+CPU = torch.device("cpu")
+BASE = {
+    "text_input": "a red heart",
+    "vqgan_ckpt": "tiny_f8",
+    "clip_model": "tiny_clip",
+    "Xdim": 48,
+    "ydim": 32,
+    "cutn": 4,
+    "step_size": 0.1,
+}
+PLAIN = {"use_cutout_augmentations": False, "use_tv_loss_regularization": False}
+
+MakeRun = Callable[..., VQGANCLIPRun]
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("assets")
+    tiny_models.write_tiny_assets(folder)
+    return folder
+
+
+@pytest.fixture
+def make_run(assets: Path) -> MakeRun:
+    """A run that is ready to iterate; keywords are settings or pictures."""
+
+    def make(
+        start_image: Image.Image | None = None,
+        image_prompts: tuple[Image.Image, ...] = (),
+        **changes: Any,
+    ) -> VQGANCLIPRun:
+        given = BASE | changes | {"image_prompt": [f"{n}.png" for n in range(len(image_prompts))]}
+        run = VQGANCLIPRun(
+            settings.make(settings.VQGANCLIPSettings, given),
+            assets_dir=assets,
+            device=CPU,
+            start_image=start_image,
+            image_prompts=image_prompts,
+        )
+        run.load_model()
+        run.model_init()
+        return run
+
+    return make
+
+
+def iterate(run: Run, count: int) -> list[Step]:
+    return [run.iterate() for _ in range(count)]
+
+
+def random_picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def latent(run: VQGANCLIPRun) -> torch.Tensor:
+    return run.state_dict()["z"]
+
+
+def decode(run: VQGANCLIPRun, z: torch.Tensor) -> np.ndarray:
+    """The picture of a latent, by taming's modules alone."""
+    vqgan = tiny_models.seeded_vqgan(tiny_models.vq_config())
+    codebook = vqgan.quantize.embedding.weight
+    codes = codebook[torch.cdist(z.flatten(2)[0].T, codebook).argmin(dim=1)]
+    z_q = codes.T.reshape(z.shape)
+    picture = (vqgan.decoder(vqgan.post_quant_conv(z_q))[0] + 1) / 2
+    return picture.clamp(0, 1).permute(1, 2, 0).numpy() * 255
+
+
+# --- A step --------------------------------------------------------------------------------------
+
+
+def test_a_step_reports_picture_and_losses(make_run: MakeRun) -> None:
+    steps = iterate(make_run(use_mse_regularization=True), 2)
+    assert [step.index for step in steps] == [1, 2]
+    for step in steps:
+        assert step.picture.shape == (32, 48, 3) and step.picture.dtype == np.uint8
+        assert list(step.losses) == ["text", "mse", "tv", "total"]
+        parts = sum(loss for name, loss in step.losses.items() if name != "total")
+        assert step.losses["total"] == pytest.approx(parts)
+
+
+def test_golden_slice(make_run: MakeRun) -> None:
+    step = iterate(make_run(seed=7), 2)[-1]
+    assert step.losses["total"] == pytest.approx(GOLDEN_LOSS, abs=2e-3)
+    np.testing.assert_allclose(step.picture[::8, ::12, 0], GOLDEN_REDS, atol=6)
+
+
+GOLDEN_LOSS = 0.9899
+GOLDEN_REDS = [[128, 118, 113, 142], [134, 104, 137, 154], [156, 88, 57, 215], [112, 98, 78, 156]]
+
+
+def test_the_picture_is_the_one_that_the_losses_were_computed_on(make_run: MakeRun) -> None:
+    run = make_run()
+    for _ in range(3):
+        expected = decode(run, latent(run))
+        np.testing.assert_allclose(run.iterate().picture, expected, atol=0.6)
+
+
+def test_equals_a_plain_loop(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps, written out: one prompt that attracts, one that repels, fixed cutouts."""
+    places = [(32, 0, 0), (32, 16, 0), (32, 8, 0)]
+    windows = cutouts.Windows(*torch.tensor(places).T)
+    monkeypatch.setattr(logic, "random_windows", lambda *args: windows)
+    run = make_run(text_input="a red heart:2 | a dog:-0.5", **PLAIN)
+
+    vqgan = tiny_models.seeded_vqgan(tiny_models.vq_config())
+    clip = build_model(tiny_models.clip_state_dict()).float()
+    texts = clip.encode_text(tokenize(["a red heart", "a dog"], 16)).detach()
+    texts = texts / texts.norm(dim=1, keepdim=True)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    codebook = vqgan.quantize.embedding.weight
+    z = latent(run).clone().requires_grad_()
+    optimiser = torch.optim.Adam([z], lr=0.1)
+    for _ in range(2):
+        z_q, _, _ = vqgan.quantize(z)
+        picture = (vqgan.decoder(vqgan.post_quant_conv(z_q)) + 1) / 2
+        picture = logic.clamp_with_gradient(picture)
+        views = torch.cat([picture[..., y : y + s, x : x + s] for s, x, y in places])
+        images = clip.encode_image((views - mean) / std)
+        images = images / images.norm(dim=1, keepdim=True)
+        angles = 2 * ((images[:, None] - texts).norm(dim=-1) / 2).arcsin()
+        attract, repel = (angles.square() / 2).mean(dim=0)
+        total = 2 * attract - 0.5 * repel
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        with torch.no_grad():
+            z.copy_(z.maximum(codebook.min(0)[0][:, None, None]))
+            z.copy_(z.minimum(codebook.max(0)[0][:, None, None]))
+        step = run.iterate()
+        assert step.losses["total"] == pytest.approx(total.item(), rel=1e-4)
+        assert (latent(run) - z).abs().max() < 2e-3
+
+
+def test_a_prompt_attracts_and_a_negative_one_repels(make_run: MakeRun) -> None:
+    nearer, farther = (
+        [abs(step.losses["text"]) for step in iterate(make_run(text_input=text, Xdim=32, **PLAIN), 20)]
+        for text in ("a red heart:1", "a red heart:-1")
+    )
+    assert nearer[0] == farther[0]
+    assert np.mean(nearer[-5:]) < np.mean(farther[-5:]) - 0.01
+
+
+def test_a_prompt_under_its_stop_leaves_the_latent_alone(make_run: MakeRun) -> None:
+    run = make_run(text_input="a red heart:1:9", **PLAIN)
+    before = latent(run)
+    run.iterate()
+    assert torch.equal(latent(run), before)
+
+
+def test_latent_stays_within_the_codebook(make_run: MakeRun) -> None:
+    run = make_run(step_size=5.0)
+    iterate(run, 3)
+    codebook = run.vqgan.codebook
+    assert (latent(run)[0].flatten(1).amax(dim=1) <= codebook.amax(dim=0)).all()
+    assert (latent(run)[0].flatten(1).amin(dim=1) >= codebook.amin(dim=0)).all()
+
+
+def test_one_decode_a_step(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, decoded = make_run(), []
+    original = run.vqgan.decode
+    monkeypatch.setattr(run.vqgan, "decode", lambda z: decoded.append(1) or original(z))
+    iterate(run, 5)
+    assert len(decoded) == 5
+
+
+def test_nothing_is_kept_per_step(make_run: MakeRun) -> None:
+    run = make_run(use_mse_regularization=True)
+
+    def numbers_held() -> int:
+        gc.collect()
+        return sum(t.numel() for t in gc.get_objects() if type(t) is torch.Tensor)
+
+    iterate(run, 2)
+    before = numbers_held()
+    for _ in range(10):
+        run.iterate()
+    assert numbers_held() <= before
+
+
+# --- Seeds ---------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_bytes_in_a_warm_process(make_run: MakeRun) -> None:
+    first = iterate(make_run(seed=3), 3)
+    make_run(seed=8).iterate()
+    torch.manual_seed(99)
+    again, outside = make_run(seed=3), []
+    for step in first:
+        outside.append(torch.rand(()).item())
+        repeated = again.iterate()
+        assert repeated.losses == step.losses
+        assert np.array_equal(repeated.picture, step.picture)
+    torch.manual_seed(99)
+    assert outside == [torch.rand(()).item() for _ in first]
+
+
+def test_every_seed_is_another_picture(make_run: MakeRun) -> None:
+    seeds = [0, 1, 2**31, 2**32, 2**32 + 1, 2**63, 2**64 - 1]
+    pictures = {make_run(seed=seed).iterate().picture.tobytes() for seed in seeds}
+    assert len(pictures) == len(seeds)
+
+
+# --- What it starts from -------------------------------------------------------------------------
+
+
+def test_starts_from_random_codes(make_run: MakeRun) -> None:
+    run = make_run()
+    codes = {tuple(code.tolist()) for code in run.vqgan.codebook}
+    assert all(tuple(position.tolist()) in codes for position in latent(run).flatten(2)[0].T)
+
+
+def test_starts_from_a_picture_scaled_to_cover(make_run: MakeRun, assets: Path) -> None:
+    image = random_picture(96, 96)
+    fitted = image.resize((48, 48), Image.Resampling.LANCZOS).crop((0, 8, 48, 40))
+    x = torch.from_numpy(np.array(fitted)).permute(2, 0, 1)[None] / 127.5 - 1
+    vqgan = load_vqgan_model(assets / "tiny_f8.yaml", assets / "tiny_f8.ckpt")
+    torch.testing.assert_close(latent(make_run(image)), vqgan.encode(x), atol=0.05, rtol=0)
+
+
+def test_size_is_floored_to_the_models_factor(make_run: MakeRun) -> None:
+    assert make_run(Xdim=63, ydim=41).iterate().picture.shape == (40, 56, 3)
+
+
+def test_a_size_under_the_factor_is_refused(make_run: MakeRun, assets: Path) -> None:
+    tiny_models.write_vqgan(assets, "f16", tiny_models.vq_config(ch_mult=[1] * 5))
+    with pytest.raises(BadInput, match="at least 16"):
+        make_run(vqgan_ckpt="f16", Xdim=8)
+
+
+# --- Prompts -------------------------------------------------------------------------------------
+
+
+def test_image_prompts_work_alone(make_run: MakeRun) -> None:
+    run = make_run(image_prompts=(Image.new("RGB", (32, 32), "red"),), Xdim=32, text_input="", **PLAIN)
+    losses = [step.losses["image"] for step in iterate(run, 20)]
+    assert list(run.iterate().losses) == ["image", "total"]
+    assert np.mean(losses[-5:]) < losses[0] - 0.005
+
+
+def test_image_prompts_have_their_own_embedding_and_weight(make_run: MakeRun) -> None:
+    pictures = random_picture(32, 32), random_picture(20, 40, seed=1)
+    alone = [make_run(image_prompts=(p,), text_input="").iterate().losses["image"] for p in pictures]
+    beside = make_run(image_prompts=pictures, text_input="a dog:5:0.9 | a cat:-3").iterate().losses
+    assert beside["image"] == pytest.approx(sum(alone), rel=1e-5)
+    text = make_run(text_input="a dog:5 | a cat:-3").iterate().losses["text"]
+    assert beside["text"] == pytest.approx(text, rel=1e-5)
+
+
+def test_an_image_prompt_is_near_itself(make_run: MakeRun) -> None:
+    run = make_run(image_prompts=(random_picture(32, 32),), text_input="")
+    pixels = torch.from_numpy(np.array(random_picture(32, 32))).permute(2, 0, 1)[None] / 255
+    (target,) = run._targets
+    assert (target.weight, target.stop) == (1.0, -math.inf)
+    torch.testing.assert_close(target.embedding, run.perceptor.encode_image(pixels))
+
+
+def test_what_is_cut_off_a_long_prompt_is_named_once(make_run: MakeRun) -> None:
+    run = make_run(text_input=f"{'very ' * 14}red heart | a dog")
+    assert len(run.warnings) == 1
+    assert "left out: 'red heart'" in run.warnings[0]
+    assert make_run().warnings == []
+
+
+def test_serial_prompts_are_refused(make_run: MakeRun) -> None:
+    with pytest.raises(BadInput, match="not supported yet"):
+        make_run(text_input="a dog ^ a cat")
+
+
+# --- Regularisation ------------------------------------------------------------------------------
+
+
+def test_mse_holds_the_latent_near_its_start(make_run: MakeRun) -> None:
+    def drift(**changes: Any) -> float:
+        run = make_run(random_picture(48, 32), **PLAIN, **changes)
+        start = latent(run)
+        iterate(run, 5)
+        return F.mse_loss(latent(run), start).item()
+
+    held = drift(use_mse_regularization=True, mse_weight=100.0)
+    driven = drift(use_mse_regularization=True, mse_weight=-100.0)
+    assert held < drift() < driven
+
+
+def test_mse_loss_follows_its_schedule(make_run: MakeRun) -> None:
+    run = make_run(
+        use_mse_regularization=True, mse_weight=1.0, mse_weight_decay=0.6, mse_weight_decay_steps=2
+    )
+    start, losses, drifts = latent(run), [], []
+    for _ in range(6):
+        drifts.append(F.mse_loss(latent(run), start).item())
+        losses.append(run.iterate().losses["mse"])
+    expected = [w * d for w, d in zip([1.0, 1.0, 0.4, 0.4, 0.0, 0.0], drifts, strict=True)]
+    assert losses == pytest.approx(expected, rel=1e-4, abs=1e-8)
+
+
+def test_tv_weight_reaches_the_loss_and_smooths(make_run: MakeRun) -> None:
+    once, tenfold = (make_run(tv_loss_weight=w).iterate().losses["tv"] for w in (1e-3, 1e-2))
+    assert tenfold == pytest.approx(10 * once, rel=1e-5)
+    assert "tv" not in make_run(use_tv_loss_regularization=False).iterate().losses
+    smooth = make_run(tv_loss_weight=1000.0)
+    losses = [step.losses["tv"] for step in iterate(smooth, 8)]
+    assert losses[-1] < losses[0]
+
+
+# --- Scrolling and zooming -----------------------------------------------------------------------
+
+MOVES = {"use_scrolling_zooming": True, "translation_x": 8, "zoom_factor": 1.0}
+
+
+def test_frames_move_and_the_first_does_not(make_run: MakeRun) -> None:
+    still = make_run()
+    moving = make_run(**MOVES, transform_interval=3)
+    first = moving.iterate()
+    assert np.array_equal(first.picture, iterate(still, 3)[-1].picture)
+    assert first.index == 1
+
+    picture = torch.from_numpy(decode(moving, latent(moving))).permute(2, 0, 1)[None] / 127.5 - 1
+    expected = moving.vqgan.encode(move_picture(picture, 8, 0, 0, 1))
+    started: list[torch.Tensor] = []
+    original = moving._start_from
+    moving._start_from = lambda z: started.append(z) or original(z)  # type: ignore[method-assign]
+    second = moving.iterate()
+    torch.testing.assert_close(started[0], expected, atol=1e-3, rtol=1e-3)
+    assert second.index == 2
+    assert moving.state_dict()["optimisation_steps"] == 6
+
+
+def test_the_mse_target_follows_the_move(make_run: MakeRun) -> None:
+    run = make_run(**MOVES, transform_interval=1, use_mse_regularization=True)
+    assert [step.losses["mse"] for step in iterate(run, 2)] == [0.0, 0.0]
+
+
+# --- Going on exactly ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 2}])
+def test_a_restored_run_goes_on_as_if_never_stopped(
+    changes: dict[str, Any], make_run: MakeRun, tmp_path: Path
+) -> None:
+    changes = {**changes, "use_mse_regularization": True, "mse_weight_decay_steps": 2}
+    straight = iterate(make_run(**changes), 5)
+    run = make_run(**changes)
+    iterate(run, 2)
+    state = run.state_dict()
+    torch.save(state, tmp_path / "state.pt")
+    iterate(run, 1)
+    for saved in (state, torch.load(tmp_path / "state.pt", weights_only=True)):
+        restored = make_run(**changes)
+        restored.load_state_dict(saved)
+        for step in straight[2:]:
+            repeated = restored.iterate()
+            assert (repeated.index, repeated.losses) == (step.index, step.losses)
+            assert np.array_equal(repeated.picture, step.picture)
+
+
+# --- Warm models ---------------------------------------------------------------------------------
+
+
+def test_models_stay_loaded_until_their_files_change(assets: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "assets"
+    shutil.copytree(assets, folder)
+    chosen = settings.make(settings.VQGANCLIPSettings, BASE)
+
+    def load() -> tuple[Any, Any]:
+        run = VQGANCLIPRun(chosen, assets_dir=folder, device=CPU)
+        run.load_model()
+        return run.vqgan, run.perceptor
+
+    vqgan, perceptor = load()
+    assert load() == (vqgan, perceptor)
+    os.utime(folder / "tiny_f8.ckpt", (1, 1))
+    newer, same = load()
+    assert newer is not vqgan and same is perceptor
+
+
+# --- What goes wrong -----------------------------------------------------------------------------
+
+
+def test_an_unknown_clip_is_refused(make_run: MakeRun) -> None:
+    with pytest.raises(BadInput, match="tiny_clip"):
+        make_run(clip_model="nothing")
+
+
+def test_a_loss_that_is_no_number_ends_the_run(make_run: MakeRun) -> None:
+    run = make_run()
+    state = run.state_dict()
+    run.load_state_dict(state | {"z": torch.full_like(state["z"], math.nan)})
+    with pytest.raises(RunFailed, match=r"[Ll]ower the step size"):
+        run.iterate()
+
+
+LACKS_OF_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    RuntimeError("MPS backend out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", LACKS_OF_MEMORY, ids=lambda error: str(error)[:12])
+def test_lack_of_memory_says_what_to_lower(
+    error: Exception, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(z: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    run = make_run()
+    with monkeypatch.context() as patch:
+        patch.setattr(run.vqgan, "decode", fail)
+        with pytest.raises(RunFailed, match=r"48x32 with 4 cutouts\. Lower Xdim"):
+            run.iterate()
+    assert run.iterate().index == 1
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(z: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("a defect")
+
+    run = make_run()
+    monkeypatch.setattr(run.vqgan, "decode", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        run.iterate()
