@@ -263,7 +263,7 @@ def _disk_failure(error: OSError) -> RunFailed:
             "The disk is full, so the run stopped; what was done is kept."
             " Free some space, then continue the run."
         )
-    return RunFailed(f"The run's folder cannot be written: {error}. What was done is kept.")
+    return RunFailed(f"The run's folder cannot be written: {error}.")
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,238 @@
+"""The command line's inside: options to a request, the run with its progress, the exit status.
+
+Its outside is generate.py.
+"""
+
+import argparse
+import difflib
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+from pydantic.fields import FieldInfo
+from tqdm import tqdm
+
+import registry
+from errors import BadInput, StudioError
+from runner import DEFAULT_MODEL, Request, execute, prepare, submit
+from settings import RunSettings, default_text, option_name, range_text, read_defaults, value_type
+from stopping import Stop
+from storage import RunFolder
+
+if TYPE_CHECKING:
+    from logic import Step
+
+ROOT = Path(__file__).parent
+OTHERS = ("settings_file", "continue_run", "output_dir", "assets_dir")  # beside the settings
+HELP_WIDTH = 72
+LINES_APART = 10.0  # seconds, where the progress goes to a file
+
+
+def run(argv: Sequence[str], stop: Stop) -> int:
+    """Do what a command line asks for; returns the exit status. Only --help ends the process."""
+    try:
+        return _run(argv, stop)
+    except StudioError as error:
+        _say(f"Error: {error}")
+        return 2 if isinstance(error, BadInput) else 1
+    except Exception as error:
+        _say(f"Error: {type(error).__name__}: {error}. This is a fault of ours; please report it.")
+        return 1
+
+
+def _run(argv: Sequence[str], stop: Stop) -> int:
+    request, gpu = parse(argv)
+    plan = prepare(request)
+    if stop.signum:
+        return 128 + stop.signum
+    folder = submit(plan, status="running")
+    try:
+        with Progress(folder, plan.settings.num_steps) as progress:
+            status = execute(
+                folder, assets_dir=request.assets_dir, gpu=gpu, on_step=progress.show, stop=stop
+            )
+    except BadInput:
+        folder.remove()
+        raise
+    finally:
+        if folder.path.exists():
+            print(folder.path, flush=True)
+    if status == "done":
+        return 0
+    return 128 + stop.signum if stop.signum else 1
+
+
+class Progress:
+    """A bar with the loss on stderr; what the engine wants said comes before it."""
+
+    def __init__(self, folder: RunFolder, planned: int) -> None:
+        self._folder = folder
+        self._planned = planned if planned > 0 else None
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, step: "Step") -> None:
+        """Move on to this step."""
+        if self._bar is None:
+            self._bar = self._begin()
+        self._bar.set_postfix_str(f"loss {step.losses['total']:.4f}", refresh=False)
+        self._bar.update()
+
+    def _begin(self) -> tqdm:
+        details = self._folder.read()
+        for line in (*details["warnings"], f"Running on {details['device']}."):
+            _say(line)
+        pause = 0.1 if sys.stderr.isatty() else LINES_APART
+        return tqdm(total=self._planned, unit="step", mininterval=pause, file=sys.stderr)
+
+
+def parse(argv: Sequence[str]) -> tuple[Request, int | None]:
+    """What was asked for, and the GPU to use. Raises BadInput; ends the process for --help."""
+    model = _model(argv)
+    parser = _Parser(model)
+    given = parser.parse(argv)
+    gpu = given.pop("gpu")
+    own = {name: given.pop(name) for name in OTHERS}
+    given.pop("model", None)
+    return Request(given=given, model=model, **own), gpu
+
+
+class _Parser(argparse.ArgumentParser):
+    """The options of a model. What is wrong with a command line raises BadInput, in one line."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            description="Make a picture from a prompt, with its video, in a run folder.",
+            formatter_class=argparse.RawTextHelpFormatter,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
+        kind = registry.get(model).settings
+        self._named: dict[str, argparse.Action] = {}
+        self._add_settings(kind)
+        self._add_rest(model)
+
+    def parse(self, argv: Sequence[str]) -> dict[str, Any]:
+        """Values by name; settings that were not given are left out."""
+        values, unknown = self.parse_known_args(self._join_values(argv))
+        if unknown:
+            self._refuse(unknown[0])
+        return vars(values)
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message[:1].upper()}{message[1:]}. --help lists the options.")
+
+    def _add_settings(self, kind: type[RunSettings]) -> None:
+        defaults = read_defaults(kind)
+        for name, field in kind.model_fields.items():
+            text = _help(field, defaults.get(name, field.get_default(call_default_factory=True)))
+            if option_name(name) == "PROMPT":
+                self.add_argument(name, metavar="PROMPT", nargs="?", help=text)
+                continue
+            how: dict[str, Any] = {"metavar": _metavar(name, field)}
+            if value_type(field) is bool:
+                how = {"action": argparse.BooleanOptionalAction}
+            elif value_type(field) is list:
+                how["action"] = "append"
+            self._add_option(option_name(name), dest=name, help=text, **how)
+
+    def _add_rest(self, model: str) -> None:
+        self._add_option(
+            "--continue-run",
+            metavar="RUN_ID",
+            default=None,
+            help="Go on from the picture of this run, with its settings.\n"
+            "RUN_ID: a run folder's name, or its last 8 characters.",
+        )
+        self._add_option(
+            "--settings",
+            dest="settings_file",
+            metavar="FILE",
+            type=Path,
+            default=None,
+            help="Take the settings of an earlier run: its details.json or output.PNG.",
+        )
+        self._add_folder("--output-dir", ROOT / "output", "Where the run folders go.")
+        self._add_folder("--assets-dir", ROOT / "assets", "Where the weights are.")
+        self._add_option(
+            "--gpu",
+            metavar="N",
+            type=int,
+            default=None,
+            help="Number of the GPU. [default: the first; without one the CPU]",
+        )
+        if len(registry.MODELS) > 1:
+            self._add_option("--model", choices=registry.MODELS, default=model, help="Kind of run.")
+
+    def _add_folder(self, name: str, folder: Path, text: str) -> None:
+        text = f"{text} [default: {folder}]"
+        self._add_option(name, metavar="DIR", type=Path, default=folder, help=text)
+
+    def _add_option(self, name: str, **how: Any) -> None:
+        action = self.add_argument(name, **how)
+        self._named |= dict.fromkeys(action.option_strings, action)
+
+    def _join_values(self, argv: Sequence[str]) -> list[str]:
+        """`--seed -1` as `--seed=-1`: argparse takes some values with a dash for options."""
+        joined, rest = [], list(argv)
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                return [*joined, word, *rest]
+            action = self._named.get(word)
+            takes_value = action is not None and action.nargs != 0
+            if takes_value and rest and not rest[0].startswith("--"):
+                word = f"{word}={rest.pop(0)}"
+            joined.append(word)
+        return joined
+
+    def _refuse(self, word: str) -> NoReturn:
+        if not word.startswith("-"):
+            raise BadInput(f"'{word}' is one word too many. Put the whole prompt in quotes.")
+        name = word.partition("=")[0]
+        close = difflib.get_close_matches(name, self._named, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]}?" if close else " --help lists the options."
+        raise BadInput(f"There is no option {name}.{hint}")
+
+
+def _model(argv: Sequence[str]) -> str:
+    if len(registry.MODELS) == 1:
+        return DEFAULT_MODEL
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--model", default=DEFAULT_MODEL)
+    return first.parse_known_args(argv)[0].model
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    if "image" in name:
+        return "FILE"
+    return {int: "N", float: "X"}.get(value_type(field), "NAME")
+
+
+def _help(field: FieldInfo, default: Any) -> str:
+    facts = filter(None, [range_text(field), f"default: {default_text(field, default)}"])
+    lines = textwrap.wrap(f"{field.description} [{'; '.join(facts)}]", HELP_WIDTH)
+    return "\n".join(lines).replace("%", "%%")
+
+
+def _say(line: str) -> None:
+    """One line for the person; whether anybody reads it must not matter to the run."""
+    try:
+        print(" ".join(line.split()), file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
