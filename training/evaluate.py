@@ -1,0 +1,223 @@
+"""R-precision of the bundled models: `python -m training.evaluate [--sample N] [--output-dir DIR]`.
+
+For each prompt of training/prompts.yaml a picture is generated with the default settings (150 steps,
+128x128). A judge, trained by `make judge` on icon sets that the bundled weights never saw, ranks all
+prompts of the same group by their similarity to the picture: top-1 counts pictures whose own prompt
+comes first, top-5 those where it is among the first five (Park et al. 2021, "Benchmark for
+Compositional Text-to-Image Synthesis"). A judge errs as well, so the same is measured on real
+pictures: the held-out sets' own, composed for backgrounds and pairs; what counts is the ratio.
+Pictures that were made before, with the same weights and settings, are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import yaml
+from clip.model import CLIP
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_tensor
+
+from logic import VQGANCLIPRun
+from settings import VQGANCLIPSettings, make, read_defaults
+from training.data import Composer, Scene
+from training.icons import CACHE
+from training.train_clip import SIZE, encode_images, encode_texts
+from training.train_judge import load_judge
+from vqgan_utils import find_clip_model
+from weights import get_weights
+
+PROMPTS_FILE = Path(__file__).with_name("prompts.yaml")
+ASSETS = Path(__file__).parent.parent / "assets"
+WEIGHTS = "emoji_f8"
+# What generated pictures are to reach, relative to real ones: (top-1, top-5).
+TARGETS = {"single": (0.8, 0.9), "background": (0.6, 0.6), "pair": (0.6, 0.6)}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, its group, and what real pictures of it are made of: icon names, background."""
+
+    text: str
+    group: str
+    names: tuple[str, ...]
+    background: str = "white"
+
+    @property
+    def file_name(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.text.lower()) + ".png"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Shares in [0, 1] of `count` pictures."""
+
+    top1: float
+    top5: float
+    count: int
+
+
+def read_prompts(path: Path = PROMPTS_FILE) -> list[Prompt]:
+    """All prompts, group by group."""
+    prompts = []
+    for group, entries in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        for text, parts in entries.items():
+            names, background = (parts[:-1], parts[-1]) if group == "background" else (parts, "white")
+            prompts.append(Prompt(text, group, tuple(names), background))
+    return prompts
+
+
+def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """About `count` of the prompts, evenly spaced, so that each group keeps its share."""
+    if count >= len(prompts):
+        return list(prompts)
+    return [prompts[i * len(prompts) // count] for i in range(count)]
+
+
+def default_settings(text: str, seed: int = 1) -> VQGANCLIPSettings:
+    """What `python generate.py TEXT --seed SEED` takes with the bundled weights."""
+    given = {"text_input": text, "vqgan_ckpt": WEIGHTS, "set_seed": True, "seed": seed}
+    defaults = read_defaults(VQGANCLIPSettings)
+    recommended = VQGANCLIPSettings.recommended(given, ASSETS)
+    return make(VQGANCLIPSettings, recommended, defaults, given)
+
+
+def generate(settings: VQGANCLIPSettings) -> Image.Image:
+    """The picture of the last step."""
+    run = VQGANCLIPRun(settings, assets_dir=ASSETS, device=torch.device("cpu"))
+    run.load_model()
+    run.model_init()
+    for _ in range(settings.num_steps):
+        step = run.iterate()
+    return Image.fromarray(step.picture)
+
+
+def fingerprint() -> str:
+    """Names the weights and the settings, so that pictures of others are not taken for theirs."""
+    settings = default_settings("any")
+    weights = get_weights(ASSETS, WEIGHTS).checkpoint_path
+    digest = blake2b(settings.model_dump_json().encode(), digest_size=6)
+    for path in (weights, find_clip_model(settings.clip_model, ASSETS)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def generated_pictures(prompts: Sequence[Prompt], folder: Path) -> Tensor:
+    """The prompts' pictures [n, 3, H, W] in [0, 1]; makes those that are not in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, prompt in enumerate(prompts, start=1):
+        path = folder / prompt.file_name
+        if path.exists():
+            continue
+        started = time.monotonic()
+        picture = generate(default_settings(prompt.text))
+        picture.save(path.with_suffix(".part"), format="PNG")
+        path.with_suffix(".part").replace(path)
+        seconds = time.monotonic() - started
+        print(f"{number} of {len(prompts)}: {prompt.text} ({seconds:.0f} s)", flush=True)
+    return torch.stack([to_tensor(Image.open(folder / prompt.file_name)) for prompt in prompts])
+
+
+def real_scenes(composer: Composer, prompt: Prompt) -> list[Scene]:
+    """One scene of the prompt from each held-out set that has all it needs."""
+    by_set: dict[str, list[int]] = {}
+    names = prompt.names if prompt.group == "pair" else [prompt.names]
+    for alternatives in names:
+        several = [alternatives] if isinstance(alternatives, str) else alternatives
+        found = {}
+        for name in several:
+            for icon in composer.find(name):
+                found.setdefault(composer.records[icon]["set"], icon)
+        for icon_set, icon in found.items():
+            by_set.setdefault(icon_set, []).append(icon)
+    return [
+        composer.scene(*icons, background=prompt.background)
+        for icons in by_set.values()
+        if len(icons) == len(names)
+    ]
+
+
+def ranks(judge: CLIP, pictures: Tensor, own: Sequence[int], texts: Sequence[str]) -> list[int]:
+    """The place, from 0, that each picture's own text (an index) takes among all texts."""
+    pictures = F.interpolate(pictures, SIZE, mode="bilinear", antialias=True)
+    with torch.inference_mode():
+        similarity = encode_images(judge, pictures) @ encode_texts(judge, list(texts)).T
+    mine = similarity.gather(1, torch.tensor(own)[:, None])
+    return (similarity > mine).sum(1).tolist()
+
+
+def score(places: Sequence[int]) -> Score:
+    """Top-1 and top-5 of the places."""
+    count = len(places)
+    return Score(sum(p < 1 for p in places) / count, sum(p < 5 for p in places) / count, count)
+
+
+def evaluate_group(judge: CLIP, group: list[Prompt], part: list[Prompt], folder: Path) -> dict:
+    """Both scores and their ratios for the prompts in `part`, ranked among all of the group."""
+    texts = [prompt.text for prompt in group]
+    row = {prompt.text: i for i, prompt in enumerate(group)}
+    places = ranks(judge, generated_pictures(part, folder), [row[p.text] for p in part], texts)
+    composer = Composer("judge", 128, seed=0)
+    scenes = [(scene, row[prompt.text]) for prompt in part for scene in real_scenes(composer, prompt)]
+    real_places = ranks(
+        judge, composer.compose([scene for scene, _ in scenes]), [own for _, own in scenes], texts
+    )
+    made, real = score(places), score(real_places)
+    return {
+        "among": len(texts),
+        "generated": vars(made),
+        "real": vars(real),
+        "ratio": {"top1": made.top1 / real.top1, "top5": made.top5 / real.top5},
+        "target": dict(zip(("top1", "top5"), TARGETS[group[0].group])),
+        "missed": sorted(prompt.text for prompt, place in zip(part, places) if place >= 5),
+    }
+
+
+def table(results: dict[str, dict]) -> str:
+    """The results for a person."""
+    lines = ["group       pictures  among  top-1 (real, ratio, target)   top-5 (real, ratio, target)"]
+    for name, result in results.items():
+        cells = [
+            f"{result['generated'][top]:.3f} ({result['real'][top]:.3f},"
+            f" {result['ratio'][top]:.2f}, {result['target'][top]:.1f})"
+            for top in ("top1", "top5")
+        ]
+        lines.append(
+            f"{name:<11} {result['generated']['count']:>8}  {result['among']:>5}  "
+            f"{cells[0]:<29} {cells[1]}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sample", type=int, metavar="N", help="only N prompts, spread evenly")
+    parser.add_argument("--output-dir", type=Path, default=CACHE / "evaluation")
+    options = parser.parse_args()
+    prompts = read_prompts()
+    chosen = spread(prompts, options.sample or len(prompts))
+    folder = options.output_dir / fingerprint()
+    judge = load_judge()
+    results = {}
+    for name in TARGETS:
+        group = [prompt for prompt in prompts if prompt.group == name]
+        part = [prompt for prompt in chosen if prompt.group == name]
+        if part:
+            results[name] = evaluate_group(judge, group, part, folder)
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+    print(f"Pictures and results.json are in {folder}.")
+
+
+if __name__ == "__main__":
+    main()
