@@ -26,10 +26,12 @@ lint: setup  ## check the code's style
 	$(VENV) -m ruff check .
 
 weights: .venv/.training  ## make the bundled weights again (hours; goes on where it was stopped)
-	$(VENV) -m training.make_weights $(ARGS)
+	$(VENV) -m training.data
+	$(VENV) -m training.train_vqgan --resume $(ARGS)
+	$(VENV) -m training.train_clip --resume $(ARGS)
 
 judge: .venv/.training  ## make the evaluation's judge
-	$(VENV) -m training.judge $(ARGS)
+	$(VENV) -m training.train_judge $(ARGS)
 
 evaluate: .venv/.training  ## measure how well pictures match their prompts
 	$(VENV) -m training.evaluate $(ARGS)

@@ -138,6 +138,12 @@ def test_make_alone_lists_what_there_is(clone):
         assert f"make {target} " in listed
 
 
+def test_every_program_that_make_runs_exists():
+    for word in re.findall(r"\$\(VENV\) (?:-m )?(\S+)", (ROOT / "Makefile").read_text()):
+        path = Path(word if word.endswith(".py") else word.replace(".", "/") + ".py")
+        assert (ROOT / path).is_file() or word in ("pip", "pytest", "ruff"), word
+
+
 def test_setup_is_done_once_and_again_when_the_pins_change(clone):
     python = fake_python(clone, GOOD)
     installs = []
