@@ -1,0 +1,82 @@
+"""A run that needs no weights and no torch of its own, to test what goes on around an engine.
+
+Its pictures are real functions of its input: of the seed, or of the picture that it starts from.
+"""
+
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import yaml
+
+import registry
+from errors import BadInput, RunFailed
+from settings import VQGANCLIPSettings
+
+MODEL = "Fake"
+
+
+class FakeRun:
+    """Shifts a picture by one row a step. Certain prompts make it fail at step 3."""
+
+    def __init__(self, settings, *, assets_dir, device, start_image=None, image_prompts=()):
+        self.settings, self.start_image, self.image_prompts = settings, start_image, image_prompts
+        self.warnings = ["The engine has a remark."]
+        self.index = 0
+
+    def load_model(self):
+        if self.settings.text_input == "bad weights":
+            raise BadInput("The checkpoint is none.")
+
+    def model_init(self):
+        if self.start_image is not None:
+            self.picture = np.asarray(self.start_image)
+        else:
+            size = (self.settings.ydim, self.settings.Xdim, 3)
+            self.picture = np.random.default_rng(self.settings.seed).integers(0, 256, size, np.uint8)
+
+    def iterate(self):
+        self.index += 1
+        if self.index == 3 and self.settings.text_input in FAILURES:
+            raise FAILURES[self.settings.text_input]
+        if self.index > 1:
+            self.picture = np.roll(self.picture, 1, axis=0)
+        return SimpleNamespace(
+            index=self.index, picture=self.picture, losses={"total": 1 / self.index, "text": 0.5}
+        )
+
+
+FAILURES = {
+    "memory": RunFailed("Out of memory: lower Xdim, ydim or cutn."),
+    "bug": ZeroDivisionError("a fault of ours"),
+    "ctrl-c": KeyboardInterrupt(),
+    "disk": OSError(28, "No space left on device"),
+}
+
+
+def use(monkeypatch):
+    """Register the fake model beside the real one."""
+    model = registry.Model(settings=VQGANCLIPSettings, run=f"{__name__}:FakeRun")
+    monkeypatch.setitem(registry.MODELS, MODEL, model)
+
+
+def write_assets(folder: Path) -> Path:
+    """Weights that pass for such as long as nobody loads them: f = 8."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = {"target": "taming.models.vqgan.VQModel"}
+    model["params"] = {"ddconfig": {"ch_mult": [1, 1, 1, 1]}}
+    recommended = {"clip_model": "small_clip", "cutn": 4}
+    for name, config in {
+        "small": {"model": model, "recommended": recommended},
+        "plain": {"model": model},
+    }.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        _write_zip(folder / f"{name}.ckpt")
+    _write_zip(folder / "small_clip.pt")
+    return folder
+
+
+def _write_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02.")

@@ -1,0 +1,208 @@
+"""Settings: ranges by table, the rank of layers, and the files that are written from them."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+import settings_docs
+from errors import BadInput
+from settings import (
+    MAX_SEED,
+    VQGANCLIPSettings,
+    default_text,
+    make,
+    make_partial,
+    members,
+    meta,
+    option_name,
+    range_text,
+    read_defaults,
+    value_type,
+)
+
+ROOT = Path(__file__).parents[1]
+KIND = VQGANCLIPSettings
+FIELDS = KIND.model_fields
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("num_steps", 0),
+        ("num_steps", -2),
+        ("num_steps", "many"),
+        ("num_steps", 1.5),
+        ("num_steps", True),
+        ("num_steps", None),
+        ("Xdim", 7),
+        ("ydim", 4097),
+        ("seed", -1),
+        ("seed", MAX_SEED + 1),
+        ("seed", "0x10"),
+        ("mse_weight", "nan"),
+        ("mse_weight", float("inf")),
+        ("mse_weight", 1001),
+        ("mse_weight_decay", -0.1),
+        ("mse_weight_decay_steps", -1),
+        ("tv_loss_weight", "-inf"),
+        ("translation_x", 5000),
+        ("rotation_angle", -1),
+        ("rotation_angle", 361),
+        ("zoom_factor", 0),
+        ("zoom_factor", 11),
+        ("transform_interval", 0),
+        ("step_size", 0),
+        ("step_size", float("nan")),
+        ("cutn", 0),
+        ("cutn", 1.5),
+        ("cut_pow", -1),
+        ("use_cutout_augmentations", "perhaps"),
+        ("image_prompt", "one.png"),
+        ("text_input", 5),
+        ("text_input", "x" * 10_001),
+        ("text_input", "lone \ud800 surrogate"),
+        ("nonsense", 1),
+    ],
+)
+def test_out_of_range_even_where_the_group_is_off(name, value):
+    off = {meta(f)["group"]: False for f in FIELDS.values() if meta(f)["group"]}
+    with pytest.raises(BadInput, match=name) as refused:
+        make(KIND, {"text_input": "a"} | off | {name: value})
+    assert "\n" not in str(refused.value)
+    str(refused.value).encode()  # a terminal takes it
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_steps": "-1"},
+        {"seed": str(MAX_SEED)},
+        {"mse_weight": "-0.5"},
+        {"step_size": "1e-3"},
+        {"mse_weight_decay_steps": 0},
+        {"text_input": "", "image_prompt": ["a.png"]},
+    ],
+)
+def test_accepted(values):
+    made = make(KIND, {"text_input": "a"} | values)
+    assert made.model_dump(mode="json").keys() == FIELDS.keys()
+
+
+@pytest.mark.parametrize("text", ["", "  ", " | "])
+def test_nothing_to_aim_at(text):
+    with pytest.raises(BadInput, match="No prompt"):
+        make(KIND, {"text_input": text})
+
+
+def test_every_wrong_value_is_named():
+    with pytest.raises(BadInput) as refused:
+        make(KIND, {"text_input": "a", "Xdim": 1, "cutn": 0})
+    assert "Xdim" in str(refused.value) and "cutn" in str(refused.value)
+
+
+def test_later_layers_win():
+    made = make(KIND, {"text_input": "a", "cutn": 1, "Xdim": 64}, {"cutn": 2}, {"Xdim": 32})
+    assert (made.cutn, made.Xdim) == (2, 32)
+
+
+@pytest.mark.parametrize("name", [name for name, f in FIELDS.items() if meta(f)["group"]])
+def test_a_value_of_a_group_switches_it_on(name):
+    switch, value = meta(FIELDS[name])["group"], FIELDS[name].default
+    assert getattr(make(KIND, {"text_input": "a", switch: False}, {name: value}), switch)
+    assert not getattr(make(KIND, {"text_input": "a"}, {name: value, switch: False}), switch)
+    assert not getattr(make(KIND, {name: value}, {"text_input": "a", switch: False}), switch)
+
+
+def test_members():
+    assert members(KIND, "use_mse_regularization") == [
+        "mse_weight",
+        "mse_weight_decay",
+        "mse_weight_decay_steps",
+    ]
+
+
+@pytest.mark.parametrize("name, field", FIELDS.items())
+def test_every_setting_is_described(name, field):
+    assert meta(field)["label"] and field.description.endswith(".")
+    if value_type(field) in (int, float):
+        assert range_text(field)
+    assert default_text(field, field.default)
+    assert option_name(name) == "PROMPT" or option_name(name).startswith("--")
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("num_steps", "-1 to 10000000 steps"),
+        ("step_size", "above 0 to 10"),
+        ("zoom_factor", "0.1 to 10"),
+        ("set_seed", ""),
+    ],
+)
+def test_range_text(name, text):
+    assert range_text(FIELDS[name]) == text
+
+
+def test_shipped_defaults_are_those_declared():
+    text = (ROOT / "defaults.yaml").read_text()
+    assert text == settings_docs.defaults_yaml(KIND), "run `python settings_docs.py`"
+    assert yaml.safe_load(text).keys() == FIELDS.keys()
+    values = read_defaults(KIND)
+    assert all(FIELDS[name].default == value for name, value in values.items())
+    assert not values.keys() & {"vqgan_ckpt", "clip_model", "step_size", "cutn", "cut_pow"}
+
+
+def test_readme_lists_the_settings():
+    readme = (ROOT / "README.md").read_text()
+    table = settings_docs.readme_table(KIND)
+    assert settings_docs.with_table(readme, table) == readme, "run `python settings_docs.py`"
+    assert table in readme
+
+
+def test_a_default_is_declared_in_one_place():
+    """A number that is some setting's default stands in settings.py only, not as its assignment."""
+    for path in ROOT.glob("*.py"):
+        if path.name == "settings.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            names = {getattr(target, "id", "") for target in targets if target}
+            assert not (names & FIELDS.keys() and isinstance(getattr(node, "value", 0), ast.Constant))
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("nonsense: 1", "nonsense"),
+        ("Xdim: 1", "Xdim"),
+        ("Xdim: [", "cannot be read"),
+        ("- 1", "setting: value"),
+        ("[" * 5000, "cannot be read"),
+        ("mse_weight: .nan", "mse_weight"),
+        ("num_steps: yes", "num_steps"),
+        ("a: !!python/object/apply:os.system ['true']", "cannot be read"),
+    ],
+)
+def test_broken_defaults(tmp_path, text, says):
+    path = tmp_path / "defaults.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=says) as refused:
+        read_defaults(KIND, path)
+    assert "\n" not in str(refused.value) and "defaults.yaml" in str(refused.value)
+
+
+def test_defaults_file_may_be_empty_or_missing(tmp_path):
+    path = tmp_path / "defaults.yaml"
+    assert read_defaults(KIND, path) == {}
+    path.write_text("# nothing\n")
+    assert read_defaults(KIND, path) == {}
+    path.write_text("text_input: ''\ncutn: 3\nseed:\n")
+    assert read_defaults(KIND, path) == {"text_input": "", "cutn": 3}
+
+
+def test_make_partial_needs_no_prompt():
+    make_partial(KIND, {"cutn": 3}, "here")
+    with pytest.raises(BadInput, match="In here: cutn"):
+        make_partial(KIND, {"cutn": -3}, "here")

@@ -1,0 +1,135 @@
+"""The weights' folder: what is found there, and what is refused before anything is loaded."""
+
+import struct
+
+import pytest
+import yaml
+
+import weights
+from errors import BadInput
+from fake_engine import write_assets
+from settings import VQGANCLIPSettings, make
+
+CONFIG = {"model": {"target": "x", "params": {"ddconfig": {"ch_mult": [1, 1, 2]}}}}
+
+
+@pytest.fixture
+def assets(tmp_path):
+    return write_assets(tmp_path / "assets")
+
+
+def add(folder, name, config=CONFIG, suffix=".ckpt"):
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    (folder / f"{name}{suffix}").write_bytes(b"PK")
+
+
+def test_preferred_weights_come_first(assets):
+    assert list(weights.find_weights(assets)) == ["plain", "small"]
+    add(assets, "emoji_f8")
+    add(assets, "vqgan_imagenet_f16_1024", suffix=".safetensors")
+    found = ["vqgan_imagenet_f16_1024", "emoji_f8", "plain", "small"]
+    assert list(weights.find_weights(assets)) == found
+    assert weights.default_weights(assets) == found[0]
+
+
+def test_no_weights_at_all(tmp_path):
+    with pytest.raises(BadInput, match="no weights"):
+        weights.default_weights(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["none", "../assets/small", "/etc/passwd", "", "small.yaml", "\0"])
+def test_unknown_name_lists_what_there_is(assets, name):
+    with pytest.raises(BadInput, match="plain, small"):
+        weights.get_weights(assets, name)
+
+
+def test_yaml_without_checkpoint(assets):
+    (assets / "plain.ckpt").unlink()
+    with pytest.raises(BadInput, match=r"plain\.ckpt"):
+        weights.get_weights(assets, "plain")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "model: 5", "model: {params: 5}", "a: [", "[" * 5000, "model: {params: {ddconfig: 1}}"],
+)
+def test_broken_yaml(assets, text):
+    (assets / "plain.yaml").write_text(text)
+    with pytest.raises(BadInput, match=r"plain\.yaml"):
+        _ = weights.get_weights(assets, "plain").factor
+
+
+def test_factor_and_size(assets):
+    found = weights.get_weights(assets, "small")
+    assert found.factor == 8
+    assert weights.picture_size(found, 70, 64) == (64, 64)
+    with pytest.raises(BadInput, match="at least 8"):
+        weights.picture_size(found, 7, 64)
+    nested = {"model": {"params": {"first_stage_config": CONFIG["model"]}}}
+    add(assets, "nested", nested)
+    assert weights.get_weights(assets, "nested").factor == 4
+
+
+def test_recommended_values_are_checked(assets):
+    recommended = VQGANCLIPSettings.recommended
+    assert recommended({"vqgan_ckpt": "small"}, assets)["cutn"] == 4
+    assert recommended({}, assets) == {"vqgan_ckpt": "plain"}
+    for wrong in ({"cutn": 0}, {"nonsense": 1}, 5):
+        add(assets, "bad", CONFIG | {"recommended": wrong})
+        with pytest.raises(BadInput, match=r"bad\.yaml"):
+            recommended({"vqgan_ckpt": "bad"}, assets)
+
+
+@pytest.mark.parametrize(
+    "suffix, data, says",
+    [
+        (".ckpt", b"", "empty"),
+        (".ckpt", b"\n<!DOCTYPE html><html>", "web page"),
+        (".ckpt", b"version https://git-lfs.github.com/spec/v1", "LFS"),
+        (".ckpt", b"PK\x03\x04 and no end", "truncated"),
+        (".ckpt", b"\x89PNG", "neither"),
+        (".safetensors", struct.pack("<Q", 10**9) + b"{}", "truncated"),
+        (".safetensors", b"short", "truncated"),
+    ],
+)
+def test_files_that_are_no_checkpoint(tmp_path, suffix, data, says):
+    path = tmp_path / f"file{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match=says):
+        weights.check_checkpoint(path)
+
+
+def test_files_that_may_be_checkpoints(assets):
+    weights.check_checkpoint(assets / "small.ckpt")
+    legacy = assets / "legacy.ckpt"
+    legacy.write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+    weights.check_checkpoint(legacy)
+    safe = assets / "a.safetensors"
+    safe.write_bytes(struct.pack("<Q", 2) + b"{}")
+    weights.check_checkpoint(safe)
+
+
+def test_find_clip(assets):
+    assert weights.find_clip(assets, "ViT-B/32") is None
+    path = assets / "small_clip.pt"
+    assert weights.find_clip(assets, "small_clip") == weights.find_clip(assets, str(path)) == path
+    for name in ("nope", "", str(assets), "\0", "x" * 5000):
+        with pytest.raises(BadInput, match=r"small_clip.*ViT-B/32"):
+            weights.find_clip(assets, name)
+
+
+def test_openai_models_are_those_that_clip_lists():
+    import clip
+
+    assert list(weights.OPENAI_CLIP_MODELS) == clip.available_models()
+
+
+def test_settings_are_fitted_to_the_weights(assets):
+    wanted = make(VQGANCLIPSettings, {"text_input": "a", "vqgan_ckpt": "small", "Xdim": 71})
+    fitted, warnings = wanted.fitted(assets)
+    assert (fitted.Xdim, fitted.ydim) == (64, 128)
+    assert "71x128" in warnings[0] and "64x128" in warnings[0]
+    assert fitted.fitted(assets) == (fitted, [])
+    (assets / "small.ckpt").write_bytes(b"<html>")
+    with pytest.raises(BadInput, match="web page"):
+        fitted.fitted(assets)
