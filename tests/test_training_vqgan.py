@@ -6,8 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-pytest.importorskip("resvg_py", reason="needs training/requirements.txt")
-
 from training import train_vqgan as trainer
 
 PARAMS = {
@@ -96,9 +94,27 @@ def test_damaged_latents_keep_their_gradient_and_mostly_their_codes():
     assert z.grad.mean() > 0.9
 
 
+def random_perceptual_weights() -> dict[str, torch.Tensor]:
+    """Of the shapes in stlpips-pytorch's file; training needs that package, testing does not."""
+    weights = {"scaling_layer.shift": torch.randn(1, 3, 1, 1) * 0.1,
+               "scaling_layer.scale": torch.full((1, 3, 1, 1), 0.45),
+               "net.slice2.4.filt": torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).expand(
+                   64, 1, 3, 3) / 16}  # fmt: skip
+    widths = (3, 64, 192, 384, 256, 256)
+    layers = ("slice1.0", "slice2.5", "slice3.9", "slice4.11", "slice5.13")
+    for i, (layer, side) in enumerate(zip(layers, (11, 5, 3, 3, 3))):
+        fan_in = widths[i] * side**2
+        weights[f"net.{layer}.weight"] = (
+            torch.randn(widths[i + 1], widths[i], side, side) * (2 / fan_in) ** 0.5
+        )
+        weights[f"net.{layer}.bias"] = torch.zeros(widths[i + 1])
+        weights[f"lin{i}.model.1.weight"] = torch.rand(1, widths[i + 1], 1, 1)
+    return weights
+
+
 def test_perceptual_distance_grows_with_change_and_merges_its_first_layers():
-    distance = trainer.PerceptualDistance()
     torch.manual_seed(0)
+    distance = trainer.PerceptualDistance(random_perceptual_weights())
     a = torch.rand(2, 3, 64, 64) * 2 - 1
     near, far = a + 0.05 * torch.randn_like(a), torch.rand(2, 3, 64, 64) * 2 - 1
     assert torch.equal(distance(a, a), torch.zeros(2))

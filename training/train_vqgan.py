@@ -167,6 +167,11 @@ class CodebookAverage(nn.Module):
         return len(dead)
 
 
+def perceptual_weights() -> dict[str, torch.Tensor]:
+    path = files("stlpips_pytorch") / "weights" / "vST0.0" / "alex_shift_tolerant.pth"
+    return torch.load(str(path), map_location="cpu", weights_only=True)
+
+
 class PerceptualDistance(nn.Module):
     """LPIPS (Zhang et al. 2018) with the shift-tolerant AlexNet weights of stlpips-pytorch.
 
@@ -174,10 +179,8 @@ class PerceptualDistance(nn.Module):
     after it (stride 2) are merged into one 13x13 convolution, equal but for the border.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weights: dict[str, torch.Tensor]) -> None:
         super().__init__()
-        path = files("stlpips_pytorch") / "weights" / "vST0.0" / "alex_shift_tolerant.pth"
-        weights = torch.load(str(path), map_location="cpu", weights_only=True)
         for name, tensor in weights.items():
             self.register_buffer(name.replace(".", "_"), tensor)
         blur = torch.tensor([1.0, 2.0, 1.0]).outer(torch.tensor([1.0, 2.0, 1.0])) / 16
@@ -260,7 +263,7 @@ class Trainer:
         self.codebook = self.model.quantize.embedding.weight.requires_grad_(False)
         self.codes = CodebookAverage(self.codebook).to(device)
         self.discriminator = build_discriminator().to(device)
-        self.distance = PerceptualDistance().to(device)
+        self.distance = PerceptualDistance(perceptual_weights()).to(device)
         weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(weights, LEARNING_RATE, betas=(0.9, 0.95),
                                            weight_decay=0.01)
