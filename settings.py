@@ -381,6 +381,7 @@ def make(kind: type[RunSettings], *layers: Mapping[str, Any]) -> RunSettings:
 def read_defaults(kind: type[RunSettings], path: Path = DEFAULTS_FILE) -> dict[str, Any]:
     """The values that `defaults.yaml` sets; a key left empty is not set.
 
+    One file serves all kinds of runs, so another kind's keys are passed over.
     Raises BadInput for a broken file, an unknown key or a value out of range.
     """
     try:
@@ -392,15 +393,23 @@ def read_defaults(kind: type[RunSettings], path: Path = DEFAULTS_FILE) -> dict[s
         raise BadInput(f"{path} cannot be read ({reason}). Mend it or delete it.") from None
     if not isinstance(values, dict):
         raise BadInput(f"{path} must hold lines of 'setting: value'. Mend it or delete it.")
-    unknown = [str(key) for key in values if key not in kind.model_fields]
+    known = _names_of_all_kinds()
+    unknown = [str(key) for key in values if key not in known]
     if unknown:
         raise BadInput(
             f"{path} sets {', '.join(unknown)}, which is no setting."
-            f" Settings are: {', '.join(kind.model_fields)}."
+            f" Settings are: {', '.join(known)}."
         )
-    values = {key: value for key, value in values.items() if value is not None}
+    values = {name: values[name] for name in kind.model_fields if values.get(name) is not None}
     make_partial(kind, values, source=str(path))
     return values
+
+
+def _names_of_all_kinds() -> list[str]:
+    kinds = [RunSettings]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
 
 
 def make_partial(kind: type[RunSettings], values: Mapping[str, Any], source: str) -> None:

@@ -26,7 +26,7 @@ with warnings.catch_warnings():
 
 from checkpoints import StateDict, read_state_dict
 from errors import BadInput
-from weights import find_clip_checkpoints, read_config
+from weights import find_clip, read_config
 
 VQ_MODEL = "taming.models.vqgan.VQModel"
 GUMBEL_VQ = "taming.models.vqgan.GumbelVQ"
@@ -246,18 +246,7 @@ def find_clip_model(name: str, assets_dir: Path) -> Path:
     OpenAI's are cached in ~/.cache/clip and downloaded there if need be, with their checksum
     checked. Raises BadInput where there is none, listing what there is.
     """
-    there = find_clip_checkpoints(assets_dir)
-    if name in there:
-        return there[name]
-    if name in clip.available_models():
-        return _published_clip(name)
-    if Path(name).is_file():
-        return Path(name)
-    raise BadInput(
-        f"There is no CLIP model '{name}'. Give one of OpenAI's names"
-        f" ({', '.join(clip.available_models())}), one in {assets_dir} ({', '.join(there) or 'none'})"
-        " or the path of a checkpoint."
-    )
+    return find_clip(assets_dir, name) or _published_clip(name)
 
 
 def _published_clip(name: str) -> Path:

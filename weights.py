@@ -95,11 +95,11 @@ def find_clip_checkpoints(assets_dir: Path) -> dict[str, Path]:
 def find_clip(assets_dir: Path, name: str) -> Path | None:
     """The checkpoint file that a CLIP's name or path means; None for one of OpenAI's names.
 
-    Raises BadInput, listing what there is.
+    A NAME.pt in the folder comes first. Raises BadInput, listing what there is.
     """
-    if name in OPENAI_CLIP_MODELS:
-        return None
     there = find_clip_checkpoints(assets_dir)
+    if name in OPENAI_CLIP_MODELS and name not in there:
+        return None
     path = there.get(name) or Path(name)
     try:
         if path.is_file():

@@ -1,0 +1,51 @@
+"""Which device a run gets."""
+
+import pytest
+import torch
+
+import device
+from errors import BadInput
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch):
+    """Pretend to be a machine with so many GPUs, with or without Apple's."""
+
+    def pretend(gpus: int, apple: bool = False) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: f"Card {gpu}")
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("gpus", "apple", "wanted", "picked"),
+    [
+        (0, False, None, "cpu"),
+        (0, True, None, "mps"),
+        (2, False, None, "cuda:0"),
+        (2, True, None, "cuda:0"),
+        (2, False, 1, "cuda:1"),
+    ],
+)
+def test_picks_the_best_device(machine, gpus: int, apple: bool, wanted, picked: str) -> None:
+    machine(gpus, apple)
+    assert device.pick_device(wanted) == torch.device(picked)
+
+
+@pytest.mark.parametrize(("gpus", "wanted"), [(0, 0), (2, 2), (2, -1)])
+def test_a_number_without_a_gpu_lists_those_present(machine, gpus: int, wanted: int) -> None:
+    machine(gpus)
+    with pytest.raises(BadInput, match=f"no GPU {wanted}") as caught:
+        device.pick_device(wanted)
+    for gpu in range(gpus):
+        assert f"{gpu} (Card {gpu})" in str(caught.value)
+
+
+def test_describes_a_device_in_words(machine) -> None:
+    machine(2)
+    assert device.describe(torch.device("cuda", 1)) == "GPU 1 (Card cuda:1)"
+    assert device.describe(torch.device("mps")) == "Apple GPU"
+    assert device.describe(torch.device("cpu")).startswith("CPU (")
