@@ -185,3 +185,39 @@ def test_a_python_that_cannot_make_a_venv_names_the_package(clone):
     done = make(clone, "setup", python)
     assert done.returncode != 0
     assert "python3-venv" in done.stderr
+
+
+SKIPPED = """
+import pytest
+
+@pytest.mark.gpu
+@pytest.mark.skip
+def test_that_needs_a_gpu(): ...
+
+@pytest.mark.xfail
+def test_that_is_known_to_fail(): assert False
+"""
+SKIPPED_FOR_ANOTHER_REASON = {
+    "by mark": "import pytest\n@pytest.mark.skip\ndef test(): ...",
+    "inside": "import pytest\ndef test(): pytest.skip()",
+    "as a file": "import pytest\npytest.importorskip('no_such_module')",
+}
+
+
+@pytest.mark.parametrize("reason", [None, *SKIPPED_FOR_ANOTHER_REASON])
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_under_ci_a_test_may_be_skipped_for_want_of_a_gpu_alone(tmp_path, reason, ci):
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "test_gpu.py").write_text(SKIPPED)
+    if reason:
+        (tmp_path / "test_other.py").write_text(SKIPPED_FOR_ANOTHER_REASON[reason])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "."],
+        cwd=tmp_path,
+        env=os.environ | {"CI": ci},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode == 0) == (not (reason and ci)), done.stdout
+    assert ("which CI counts as failed" in done.stdout) == bool(reason and ci)
