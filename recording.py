@@ -102,7 +102,8 @@ class Recording:
         final = self._final(failures)
         for save in (self._free_reserve, self._save_picture, self._save_film):
             failures.append(self._attempt(save, final))
-        final = self._final(failures) if self.status != "failed" else final
+        if self.status != "failed" and any(failures):
+            final = self._final(failures)
         failures.append(self._attempt(self._save_details, final))
         if failure := _first(failures):
             raise failure from None

@@ -1,0 +1,302 @@
+"""The command line, on tiny weights: options, exit statuses, and what a signal leaves."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+from PIL import Image
+
+import command_line
+import fake_engine
+import generate
+import registry
+import tiny_models
+from errors import BadInput
+from settings import VQGANCLIPSettings, meta, option_name
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--num-steps", "2", "--xdim", "32", "--ydim", "32", "--cutn", "1"]
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("assets")
+    tiny_models.write_tiny_assets(folder)
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path, assets):
+    return ["--output-dir", str(tmp_path / "output"), "--assets-dir", str(assets)]
+
+
+@pytest.fixture
+def generated(folders, capsys):
+    """Run the command line in this process: status, lines on stdout, lines on stderr."""
+
+    def whole(*words):
+        status = generate.main([*map(str, words), *folders])
+        out, err = capsys.readouterr()
+        return status, out.splitlines(), err.splitlines()
+
+    return whole
+
+
+def details_of(folder):
+    return json.loads((Path(folder) / "details.json").read_text())
+
+
+# --- whole runs ----------------------------------------------------------------------------------
+
+
+def test_the_main_job(generated, tmp_path):
+    status, out, err = generated("a red heart", *SMALL, "--seed", 2**64 - 1)
+    assert status == 0
+    folder = Path(out[-1])
+    assert folder.parent == tmp_path / "output"
+    assert {path.name for path in folder.iterdir()} == {"output.PNG", "anim.mp4", "details.json"}
+    details = details_of(folder)
+    assert (details["status"], details["text_input"]) == ("done", "a red heart")
+    assert (details["seed"], details["set_seed"], details["num_steps"]) == (2**64 - 1, True, 2)
+    assert Image.open(folder / "output.PNG").size == (32, 32)
+    assert any("loss" in line and "2/2" in line for line in err)
+    assert any(details["device"] in line for line in err)
+
+    status, out, _ = generated("--settings", folder / "output.PNG")
+    assert status == 0
+    pictures = [(Path(f) / "output.PNG") for f in (folder, out[-1])]
+    assert Image.open(pictures[0]).tobytes() == Image.open(pictures[1]).tobytes()
+
+    status, out, _ = generated("--continue-run", folder.name[-8:], "--xdim", 64, "--num-steps", 1)
+    child = details_of(out[-1])
+    assert (status, child["prev_run_id"]) == (0, details["run_id"])
+    assert (child["Xdim"], child["ydim"], child["text_input"]) == (64, 32, "a red heart")
+
+
+def test_scrolling_films_a_frame_a_step(generated):
+    status, out, _ = generated("a", *SMALL, "--translation-x", "-5", "--transform-interval", 2)
+    details = details_of(out[-1])
+    assert status == 0 and details["use_scrolling_zooming"]
+    film = imageio_ffmpeg.count_frames_and_secs(str(Path(out[-1]) / "anim.mp4"))
+    assert film[0] == details["num_steps"] == 2
+
+
+def test_a_checkpoint_that_is_none_leaves_no_folder(generated, assets, tmp_path):
+    wrong = tmp_path / "wrong.pt"
+    wrong.write_bytes((assets / "tiny_f8.ckpt").read_bytes())
+    status, out, err = generated("a", *SMALL, "--clip-model", wrong)
+    assert (status, out) == (2, []) and len(err) == 1 and "wrong.pt" in err[0]
+    assert not list((tmp_path / "output").iterdir())
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ([], "No prompt"),
+        ([""], "No prompt"),
+        ([" | "], "No prompt"),
+        (["a", "--num-steps", "0"], "num_steps"),
+        (["a", "--num-steps", "-2"], "num_steps"),
+        (["a", "--num-steps", "many"], "many"),
+        (["a", "--num-steps"], "--num-steps"),
+        (["a", "--num-steps", "--xdim", "64"], "--num-steps"),
+        (["a", "--xdim", "4"], "Xdim"),
+        (["a", "--ydim", "100000"], "ydim"),
+        (["a", "--seed", "-1"], "seed"),
+        (["a", "--seed", str(2**64)], "seed"),
+        (["a", "--mse-weight", "nan", "--no-use-mse-regularization"], "mse_weight"),
+        (["a", "--tv-loss-weight", "-inf"], "tv_loss_weight"),
+        (["a", "--zoom-factor", "0"], "zoom_factor"),
+        (["a", "--transform-interval", "0"], "transform_interval"),
+        (["a", "--vqgan-ckpt", "none"], "tiny_f8"),
+        (["a", "--vqgan-ckpt", "../tiny_f8"], "tiny_f8"),
+        (["a", "--clip-model", "none"], "tiny_clip.*ViT-B/32"),
+        (["a", "--init-image", "/nowhere.png"], "nowhere.png"),
+        (["a", "--init-image", ""], "starting image"),
+        (["a", "--image-prompt", __file__], "not an image"),
+        (["a", "--image-prompt", "/dev/zero"], "not a file"),
+        (["a", "--continue-run", "nothing1"], "nothing1"),
+        (["a", "--settings", __file__], "no JSON"),
+        (["a", "--settings", "/nowhere"], "nowhere"),
+        (["a", "--gpu", "first"], "--gpu"),
+        (["a", "--gpu", "-1"], "GPU -1"),
+        (["a", "--gpu", "99"], "GPU 99"),
+        (["a", "--num-stepz", "3"], "--num-steps"),
+        (["a", "--nonsense"], "no option --nonsense"),
+        (["a", "--num", "3"], "no option --num"),
+        (["a", "-q"], "no option -q"),
+        (["a", "red", "heart"], "quotes"),
+        (["spring ^ summer"], "Serial"),
+        (["a:nan"], "weight"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(generated, tmp_path, words, says):
+    status, out, err = generated(*words)
+    assert (status, out) == (2, [])
+    assert len(err) == 1 and re.search(says, err[0]), err
+    output = tmp_path / "output"
+    assert not output.exists() or not list(output.iterdir())
+
+
+def test_an_output_folder_that_cannot_be_written(capsys, assets):
+    status = generate.main(["a", "--output-dir", "/dev/null/x", "--assets-dir", str(assets)])
+    assert status == 2 and "--output-dir" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_one_line_too(generated, monkeypatch):
+    monkeypatch.setattr(command_line, "prepare", lambda request: 1 / 0)
+    status, _, err = generated("a")
+    assert status == 1 and len(err) == 1 and "ZeroDivisionError" in err[0]
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def given(*words):
+    return dict(command_line.parse(words)[0].given)
+
+
+@pytest.mark.parametrize("name", [n for n in VQGANCLIPSettings.model_fields if n != "text_input"])
+def test_every_setting_is_an_option(name):
+    default = VQGANCLIPSettings.model_fields[name].default
+    if isinstance(default, bool):
+        assert given(option_name(name)) == {name: True}
+        assert given(option_name(f"no_{name}")) == {name: False}
+    elif name == "image_prompt":
+        assert given("--image-prompt", "a", "--image-prompt=b") == {name: ["a", "b"]}
+    else:
+        assert given("a", option_name(name), "7") == {"text_input": "a", name: "7"}
+
+
+@pytest.mark.parametrize("number", ["-1", "-0.5", "1e-3", "-1e-3", "-.5", "-inf"])
+def test_numbers_of_any_look(number):
+    assert given("--mse-weight", number) == given(f"--mse-weight={number}") == {"mse_weight": number}
+
+
+PROMPTS = ["photo:abc", "a:1 | b:-1", "https://a.b:80/c?d=e&f=%20", "ein Bär 🐻", "\"'`$(x)", "-1 °C"]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_prompts_of_any_look(prompt):
+    for place in range(3):
+        words = ["--xdim", "64", "--set-seed"][: place + place % 2]
+        rest = ["--xdim", "64", "--set-seed"][place + place % 2 :]
+        assert given(*words, prompt, *rest)["text_input"] == prompt
+
+
+@pytest.mark.parametrize("prompt", ["--dashes", "-q", "--seed", "--"])
+def test_a_prompt_that_looks_like_an_option(prompt):
+    assert given("--seed", "3", "--", prompt) == {"text_input": prompt, "seed": "3"}
+
+
+def test_help_tells_everything(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.parse(["--help"])
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    for name in VQGANCLIPSettings.model_fields:
+        assert option_name(name) in text
+    for word in ("8 to 4096 px", "default: 150", "--gpu", "--continue-run", "--settings"):
+        assert word in text
+
+
+def test_help_and_bad_input_need_no_torch(tmp_path):
+    code = "import sys, generate\ntry: generate.main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code += "assert 'torch' not in sys.modules"
+    for words in (["--help"], ["a", "--xdim", "1"]):
+        subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_another_model_brings_its_own_options(monkeypatch):
+    fake_engine.use(monkeypatch)
+    assert command_line.parse(["a", "--model", "Fake"])[0].model == "Fake"
+    assert command_line.parse(["a"])[0].model == "VQGAN-CLIP"
+    with pytest.raises(BadInput, match="VQGAN-CLIP, Fake"):
+        command_line.parse(["a", "--model", "none"])
+    monkeypatch.delitem(registry.MODELS, "Fake")
+    with pytest.raises(BadInput, match="no option --model"):
+        command_line.parse(["a", "--model", "Fake"])
+
+
+def test_a_group_is_switched_on_by_its_values():
+    switches = {meta(field)["group"] for field in VQGANCLIPSettings.model_fields.values()} - {None}
+    assert switches == {
+        "set_seed",
+        "use_mse_regularization",
+        "use_tv_loss_regularization",
+        "use_scrolling_zooming",
+    }
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+class Process:
+    """generate.py as a process of its own, without an end."""
+
+    def __init__(self, output, assets):
+        self.output = output
+        words = [sys.executable, str(ROOT / "generate.py"), "a", *SMALL, "--num-steps", "-1"]
+        words += ["--output-dir", str(output), "--assets-dir", str(assets)]
+        self.process = subprocess.Popen(
+            words,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            process_group=0,
+        )
+
+    def wait_for(self, name):
+        """Until the run's folder holds such a file."""
+        for _ in itertools.repeat(None, 3000):
+            if any(self.output.glob(f"*/{name}")):
+                return
+            assert self.process.poll() is None, self.process.stderr.read()
+            time.sleep(0.1)
+        raise AssertionError(f"there never was a {name}")
+
+    def end(self, signum, group=False):
+        """Exit status, the run's folder (None without one), and stderr."""
+        (os.killpg if group else os.kill)(self.process.pid, signum)
+        out, err = self.process.communicate(timeout=300)
+        lines = out.splitlines()
+        return self.process.returncode, Path(lines[-1]) if lines else None, err
+
+
+def test_signals(tmp_path, assets):
+    runs = {name: Process(tmp_path / name, assets) for name in ("int", "term", "loading", "kill")}
+    runs["loading"].wait_for("details.json")
+    status, folder, err = runs["loading"].end(signal.SIGTERM)
+    assert status == 143 and "Traceback" not in err
+    details = details_of(folder)
+    assert (details["status"], details["num_steps"]) == ("stopped", 0)
+
+    for name, signum, wanted in (("int", signal.SIGINT, 130), ("term", signal.SIGTERM, 143)):
+        runs[name].wait_for("preview.JPEG")
+        status, folder, err = runs[name].end(signum, group=True)  # as a terminal does it
+        assert status == wanted and "Traceback" not in err
+        files = {path.name for path in folder.iterdir()}
+        assert files == {"output.PNG", "anim.mp4", "details.json"}
+        details = details_of(folder)
+        frames = imageio_ffmpeg.count_frames_and_secs(str(folder / "anim.mp4"))[0]
+        assert details["status"] == "stopped" and frames == details["num_steps"] >= 1
+        assert details["planned_num_steps"] == -1
+
+    runs["kill"].wait_for("preview.JPEG")
+    status, _, _ = runs["kill"].end(signal.SIGKILL)
+    (folder,) = runs["kill"].output.iterdir()
+    assert status == -signal.SIGKILL and details_of(folder)["status"] == "running"
+    assert Image.open(folder / "preview.JPEG").size == (32, 32)
+    assert (folder / "anim.part.mp4").exists()

@@ -1,0 +1,224 @@
+"""Run folders: names, whole files, heartbeats, and readers that survive whatever lies there."""
+
+import json
+import threading
+from datetime import datetime, timedelta
+
+import pytest
+
+import storage
+from errors import BadInput
+from storage import RunFolder, atomic_write, create_run_folder, find_run, list_runs, read_json
+
+
+def make_run(output, name, **details):
+    (output / name).mkdir(parents=True)
+    folder = RunFolder(output / name)
+    folder.write({"status": "done"} | details)
+    return folder
+
+
+def test_names(tmp_path):
+    folders = [create_run_folder(tmp_path / "new" / "output") for _ in range(50)]
+    assert len({folder.run_id for folder in folders}) == 50
+    for folder in folders:
+        time, run_id = folder.name[:15], folder.name[16:]
+        datetime.strptime(time, "%Y%m%dT%H%M%S")
+        assert folder.name[15] == "-" and len(run_id) == 8 and run_id == folder.run_id
+        assert run_id.replace("-", "a").replace("_", "a").isalnum() and run_id[0] != "-"
+
+
+def test_a_name_that_is_taken_is_not_used_again(tmp_path, monkeypatch):
+    names = iter(["same_one", "same_one", "same_one", "same_one", "otherone"])
+    monkeypatch.setattr(storage, "_new_id", lambda: next(names))
+    ids = [create_run_folder(tmp_path).run_id for _ in range(2)]
+    assert len(set(ids)) == 2 or len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
+def test_output_folder_that_cannot_be_written(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="cannot be written"):
+        create_run_folder(tmp_path / place)
+
+
+def test_atomic_write_is_whole_or_absent(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    atomic_write(path, b"first")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "fsync", fail)
+    with pytest.raises(OSError):
+        atomic_write(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"a": ' + b"9" * 100_000 + b"}",
+        b" " * (storage.MAX_JSON_BYTES + 1),
+    ],
+)
+def test_hostile_json(tmp_path, data):
+    path = tmp_path / "details.json"
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match=r"details\.json"):
+        read_json(path)
+
+
+def test_read_json_of_no_file(tmp_path):
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(BadInput):
+            read_json(path)
+
+
+def test_update_keeps_the_rest(tmp_path):
+    folder = make_run(tmp_path, "a", seed=2**64 - 1, text_input="grüße \U0001f43b")
+    folder.update(status="failed")
+    assert folder.read() == {
+        "status": "failed",
+        "seed": 2**64 - 1,
+        "text_input": "grüße \U0001f43b",
+    }
+
+
+def test_updates_from_two_threads_lose_nothing(tmp_path):
+    folder = make_run(tmp_path, "a")
+
+    def write(letter):
+        for n in range(15):
+            folder.update(**{f"{letter}{n}": n})
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "xy"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(folder.read()) == 31
+
+
+def test_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "HEARTBEAT_SECONDS", 0.01)
+    folder = make_run(tmp_path, "a", status="running", heartbeat=None)
+    beaten = threading.Event()
+    with folder.heartbeat(lambda: beaten.set() or {"num_steps": 7}):
+        assert beaten.wait(10)
+    details = folder.read()
+    assert details["num_steps"] == 7
+    assert datetime.fromisoformat(details["heartbeat"]).tzinfo
+    assert not any(thread.name == "heartbeat" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    "details, status",
+    [
+        ({"status": "queued"}, "queued"),
+        ({"status": "done"}, "done"),
+        ({"status": "running", "heartbeat": 5}, "running"),
+        ({"status": "running", "heartbeat": 31}, "interrupted"),
+        ({"status": "running"}, "interrupted"),
+        ({"status": "running", "heartbeat": "nonsense"}, "interrupted"),
+        ({"status": "running", "heartbeat": "2026-01-01T00:00:00"}, "interrupted"),
+        ({"status": "done", "heartbeat": 1000}, "done"),
+        ({"num_steps": 5}, "done"),
+    ],
+)
+def test_live_status(details, status):
+    if isinstance(seconds := details.get("heartbeat"), int):
+        ago = datetime.now().astimezone() - timedelta(seconds=seconds)
+        details = details | {"heartbeat": ago.isoformat()}
+    assert storage.status_of(details) == status
+
+
+def test_stop_flag(tmp_path):
+    folder = make_run(tmp_path, "a")
+    assert not folder.stop_requested()
+    folder.request_stop()
+    assert folder.stop_requested()
+
+
+def test_progress_of_a_run_that_is_over(tmp_path):
+    assert make_run(tmp_path, "a").read_progress() == {}
+
+
+@pytest.mark.parametrize(
+    "files, found",
+    [
+        ([], None),
+        (["output.PNG", "preview.JPEG"], "output.PNG"),
+        (["output.png"], "output.png"),
+        (["preview.JPEG"], "preview.JPEG"),
+    ],
+)
+def test_picture_path(tmp_path, files, found):
+    folder = make_run(tmp_path, "a")
+    for name in files:
+        (folder.path / name).touch()
+    assert folder.picture_path() == (folder.path / found if found else None)
+
+
+def test_video_path(tmp_path):
+    folder = make_run(tmp_path, "a")
+    assert folder.video_path() is None
+    (folder.path / "anim.part.mp4").touch()
+    assert folder.video_path().name == "anim.part.mp4"
+    (folder.path / "anim.mp4").touch()
+    assert folder.video_path().name == "anim.mp4"
+
+
+def test_list_runs_newest_first_and_passes_over_the_rest(tmp_path):
+    output = tmp_path / "output"
+    assert list_runs(output) == []
+    make_run(output, "20260101T000000-aaaaaaaa")
+    make_run(output, "20260301T000000-bbbbbbbb", queued_at="2026-03-01T00:00:00.5")
+    make_run(output, "20260301T000000-cccccccc", queued_at="2026-03-01T00:00:00.1")
+    make_run(output, ".queue")
+    (output / "empty").mkdir()
+    (output / "file").touch()
+    (output / "loop").symlink_to("loop")
+    (output / "broken").mkdir()
+    (output / "broken" / "details.json").write_text("[" * 100_000)
+    (output / "strange" / "details.json").mkdir(parents=True)
+    found = [folder.run_id for folder in list_runs(output)]
+    assert found == ["bbbbbbbb", "cccccccc", "aaaaaaaa"]
+
+
+def test_find_run(tmp_path):
+    make_run(tmp_path, "20260101T000000-aaaaaaaa")
+    make_run(tmp_path, "20260102T000000-aaaaaaaa")
+    make_run(tmp_path, "20260103T000000--b_bbbbb")
+    assert find_run(tmp_path, "20260101T000000-aaaaaaaa").name == "20260101T000000-aaaaaaaa"
+    assert find_run(tmp_path, "-b_bbbbb").name == "20260103T000000--b_bbbbb"
+    with pytest.raises(BadInput, match="several.*20260101.*20260102"):
+        find_run(tmp_path, "aaaaaaaa")
+
+
+@pytest.mark.parametrize("run_id", ["", "x", "aaaa", "../aaaaaaaa", ".", "..", "/etc", ".queue", "*"])
+def test_find_run_lists_what_there_is(tmp_path, run_id):
+    make_run(tmp_path, "20260101T000000-aaaaaaaa")
+    make_run(tmp_path, ".queue")
+    with pytest.raises(BadInput, match="20260101T000000-aaaaaaaa"):
+        find_run(tmp_path, run_id)
+
+
+def test_remove(tmp_path):
+    folder = make_run(tmp_path, "a")
+    folder.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_details_are_readable_text(tmp_path):
+    folder = make_run(tmp_path, "a", text_input="grüße")
+    text = (folder.path / "details.json").read_text(encoding="utf-8")
+    assert "grüße" in text and json.loads(text) == folder.read()
