@@ -66,6 +66,20 @@ SCENERY = {
     "snow": (("in the snow", "on snow", "in winter"),
              ((165, 190, 220), (225, 235, 245), (250, 252, 255), (225, 232, 242))),
 }  # fmt: skip
+# People and signs are many among the icons and few among the things that people ask for.
+RARER_KINDS = {
+    "flag": 0.2, "clock": 0.3, "letter": 0.3, "skin tone": 0.2, "interface": 0.4,
+    "clip art": 0.5, "family": 0.2,
+}  # fmt: skip
+PEOPLE = frozenset(
+    "man men woman women person people boy boys girl girls child children adult couple family kiss "
+    "hand hands finger fist palm holding facing student teacher judge cook worker scientist".split()
+)
+SIGNS = frozenset(
+    "button arrow arrows symbol sign mark square clock letter letters input playing card hundred "
+    "bright heavy prohibited".split()
+)
+RARER_WORDS = ((PEOPLE, 0.3), (SIGNS, 0.3), (frozenset({"face"}), 0.75))
 UNFLIPPED = ("left", "right", "arrow", "button", "clock", "flag", "letter", "text", "sign")
 
 
@@ -154,9 +168,11 @@ class Composer:
         return list(self._by_name.get(squash(name), []))
 
     def _weight(self, record: dict) -> float:
-        kind = {"flag": 0.3, "clock": 0.3, "letter": 0.3, "skin tone": 0.3, "interface": 0.5,
-                "clip art": 0.6, "family": 0.5}.get(record["kind"], 1.0)  # fmt: skip
-        return kind / math.sqrt(len(self._by_name[squash(record["name"])]))
+        """How often to draw an icon: things more than people and signs, rare names more."""
+        kind = RARER_KINDS.get(record["kind"], 1.0)
+        words = set(record["name"].split())
+        rarer = min((share for group, share in RARER_WORDS if words & group), default=1.0)
+        return min(kind, rarer) / math.sqrt(len(self._by_name[squash(record["name"])]))
 
     @staticmethod
     def _loose_terms(record: dict) -> frozenset[str]:
@@ -247,8 +263,7 @@ class Composer:
 
     @staticmethod
     def _is_person(record: dict) -> bool:
-        people = {"man", "woman", "men", "women", "person", "people", "hand", "boy", "girl"}
-        return record["kind"] == "skin tone" or bool(people & set(record["name"].split()))
+        return record["kind"] == "skin tone" or bool(PEOPLE & set(record["name"].split()))
 
     def _colour(self, part: Part) -> str | None:
         record = self.records[part.icon]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import signal
 import time
 from pathlib import Path
 from statistics import fmean
@@ -32,8 +33,8 @@ SIZE = 64  # input, pixels
 BATCH, ADVERSARIAL_BATCH = 192, 160
 FREE_PHRASES = 64  # taught by the sentence model each step
 LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 1e-3, 0.05, 300
-ADVERSARIAL_FROM = 0.45  # of the training
-RADIUS = 0.5, 1.5  # L2 radius of the perturbations at their start and at the end
+ADVERSARIAL_FROM = 0.5  # of the training
+RADIUS = 0.5, 1.25  # L2 radius of the perturbations at their start and at the end
 NAMING, DISTILLATION = 0.5, 0.3  # weights of the losses beside the contrastive one
 ARTEFACT_SHARE, ARTEFACTS_FROM, REFRESH_EVERY = 0.2, 0.25, 8  # of a batch; of the training; steps
 SAVE_EVERY = 480.0  # seconds
@@ -323,22 +324,29 @@ class Trainer:
         return (Composer.agreement(self.unseen).gather(1, best) == 1).float().mean().item()
 
     def run(self) -> None:
-        """Train until the time is spent, logging every 50 steps and saving now and then."""
-        saved, losses, tops = time.monotonic(), [], []
-        while self.spent < self.seconds:
+        """Train until the time is spent; save now and then, at the end, and when stopped."""
+        try:
+            while self.spent < self.seconds:
+                self.train_a_while()
+                self.save()
+        except BaseException:
+            self.save()
+            raise
+
+    def train_a_while(self) -> None:
+        """Train for SAVE_EVERY seconds, or for what is left; log every 50 steps."""
+        end, losses, tops = min(self.seconds, self.spent + SAVE_EVERY), [], []
+        while self.spent < end:
             started = time.monotonic()
             loss, top = self.train_step()
             losses.append(loss)
             tops.append(top)
             self.step += 1
-            self.spent += time.monotonic() - started
+            seconds = time.monotonic() - started
+            self.spent += seconds
             if self.step % 50 == 0:
-                self.log(fmean(losses), fmean(tops), time.monotonic() - started)
+                self.log(fmean(losses), fmean(tops), seconds)
                 losses, tops = [], []
-            if time.monotonic() - saved > SAVE_EVERY:
-                self.save()
-                saved = time.monotonic()
-        self.save()
 
     def log(self, loss: float, top: float, seconds: float) -> None:
         unseen = f" unseen top-1 {self.unseen_top1():.3f}" if self.step % 200 == 0 else ""
@@ -358,6 +366,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from training/cache/clip.pt")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     Trainer(args.minutes, args.resume).run()
 
 
