@@ -1,0 +1,224 @@
+"""The page in a real browser, with a real worker on tiny weights. The tests share one server."""
+
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_models import write_tiny_assets
+
+import run_index
+from worker import is_served
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 120  # seconds; a busy machine is slow, not broken
+
+
+class Server:
+    """`streamlit run app.py` on a free port, with folders of its own."""
+
+    def __init__(self, folder):
+        self.output_dir, assets = folder / "output", folder / "assets"
+        write_tiny_assets(assets)
+        with socket.create_server(("localhost", 0)) as free:
+            self.url = f"http://localhost:{free.getsockname()[1]}"
+        port = self.url.rpartition(":")[2]
+        streamlit = [sys.executable, "-m", "streamlit", "run", ROOT / "app.py"]
+        options = [f"--server.port={port}", "--server.headless=true"]
+        places = ["--", "--output-dir", self.output_dir, "--assets-dir", assets]
+        self.process = subprocess.Popen([*streamlit, *options, *places], cwd=ROOT)
+        wait_for(self._answers, "the server")
+
+    def _answers(self):
+        try:
+            return urllib.request.urlopen(f"{self.url}/_stcore/health").status == 200
+        except OSError:
+            return False
+
+    def runs(self):
+        """The newest first."""
+        return run_index.entries(self.output_dir)
+
+    def end(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+
+def wait_for(condition, what):
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, chromium):
+    server = Server(tmp_path_factory.mktemp("page"))
+    yield server
+    if server.process.poll() is None:
+        server.end(signal.SIGTERM)
+
+
+@pytest.fixture
+def open_tab(server, chromium):
+    """Opens tabs of the page, which are closed after the test."""
+    contexts = []
+
+    def open_one(**options):
+        context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1000}} | options)
+        context.set_default_timeout(PATIENCE * 1000)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.strangers = []
+        tab.on("request", lambda request: tab.strangers.append(request.url))
+        tab.goto(server.url)
+        prompt_of(tab).wait_for()
+        field(tab, "Xdim").wait_for()
+        return tab
+
+    yield open_one
+    for context in contexts:
+        context.close()
+
+
+def field(tab, label):
+    return tab.get_by_label(label, exact=True)
+
+
+def prompt_of(tab):
+    return field(tab, "Text prompt")
+
+
+def button(tab, name):
+    return tab.get_by_role("button", name=name, exact=True)
+
+
+def switch(tab, label):
+    tab.get_by_test_id("stCheckbox").filter(has_text=label).locator("label").click()
+
+
+def press_run(tab, prompt, steps):
+    """Small pictures, so that a step takes milliseconds."""
+    for label, value in (("Xdim", 32), ("ydim", 32), ("Num steps", steps)):
+        field(tab, label).fill(str(value))
+    prompt_of(tab).fill(prompt)
+    button(tab, "Run!").click()
+
+
+def preview(tab):
+    return tab.locator("img.run-picture").get_attribute("src")
+
+
+def test_type_run_watch_and_stop(server, open_tab):
+    tab = open_tab()
+    press_run(tab, "a red heart", -1)
+    tab.get_by_text(re.compile(r"step \d+, until you stop it")).wait_for()
+    tab.locator("img.run-picture").wait_for()
+    first = preview(tab)
+    wait_for(lambda: preview(tab) != first, "the picture to change")
+    tab.get_by_text(re.compile("steps/s")).wait_for()
+    tab.get_by_alt_text(re.compile("Total loss")).wait_for()
+    assert re.fullmatch(r"step \d+ · a red heart", tab.title())
+    button(tab, "Stop").click()
+    (entry,) = server.runs()
+    tab.get_by_text(f"Run folder: {entry.name}").wait_for()
+    wait_for(lambda: tab.title() == "■ Stopped: a red heart", "the notice in the tab's title")
+    assert server.runs()[0].status == "stopped"
+    tab.locator("video").wait_for()
+    loaded = "video => video.readyState > 0 && video.videoWidth == 32"
+    wait_for(lambda: tab.locator("video").evaluate(loaded), "a video that plays")
+    with tab.expect_download() as download:
+        button(tab, "Picture").click()
+    assert Image.open(download.value.path()).size == (32, 32)
+    assert tab.get_by_role("button", name="a red heart").count() == 1, "among the last runs"
+    assert [url for url in tab.strangers if not url.startswith((server.url, "data:", "blob:"))] == []
+
+
+def test_continue_from_the_picture_with_another_prompt_and_an_upload(server, open_tab):
+    tab = open_tab()
+    parent = server.runs()[0]
+    switch(tab, "Continue previous run")
+    tab.get_by_text(f"({parent.name})").wait_for()
+    switch(tab, "Add image prompt(s)")
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 20), "red").save(buffer, "PNG")
+    file = {"name": "red.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+    tab.locator("input[type=file]").set_input_files(file)
+    tab.get_by_text("red.png").wait_for()
+    press_run(tab, "a blue heart", 3)
+    wait_for(lambda: tab.title() == "✓ Done: a blue heart", "the run's end")
+    details = server.runs()[0].details
+    assert (details["prev_run_id"], details["num_steps"]) == (parent.folder.run_id, 3)
+    assert details["image_prompts"] and details["continue_prev_run"]
+
+
+def test_two_tabs_see_the_same_and_a_second_run_waits(server, open_tab):
+    first = open_tab()
+    press_run(first, "tab one", -1)
+    button(first, "Stop").wait_for()
+    second = open_tab()
+    button(second, "Stop").wait_for()
+    press_run(second, "tab two", 2)
+    for tab in (first, second):
+        tab.get_by_text("waits: 1 before it").wait_for()
+    first.context.close()
+    going = server.runs()[1].folder
+    step = going.read_progress()["step"]
+    wait_for(lambda: going.read_progress()["step"] > step + 3, "the run to outlive its tab")
+    button(second, "Stop").click()
+    wait_for(lambda: second.title() == "✓ Done: tab two", "the second run's end")
+    assert [entry.status for entry in server.runs()[:2]] == ["done", "stopped"]
+
+
+def test_bad_input_is_told_and_nothing_is_queued(server, open_tab):
+    before = len(server.runs())
+    tab = open_tab()
+    press_run(tab, "a red heart", 0)
+    tab.get_by_role("alert").get_by_text("num_steps must be 1 or more").wait_for()
+    assert len(server.runs()) == before
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_nothing_sticks_out_and_all_is_readable(open_tab, width, scheme):
+    tab = open_tab_at(open_tab, width, scheme)
+    tab.get_by_text("Last runs").wait_for()
+    main = tab.get_by_test_id("stMain")
+    assert main.evaluate("main => main.scrollWidth <= main.clientWidth")
+    colours = "e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]"
+    text, ground = map(brightness, tab.get_by_test_id("stApp").evaluate(colours))
+    assert abs(text - ground) > 150
+    assert (ground > text) == (scheme == "light")
+
+
+def open_tab_at(open_tab, width, scheme):
+    if width > 600:
+        return open_tab(color_scheme=scheme)
+    tab = open_tab(color_scheme=scheme)
+    tab.set_viewport_size({"width": width, "height": 844})
+    return tab
+
+
+def brightness(colour):
+    return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
+
+
+def test_ending_the_app_saves_the_run_and_ends_the_worker(server, open_tab):
+    press_run(open_tab(), "saved at the end", -1)
+    wait_for(lambda: server.runs()[0].folder.read_progress().get("step", 0) > 2, "some steps")
+    server.end(signal.SIGINT)
+    assert not is_served(server.output_dir)
+    saved = server.runs()[0]
+    assert (saved.status, saved.details["text_input"]) == ("stopped", "saved at the end")
+    assert saved.folder.picture_path().name == "output.PNG"
+    assert saved.folder.video_path().name == "anim.mp4"
+    assert not os.path.exists(saved.folder.path / "progress.json")
