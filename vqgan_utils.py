@@ -159,12 +159,15 @@ def _problems(error: ValidationError) -> str:
 
 def _on_meta_device(kind: type[VQGAN], params: VQGANParams, path: Path) -> VQGAN:
     """The model without memory for its weights, so that its shapes can be checked first."""
+    side = 2 ** len(params.ddconfig.ch_mult)
     try:
         with torch.device("meta"):
-            return kind(params)
+            model = kind(params)
+            model.decode(model.encode(torch.empty(1, 3, side, side)))
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise BadInput(f"{path} describes a model that cannot be built: {reason}.") from None
+        raise BadInput(f"{path} describes a model that cannot work: {reason}.") from None
+    return model
 
 
 def _needed_tensors(model: VQGAN, state_dict: StateDict, prefix: str) -> StateDict:

@@ -101,6 +101,13 @@ def test_full_size_vqgan_equals_tamings_modules(tmp_path: Path) -> None:
     assert_close(ours.decode(z), theirs.decoder(theirs.post_quant_conv(z)))
 
 
+def test_a_vqgan_without_residual_blocks_in_its_encoder(tmp_path: Path) -> None:
+    config = tiny_models.vq_config(num_res_blocks=0, ch_mult=[1, 1, 1, 3], attn_resolutions=[])
+    theirs = tiny_models.write_vqgan(tmp_path, "a", config)
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert_close(load(tmp_path).encode(x), taming_encode(theirs, x))
+
+
 def test_half_precision_weights_become_float32(vqgan_files: Path) -> None:
     content = {key: value.half() for key, value in read_state_dict(vqgan_files / "a.ckpt").items()}
     torch.save({"state_dict": content}, vqgan_files / "a.ckpt")
@@ -124,6 +131,10 @@ BAD_CONFIGS: dict[str, tuple[list[str | int], Any]] = {
     "channels negative": (["params", "ddconfig", "ch"], -32),
     "channels no multiple of 32": (["params", "ddconfig", "ch"], 33),
     "blocks without end": (["params", "ddconfig", "num_res_blocks"], 10**9),
+    "parts that do not fit together": (
+        ["params", "ddconfig"],
+        tiny_models.vq_config(ch_mult=[1, 2, 1, 1], num_res_blocks=0)["model"]["params"]["ddconfig"],
+    ),
     "no levels": (["params", "ddconfig", "ch_mult"], []),
     "levels without end": (["params", "ddconfig", "ch_mult"], [1] * 10_000),
     "level is infinite": (["params", "ddconfig", "ch_mult"], [float("inf")]),
