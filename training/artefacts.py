@@ -15,6 +15,7 @@ from training.train_vqgan import WEIGHTS, load_autoencoder, look_up, nearest_cod
 POOL = 1536  # pictures kept for reuse: decoding them anew each step would cost too much
 REFRESHED = {64: 24, 128: 6}  # pictures made at once, by their side in pixels
 DAMAGE = 0.15  # largest share of codes replaced by random ones
+WORST = 0.1  # mean absolute error above which the caption may no longer hold
 
 
 @dataclass
@@ -35,10 +36,13 @@ class ArtefactPool:
         side = random.choice(list(REFRESHED))
         samples = self.composer.samples(REFRESHED[side])
         pictures = self.composer.compose([sample.scene for sample in samples], side)
-        pictures = F.interpolate(
-            self.redrawn(pictures), self.composer.size, mode="bilinear", antialias=True
-        )
-        self.entries = (self.entries + list(zip(pictures, samples, strict=True)))[-POOL:]
+        redrawn = self.redrawn(pictures)
+        errors = (redrawn - pictures).abs().mean(dim=(1, 2, 3)).tolist()
+        redrawn = F.interpolate(redrawn, self.composer.size, mode="bilinear", antialias=True)
+        for picture, sample, error in zip(redrawn, samples, errors, strict=True):
+            if error < WORST:
+                self.entries.append((picture, sample))
+        self.entries = self.entries[-POOL:]
 
     @torch.inference_mode()
     def redrawn(self, pictures: Tensor) -> Tensor:

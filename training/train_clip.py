@@ -36,7 +36,7 @@ LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 1e-3, 0.05, 300
 ADVERSARIAL_FROM = 0.5  # of the training
 RADIUS = 0.5, 1.25  # L2 radius of the perturbations at their start and at the end
 NAMING, DISTILLATION = 0.5, 0.3  # weights of the losses beside the contrastive one
-ARTEFACT_SHARE, ARTEFACTS_FROM, REFRESH_EVERY = 0.2, 0.25, 8  # of a batch; of the training; steps
+ARTEFACT_SHARE, ARTEFACTS_FROM, REFRESH_EVERY = 0.2, 0.5, 8  # of a batch; of the training; steps
 SAVE_EVERY = 480.0  # seconds
 ARCHITECTURE = {
     "embed_dim": 256, "image_resolution": SIZE, "vision_layers": (1, 2, 2, 1),
