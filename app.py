@@ -39,8 +39,7 @@ def main() -> None:
     st.title(TITLE)
     try:
         places = read_places(sys.argv)
-        keeper = worker_keeper(places)
-        draw(places, keeper)
+        draw(places)
     except BadInput as error:
         st.error(plain(error))
 
@@ -51,7 +50,7 @@ def worker_keeper(places: Places) -> WorkerKeeper:
     return WorkerKeeper(places.output_dir, places.assets_dir, places.gpu)
 
 
-def draw(places: Places, keeper: WorkerKeeper) -> None:
+def draw(places: Places) -> None:
     """Everything below the title. Raises BadInput for a broken defaults.yaml."""
     runs = run_index.entries(places.output_dir)
     with st.sidebar:
@@ -63,7 +62,7 @@ def draw(places: Places, keeper: WorkerKeeper) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button("Run!", type="primary", on_click=press_run, args=(places, model, form))
         _show_estimate(form, places, runs)
-    problems = [*st.session_state.get("problems", []), keeper.refusal()]
+    problems = [*st.session_state.get("problems", []), worker_keeper(places).refusal()]
     for problem in filter(None, problems):
         st.error(plain(problem))
 
@@ -138,8 +137,9 @@ def _show_chosen(runs: Sequence[Entry]) -> None:
         return
     page_runs.show_result(chosen)
     if state.get("ended") == chosen.name:
+        icon = ICON_DONE if chosen.status in ("done", "stopped") else ICON
         word = page_runs.status_word(chosen)
-        st.set_page_config(f"{word}: {prompt_of(chosen.details, 40)}", ICON_DONE)
+        st.set_page_config(f"{word}: {prompt_of(chosen.details, 40)}", icon)
 
 
 def _show_last(runs: Sequence[Entry]) -> None:
@@ -191,8 +191,8 @@ def _choose_model() -> str:
 
 def _snapshot(places: Places, runs: Sequence[Entry]) -> tuple[object, ...]:
     """What the page outside of `watch` shows of the world."""
-    worker = read_state(places.output_dir)
-    return worker and worker.phase, *((entry.name, entry.status) for entry in runs)
+    worker, refusal = read_state(places.output_dir), worker_keeper(places).refusal()
+    return refusal, worker and worker.phase, *((entry.name, entry.status) for entry in runs)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ GPU_MACS_PER_SECOND = 5e12
 MIN_STEPS = 10  # a shorter run says little about speed
 MAX_RUNS = 5
 
-BASE_BYTES = {"cpu": 0.6e9, "gpu": 1.2e9}
+BASE_BYTES = {"cpu": 1.0e9, "gpu": 1.2e9}
 WEIGHTS_BYTES = 1.0e9  # VQGAN and CLIP of published width
 BYTES_PER_PIXEL = 25e3  # activations at published width; goes with ch
 BYTES_PER_CUTOUT = 20e6  # activations of ViT-B/32; goes with CLIP's multiply-adds

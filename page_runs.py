@@ -61,7 +61,7 @@ def show_live(entry: Entry) -> None:
 
 
 def _show_preview(entry: Entry) -> None:
-    width, height = _shown_size(entry.details.get("Xdim"), entry.details.get("ydim"))
+    width, height, look = _shown_size(entry.details.get("Xdim"), entry.details.get("ydim"))
     style = f"width:{width}px;aspect-ratio:{width}/{height}"
     try:
         address = _as_address((entry.folder.path / PREVIEW).read_bytes(), "jpeg")
@@ -69,7 +69,7 @@ def _show_preview(entry: Entry) -> None:
         st.html(f'<div class="run-picture run-waiting" style="{style}"></div>')
         return
     alt = html.escape(prompt_of(entry.details), quote=True)
-    st.html(f'<img class="run-picture" style="{style}" alt="{alt}" src="{address}">')
+    st.html(f'<img class="run-picture {look}" style="{style}" alt="{alt}" src="{address}">')
 
 
 def _show_progress(progress: Mapping[str, Any], details: Mapping[str, Any]) -> None:
@@ -199,7 +199,9 @@ def _show_picture(entry: Entry) -> None:
     except BadInput as error:
         st.caption(plain(error))
         return
-    st.image(path.read_bytes(), width=_shown_size(*size)[0])
+    width, _, look = _shown_size(*size)
+    with st.container(key=f"{look}-{entry.name}"):
+        st.image(path.read_bytes(), width=width)
 
 
 def _downloads(entry: Entry) -> None:
@@ -247,12 +249,12 @@ def _in_words(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _shown_size(width: Any, height: Any) -> tuple[int, int]:
-    """How large to show a picture: small ones by a whole factor, so that each pixel is a square."""
+def _shown_size(width: Any, height: Any) -> tuple[int, int, str]:
+    """How large to show a picture, and how: small ones by a whole factor, each pixel a square."""
     if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
-        return PICTURE_SIDE, PICTURE_SIDE
+        return PICTURE_SIDE, PICTURE_SIDE, "smooth"
     factor = max(1, PICTURE_SIDE // max(width, height))
-    return width * factor, height * factor
+    return width * factor, height * factor, "crisp" if factor > 1 else "smooth"
 
 
 # --- The last ones -----------------------------------------------------------------------------
