@@ -4,6 +4,9 @@ While frames come the file is a fragmented mp4, which stays playable if its writ
 turns it into an ordinary one.
 """
 
+import errno
+import os
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
@@ -14,16 +17,17 @@ import numpy as np
 from errors import RunFailed
 
 FPS = 24
-# One fragment a second of film; no look-ahead, so that what is written is there at once.
-FRAGMENTED = ["-movflags", "+frag_keyframe+empty_moov+default_base_moof", "-flush_packets", "1"]
+BOX_HEADER = struct.Struct(">I4s")  # size and kind, of which an mp4 is a row
+# A fragment a frame and no look-ahead: what was added is there at once, and playable.
+FRAGMENTED = ["-movflags", "+frag_every_frame+empty_moov+default_base_moof", "-flush_packets", "1"]
 ENCODER = ["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-crf", "18"]
 
 
 class VideoWriter:
     """Streams frames [H, W, 3] uint8 of one size into `path` through ffmpeg.
 
-    Memory does not grow with the number of frames. Raises RunFailed where ffmpeg cannot go on, a
-    full disk above all.
+    Memory does not grow with the number of frames. Where ffmpeg cannot go on, methods raise OSError
+    for a full disk and RunFailed for anything else.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: int = FPS) -> None:
@@ -42,7 +46,7 @@ class VideoWriter:
         )
 
     def add(self, frame: np.ndarray) -> None:
-        """Append one frame; odd sides get their last row or column twice. Raises RunFailed."""
+        """Append one frame; odd sides get their last row or column twice."""
         height, width, _ = frame.shape
         if height % 2 or width % 2:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -53,7 +57,7 @@ class VideoWriter:
             raise self._failure() from None
 
     def close(self) -> None:
-        """Let ffmpeg write what it has, and wait for it. Raises RunFailed."""
+        """Let ffmpeg write what it has, and wait for it."""
         try:
             self._process.stdin.close()
         except OSError:
@@ -62,18 +66,28 @@ class VideoWriter:
             raise self._failure()
         self._messages.close()
 
-    def _failure(self) -> RunFailed:
+    def _failure(self) -> Exception:
         self._process.kill()
         self._process.wait()
-        return RunFailed(f"The video cannot be written: {_last_line(self._messages)}.")
+        self._messages.seek(0)
+        text = self._messages.read().decode(errors="replace").strip()
+        if os.strerror(errno.ENOSPC) in text:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        reason = text.partition("\n")[0] or "ffmpeg has ended"
+        return RunFailed(f"The video cannot be written: {reason}.")
 
 
 def finish(part: Path, path: Path, comment: str) -> None:
     """Make an ordinary mp4 at `path`, with a comment, of the fragmented one at `part`.
 
     `path` appears when it is whole; then `part` goes. Where that fails, a disk without room for
-    both above all, `part` itself becomes `path`: it plays as well, only without the comment.
+    both above all, `part` itself becomes `path`: it plays as well, only without the comment. A part
+    without a frame leaves no film.
     """
+    _drop_torn_end(part)
+    if part.stat().st_size == 0:
+        part.unlink()
+        return
     beside = path.with_name(f".{path.stem}.tmp.mp4")
     command = [*_ffmpeg(), "-i", str(part), "-c", "copy", "-movflags", "+faststart"]
     command += ["-metadata", f"comment={comment}", str(beside)]
@@ -88,14 +102,21 @@ def finish(part: Path, path: Path, comment: str) -> None:
         part.replace(path)
 
 
+def _drop_torn_end(part: Path) -> None:
+    """Cut off a fragment (a box `moof`, then `mdat`) that its writer could not finish."""
+    with part.open("r+b") as file:
+        end, position, whole = file.seek(0, os.SEEK_END), 0, 0
+        while position + BOX_HEADER.size <= end:
+            file.seek(position)
+            size, kind = BOX_HEADER.unpack(file.read(BOX_HEADER.size))
+            position += max(size, BOX_HEADER.size)
+            if position <= end and kind in (b"mdat", b"mfra"):
+                whole = position
+        file.truncate(whole)
+
+
 def _ffmpeg() -> list[str]:
     try:
         return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y"]
     except RuntimeError as error:
         raise RunFailed(f"There is no ffmpeg for the video: {error}") from None
-
-
-def _last_line(messages: "tempfile._TemporaryFileWrapper[bytes]") -> str:
-    messages.seek(0)
-    lines = messages.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "ffmpeg has ended")

@@ -275,28 +275,39 @@ class Process:
         return self.process.returncode, Path(lines[-1]) if lines else None, err
 
 
-def test_signals(tmp_path, assets):
-    runs = {name: Process(tmp_path / name, assets) for name in ("int", "term", "loading", "kill")}
-    runs["loading"].wait_for("details.json")
-    status, folder, err = runs["loading"].end(signal.SIGTERM)
+@pytest.fixture
+def process(tmp_path, assets):
+    going = Process(tmp_path / "output", assets)
+    yield going
+    if going.process.poll() is None:
+        going.process.kill()
+        going.process.communicate()
+
+
+@pytest.mark.parametrize("signum, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_what_is_there(process, signum, status):
+    process.wait_for("preview.JPEG")
+    found, folder, err = process.end(signum, group=True)  # as a terminal does it
+    assert found == status and "Traceback" not in err
+    assert {path.name for path in folder.iterdir()} == {"output.PNG", "anim.mp4", "details.json"}
+    details = details_of(folder)
+    frames = imageio_ffmpeg.count_frames_and_secs(str(folder / "anim.mp4"))[0]
+    assert (details["status"], details["planned_num_steps"]) == ("stopped", -1)
+    assert frames == details["num_steps"] >= 1
+
+
+def test_a_signal_while_models_load(process):
+    process.wait_for("details.json")
+    status, folder, err = process.end(signal.SIGTERM)
     assert status == 143 and "Traceback" not in err
     details = details_of(folder)
     assert (details["status"], details["num_steps"]) == ("stopped", 0)
 
-    for name, signum, wanted in (("int", signal.SIGINT, 130), ("term", signal.SIGTERM, 143)):
-        runs[name].wait_for("preview.JPEG")
-        status, folder, err = runs[name].end(signum, group=True)  # as a terminal does it
-        assert status == wanted and "Traceback" not in err
-        files = {path.name for path in folder.iterdir()}
-        assert files == {"output.PNG", "anim.mp4", "details.json"}
-        details = details_of(folder)
-        frames = imageio_ffmpeg.count_frames_and_secs(str(folder / "anim.mp4"))[0]
-        assert details["status"] == "stopped" and frames == details["num_steps"] >= 1
-        assert details["planned_num_steps"] == -1
 
-    runs["kill"].wait_for("preview.JPEG")
-    status, _, _ = runs["kill"].end(signal.SIGKILL)
-    (folder,) = runs["kill"].output.iterdir()
+def test_a_kill_leaves_the_live_files(process):
+    process.wait_for("preview.JPEG")
+    status, _, _ = process.end(signal.SIGKILL)
+    (folder,) = process.output.iterdir()
     assert status == -signal.SIGKILL and details_of(folder)["status"] == "running"
     assert Image.open(folder / "preview.JPEG").size == (32, 32)
     assert (folder / "anim.part.mp4").exists()

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import re
 import subprocess
 import threading
 
@@ -92,7 +93,7 @@ def comment_in(path):
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-f", "ffmetadata", "-"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     line = next(line for line in text.split("\n") if line.startswith("comment="))
-    return json.loads(line.removeprefix("comment=").replace("\\=", "=").replace("\\\\", "\\"))
+    return json.loads(re.sub(r"\\(.)", r"\1", line.removeprefix("comment=")))
 
 
 # --- a whole run -----------------------------------------------------------------------------
