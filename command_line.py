@@ -235,4 +235,3 @@ def _say(line: str) -> None:
         print(" ".join(line.split()), file=sys.stderr, flush=True)
     except OSError:
         pass
-

@@ -1,6 +1,7 @@
 """Pictures from strangers to RGB, and to the size that is wanted. Never imports torch."""
 
 import io
+import logging
 import stat
 import warnings
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ MAX_SIDE = 65_000  # a JPEG, as which we keep a copy, ends at 65,535
 JPEG_QUALITY = 95
 ORIENTATION = 0x0112
 
+# What a decoder has to say about a stranger's file is told in our own one line.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 

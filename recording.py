@@ -41,7 +41,7 @@ class Recording:
         self.folder = folder
         self.status = "running"
         self._details = folder.read()
-        self._step: "Step | None" = None
+        self._step: Step | None = None
         self._film: video.VideoWriter | None = None
         self._history = History(HISTORY_POINTS)
         self._clock = Clock()

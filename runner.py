@@ -1,7 +1,8 @@
 """From a person's choices to a run folder: check, submit, execute.
 
-`prepare` checks all that can be checked without torch, `submit` makes the folder, `execute` computes
-it. The command line and the worker share them; between submit and execute everything is on disk.
+`prepare` checks all that can be checked without torch, `submit` makes the folder, `execute`
+computes it. The command line and the worker share them; between submit and execute everything is on
+disk.
 """
 
 import itertools

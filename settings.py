@@ -11,8 +11,15 @@ from typing import Any, Self, get_args, get_origin
 
 import annotated_types
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
-from pydantic import field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from errors import BadInput
@@ -128,7 +135,9 @@ class RunSettings(BaseModel):
     @model_validator(mode="after")
     def _something_to_aim_at(self) -> "RunSettings":
         if not parse_prompts(self.text_input) and not self.image_prompt:
-            raise ValueError("No prompt: type what the picture should show, or add an image prompt.")
+            raise ValueError(
+                "No prompt: type what the picture should show, or add an image prompt."
+            )
         return self
 
     @classmethod

@@ -1,6 +1,6 @@
 """What settings.py says, written out: `defaults.yaml` and the table in the README.
 
-    python settings_docs.py     writes both anew; a test sees to it that they are up to date
+`python settings_docs.py` writes both anew; a test sees to it that they are up to date.
 """
 
 import textwrap
@@ -10,7 +10,15 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from registry import MODELS
-from settings import DEFAULTS_FILE, RunSettings, default_text, meta, option_name, range_text, value_type
+from settings import (
+    DEFAULTS_FILE,
+    RunSettings,
+    default_text,
+    meta,
+    option_name,
+    range_text,
+    value_type,
+)
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- settings:begin -->", "<!-- settings:end -->"

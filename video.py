@@ -33,7 +33,7 @@ class VideoWriter:
     def __init__(self, path: Path, size: tuple[int, int], fps: int = FPS) -> None:
         self.path = path
         width, height = (side + side % 2 for side in size)  # yuv420p halves the sides
-        self._messages = tempfile.TemporaryFile()
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         command = [*_ffmpeg(), "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
         command += ["-r", str(fps), "-i", "-", "-an", *ENCODER, "-threads", "1"]
         command += ["-pix_fmt", "yuv420p", "-g", str(fps), *FRAGMENTED, "-f", "mp4", str(path)]

@@ -48,7 +48,7 @@ class VQGANWeights:
         """Settings that suit these weights: the yaml's own key `recommended`."""
         values = self.config().get("recommended") or {}
         if not isinstance(values, dict):
-            raise BadInput(f"{self.config_path}: 'recommended' must hold lines of 'setting: value'.")
+            raise BadInput(f"{self.config_path}: 'recommended' must hold 'setting: value' lines.")
         return values
 
 

@@ -34,7 +34,9 @@ class FakeRun:
             self.picture = np.asarray(self.start_image)
         else:
             size = (self.settings.ydim, self.settings.Xdim, 3)
-            self.picture = np.random.default_rng(self.settings.seed).integers(0, 256, size, np.uint8)
+            self.picture = np.random.default_rng(self.settings.seed).integers(
+                0, 256, size, np.uint8
+            )
 
     def iterate(self):
         self.index += 1

@@ -10,15 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import fake_engine
 import imageio_ffmpeg
 import pytest
+import tiny_models
 from PIL import Image
 
 import command_line
-import fake_engine
 import generate
 import registry
-import tiny_models
 from errors import BadInput
 from settings import VQGANCLIPSettings, meta, option_name
 
@@ -181,10 +181,19 @@ def test_every_setting_is_an_option(name):
 
 @pytest.mark.parametrize("number", ["-1", "-0.5", "1e-3", "-1e-3", "-.5", "-inf"])
 def test_numbers_of_any_look(number):
-    assert given("--mse-weight", number) == given(f"--mse-weight={number}") == {"mse_weight": number}
+    assert (
+        given("--mse-weight", number) == given(f"--mse-weight={number}") == {"mse_weight": number}
+    )
 
 
-PROMPTS = ["photo:abc", "a:1 | b:-1", "https://a.b:80/c?d=e&f=%20", "ein Bär 🐻", "\"'`$(x)", "-1 °C"]
+PROMPTS = [
+    "photo:abc",
+    "a:1 | b:-1",
+    "https://a.b:80/c?d=e&f=%20",
+    "ein Bär 🐻",
+    "\"'`$(x)",
+    "-1 °C",
+]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -215,7 +224,9 @@ def test_help_and_bad_input_need_no_torch(tmp_path):
     code = "import sys, generate\ntry: generate.main(sys.argv[1:])\nexcept SystemExit: pass\n"
     code += "assert 'torch' not in sys.modules"
     for words in (["--help"], ["a", "--xdim", "1"]):
-        subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=ROOT, check=True, capture_output=True
+        )
 
 
 def test_another_model_brings_its_own_options(monkeypatch):

@@ -25,7 +25,9 @@ def png_header(width, height):
     """A PNG that claims a size and holds nothing."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
@@ -127,7 +129,14 @@ def test_refused_paths(tmp_path):
     sparse = tmp_path / "sparse.png"
     with sparse.open("wb") as file:
         file.truncate(10**9)
-    for path in (tmp_path, tmp_path / "none", fifo, sparse, tmp_path / ("x" * 300), tmp_path / "\0"):
+    for path in (
+        tmp_path,
+        tmp_path / "none",
+        fifo,
+        sparse,
+        tmp_path / ("x" * 300),
+        tmp_path / "\0",
+    ):
         with pytest.raises(BadInput, match="^it "):
             load_picture(path, "it")
 

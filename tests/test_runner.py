@@ -2,24 +2,25 @@
 
 import errno
 import io
+import itertools
 import json
 import re
 import subprocess
 import threading
 
+import fake_engine
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from fake_engine import FakeRun
 from PIL import Image
 
-import fake_engine
 import recipes
 import recording
 import runner
 import storage
 import video
 from errors import BadInput, RunFailed
-from fake_engine import FakeRun
 from pictures import load_picture
 from runner import Request, execute, prepare, submit
 from settings import VQGANCLIPSettings
@@ -90,7 +91,16 @@ def names(folder):
 
 
 def comment_in(path):
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-f", "ffmetadata", "-"]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        str(path),
+        "-f",
+        "ffmetadata",
+        "-",
+    ]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     line = next(line for line in text.split("\n") if line.startswith("comment="))
     return json.loads(re.sub(r"\\(.)", r"\1", line.removeprefix("comment=")))
@@ -205,7 +215,11 @@ def test_stopping_keeps_what_was_done(ask, assets, how):
 
     assert execute(folder, assets_dir=assets, on_step=at_two, stop=stop) == "stopped"
     details = folder.read()
-    assert (details["status"], details["num_steps"], details["planned_num_steps"]) == ("stopped", 2, -1)
+    assert (details["status"], details["num_steps"], details["planned_num_steps"]) == (
+        "stopped",
+        2,
+        -1,
+    )
     assert names(folder) == ["anim.mp4", "details.json", "output.PNG"]
 
 
@@ -299,7 +313,7 @@ def test_history_stays_short():
         history.add(step, step / 2)
     steps = [step for step, _ in history.points]
     assert 4 <= len(steps) <= 8 and steps[0] == 1 and steps[-1] > 800
-    assert len({b - a for a, b in zip(steps, steps[1:], strict=False)}) == 1
+    assert len({b - a for a, b in itertools.pairwise(steps)}) == 1
     history = recording.History(8)
     history.add(1, float("nan"))
     assert history.points == [(1, None)]
@@ -307,7 +321,9 @@ def test_history_stays_short():
 
 def test_two_runs_at_once_share_no_file(ask, assets):
     folders = [submit(ask(num_steps=20, seed=n), "running") for n in range(2)]
-    threads = [threading.Thread(target=execute, args=[f], kwargs={"assets_dir": assets}) for f in folders]
+    threads = [
+        threading.Thread(target=execute, args=[f], kwargs={"assets_dir": assets}) for f in folders
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -169,7 +169,9 @@ def test_a_default_is_declared_in_one_place():
         for node in ast.walk(ast.parse(path.read_text())):
             targets = getattr(node, "targets", [getattr(node, "target", None)])
             names = {getattr(target, "id", "") for target in targets if target}
-            assert not (names & FIELDS.keys() and isinstance(getattr(node, "value", 0), ast.Constant))
+            assert not (
+                names & FIELDS.keys() and isinstance(getattr(node, "value", 0), ast.Constant)
+            )
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,9 @@ def test_find_run(tmp_path):
         find_run(tmp_path, "aaaaaaaa")
 
 
-@pytest.mark.parametrize("run_id", ["", "x", "aaaa", "../aaaaaaaa", ".", "..", "/etc", ".queue", "*"])
+@pytest.mark.parametrize(
+    "run_id", ["", "x", "aaaa", "../aaaaaaaa", ".", "..", "/etc", ".queue", "*"]
+)
 def test_find_run_lists_what_there_is(tmp_path, run_id):
     make_run(tmp_path, "20260101T000000-aaaaaaaa")
     make_run(tmp_path, ".queue")

@@ -82,7 +82,9 @@ def test_index_comes_first_for_browsers(tmp_path):
 
 
 def test_comment_is_kept_as_it_is(tmp_path):
-    comment = json.dumps({"text_input": "a = b; c # d \\ 'e' \" 🐻" + "ü" * 10_000}, ensure_ascii=False)
+    comment = json.dumps(
+        {"text_input": "a = b; c # d \\ 'e' \" 🐻" + "ü" * 10_000}, ensure_ascii=False
+    )
     write(tmp_path / "a.mp4", 2, (16, 16))
     video.finish(tmp_path / "a.mp4", tmp_path / "b.mp4", comment)
     assert comment.encode() in (tmp_path / "b.mp4").read_bytes()

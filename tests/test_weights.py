@@ -4,10 +4,10 @@ import struct
 
 import pytest
 import yaml
+from fake_engine import write_assets
 
 import weights
 from errors import BadInput
-from fake_engine import write_assets
 from settings import VQGANCLIPSettings, make
 
 CONFIG = {"model": {"target": "x", "params": {"ddconfig": {"ch_mult": [1, 1, 2]}}}}
@@ -51,7 +51,15 @@ def test_yaml_without_checkpoint(assets):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "model: 5", "model: {params: 5}", "a: [", "[" * 5000, "model: {params: {ddconfig: 1}}"],
+    [
+        "",
+        "[]",
+        "model: 5",
+        "model: {params: 5}",
+        "a: [",
+        "[" * 5000,
+        "model: {params: {ddconfig: 1}}",
+    ],
 )
 def test_broken_yaml(assets, text):
     (assets / "plain.yaml").write_text(text)
