@@ -56,8 +56,9 @@ def _read(path: Path) -> Any:
 def _torch_load(path: Path, *, mmap: bool, stubs: tuple[str, ...] = ()) -> Any:
     """torch's checked loader; on meeting a Lightning class it is tried again with a stub for it."""
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(
-            [(LightningStub, name) for name in stubs]
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([(LightningStub, name) for name in stubs]),
         ):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

@@ -21,9 +21,7 @@ class Windows:
     tops: Tensor
 
 
-def random_windows(
-    width: int, height: int, count: int, smallest: int, cut_pow: float
-) -> Windows:
+def random_windows(width: int, height: int, count: int, smallest: int, cut_pow: float) -> Windows:
     """`count` windows, some on the whole picture and the others at random places.
 
     A random side is `low + u^cut_pow (high - low)`, u uniform in [0, 1), high the picture's shorter
@@ -72,7 +70,7 @@ def cut_out(picture: Tensor, windows: Windows, side: int) -> Tensor:
 
 
 def resize_weights(sides: Tensor, starts: Tensor, length: int, size: int) -> Tensor:
-    """How much each of `length` pixels counts in each of `size` pixels of a window: [N, size, length].
+    """How much each of a picture's pixels counts in each pixel of a window: [N, size, length].
 
     A triangle as wide as two target pixels, cut off at the window and normalised; pixels beyond
     the picture's edges count for the edge.
@@ -110,6 +108,12 @@ def augmentations() -> nn.Module:
 
 
 def add_noise(cutouts: Tensor) -> Tensor:
-    """Gaussian noise, up to NOISE_FACTOR strong, of another strength in each cutout."""
-    strength = torch.rand(len(cutouts), 1, 1, 1, device=cutouts.device) * NOISE_FACTOR
-    return cutouts + strength * torch.randn_like(cutouts)
+    """Gaussian noise, up to NOISE_FACTOR strong, of another strength in each cutout.
+
+    It is drawn where the cutouts are, by a generator that the CPU's random numbers seed.
+    """
+    seed = int(torch.randint(2**32, ()))
+    generator = torch.Generator(cutouts.device).manual_seed(seed)
+    strength = torch.rand(len(cutouts), 1, 1, 1, device=cutouts.device, generator=generator)
+    noise = torch.randn(cutouts.shape, device=cutouts.device, generator=generator)
+    return cutouts + NOISE_FACTOR * strength * noise

@@ -1,4 +1,4 @@
-"""The engine: what a run is, and VQGAN-CLIP as one. It reports facts; it draws and writes nothing."""
+"""The engine: what a run is, and VQGAN-CLIP as one. It reports facts, and draws nothing."""
 
 import math
 from abc import ABC, abstractmethod
@@ -130,13 +130,13 @@ class VQGANCLIPRun(Run):
             self.size = picture_size(weights, self.settings.Xdim, self.settings.ydim)
             clip_path = find_clip_model(self.settings.clip_model, self.assets_dir)
             self.factor = weights.factor
-            self.perceptor = _warm_clip(_stamp(clip_path), self.settings.clip_model, self.device)
+            self.perceptor = _warm_clip(_stamp(clip_path), self.device)
             self.vqgan = _warm_vqgan(
                 _stamp(weights.config_path), _stamp(weights.checkpoint_path), self.device
             )
 
     def model_init(self) -> None:
-        self._random = RandomStream(self.settings.seed, self.device)
+        self._random = RandomStream(self.settings.seed)
         self._frames = self._optimisation_steps = 0
         self._augment = augmentations() if self.settings.use_cutout_augmentations else nn.Identity()
         with _explain_lack_of_memory(self.settings), self._random, torch.no_grad():
@@ -162,7 +162,7 @@ class VQGANCLIPRun(Run):
             "optimiser": _copy_to_cpu(self._optimiser.state_dict()),
             "frames": self._frames,
             "optimisation_steps": self._optimisation_steps,
-            "random": self._random.state_dict(),
+            "random": _copy_to_cpu(self._random.state),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -171,7 +171,7 @@ class VQGANCLIPRun(Run):
         self._optimiser.load_state_dict(_copy_to_cpu(state["optimiser"]))
         self._frames = state["frames"]
         self._optimisation_steps = state["optimisation_steps"]
-        self._random.load_state_dict(state["random"])
+        self._random.state = _copy_to_cpu(state["random"])
 
     # --- before the first step ---
 
@@ -233,11 +233,15 @@ class VQGANCLIPRun(Run):
         return picture.detach(), values
 
     def _decode(self, z: Tensor) -> Tensor:
-        decoded = self.vqgan.decode(vector_quantize(z, self.vqgan.codebook))
+        z_q = vector_quantize(z, self.vqgan.codebook)
+        with half_precision(self.device):
+            decoded = self.vqgan.decode(z_q)
         return clamp_with_gradient((decoded.float() + 1) / 2)
 
     def _losses(self, picture: Tensor) -> dict[str, Tensor]:
-        images = self.perceptor.encode_image(self._see(picture))
+        cutouts = self._see(picture)
+        with half_precision(self.device):
+            images = self.perceptor.encode_image(cutouts)
         losses: dict[str, Tensor] = {}
         for target in self._targets:
             loss = prompt_loss(images, target.embedding, target.weight, target.stop)
@@ -285,49 +289,32 @@ class VQGANCLIPRun(Run):
         self._start_from(self._encode(moved))
 
 
+def half_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 for what runs within, on GPUs that compute in it; elsewhere nothing changes.
+
+    For decoder and CLIP only. Distances to the codebook, losses and optimiser stay in float32.
+    """
+    has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_it)
+
+
 class RandomStream:
     """Random numbers of one run: within `with stream:` torch draws from it, and only there.
 
-    seed: any whole number in [0, 2^64).
+    What is drawn on a GPU is seeded from here too (see `cutouts.add_noise`), so the state of the
+    CPU's generator is all that there is to keep. seed: any whole number in [0, 2^64).
     """
 
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._device = device
-        with self._fork():
-            torch.manual_seed(_fold(seed))
-            self._state = self._capture()
+    def __init__(self, seed: int) -> None:
+        self.state = torch.Generator().manual_seed(_fold(seed)).get_state()
 
     def __enter__(self) -> None:
-        self._outer = self._fork()
-        self._outer.__enter__()
-        self._restore(self._state)
+        self._outside = torch.get_rng_state()
+        torch.set_rng_state(self.state)
 
     def __exit__(self, *error: Any) -> None:
-        self._state = self._capture()
-        self._outer.__exit__(*error)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {name: state.clone() for name, state in self._state.items()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._state = {name: value.clone() for name, value in state.items()}
-
-    def _fork(self) -> Any:
-        if self._device.type == "cpu":
-            return torch.random.fork_rng(devices=[])
-        index = self._device.index or 0
-        return torch.random.fork_rng(devices=[index], device_type=self._device.type)
-
-    def _capture(self) -> dict[str, Tensor]:
-        state = {"cpu": torch.get_rng_state()}
-        if self._device.type != "cpu":
-            state["device"] = torch.get_device_module(self._device).get_rng_state()
-        return state
-
-    def _restore(self, state: dict[str, Tensor]) -> None:
-        torch.set_rng_state(state["cpu"])
-        if "device" in state and self._device.type != "cpu":
-            torch.get_device_module(self._device).set_rng_state(state["device"])
+        self.state = torch.get_rng_state()
+        torch.set_rng_state(self._outside)
 
 
 def _fold(seed: int) -> int:
@@ -354,8 +341,8 @@ def _warm_vqgan(config: _Stamp, checkpoint: _Stamp, device: torch.device) -> VQG
 
 
 @lru_cache(maxsize=1)
-def _warm_clip(checkpoint: _Stamp, name: str, device: torch.device) -> Perceptor:
-    return load_clip_model(checkpoint[0], name).to(device)
+def _warm_clip(checkpoint: _Stamp, device: torch.device) -> Perceptor:
+    return load_clip_model(checkpoint[0]).to(device)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import io
 import math
-import os
+import socket
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -35,6 +35,7 @@ NET2NET = "taming.models.cond_transformer.Net2NetTransformer"
 # Mean and spread of the pictures that OpenAI trained CLIP on (clip.clip._transform).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 
 
 # --- VQGAN -----------------------------------------------------------------------------------
@@ -217,9 +218,9 @@ def _as_float32(tensors: StateDict, path: Path) -> StateDict:
 class Perceptor(nn.Module):
     """An OpenAI CLIP that turns pictures and texts into unit embeddings [N, D]."""
 
-    def __init__(self, model: CLIP, name: str) -> None:
+    def __init__(self, model: CLIP) -> None:
         super().__init__()
-        self.model, self.name = model, name
+        self.model = model
         self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
 
@@ -230,7 +231,8 @@ class Perceptor(nn.Module):
 
     def encode_image(self, pictures: Tensor) -> Tensor:
         """Unit embeddings of pictures [N, 3, S, S] in [0, 1], S the input resolution."""
-        return F.normalize(self.model.encode_image((pictures - self.mean) / self.std).float(), dim=-1)
+        features = self.model.encode_image((pictures - self.mean) / self.std)
+        return F.normalize(features.float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Unit embeddings of texts; what is beyond the context length is left out."""
@@ -253,18 +255,22 @@ def find_clip_model(name: str, assets_dir: Path) -> Path:
 
 
 def _published_clip(name: str) -> Path:
-    cache = Path("~/.cache/clip").expanduser()
+    cache, address = Path("~/.cache/clip").expanduser(), CLIP_ADDRESSES[name]
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        return Path(download_clip(CLIP_ADDRESSES[name], str(cache)))
+        return Path(download_clip(address, str(cache)))
     except (OSError, RuntimeError) as error:
         raise BadInput(
             f"The CLIP model {name} is neither cached in {cache} nor reachable: {error}. Connect to"
-            f" the internet once, put the file {os.path.basename(CLIP_ADDRESSES[name])} there, or"
+            f" the internet once, put the file {Path(address).name} there, or"
             " choose a CLIP in the assets folder."
         ) from None
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
-def load_clip_model(path: Path, name: str) -> Perceptor:
+def load_clip_model(path: Path) -> Perceptor:
     """The CLIP of a checkpoint: float32 on the CPU, no gradients. Raises BadInput.
 
     Takes a state dict and the TorchScript archives that OpenAI publishes; neither runs anything.
@@ -285,7 +291,7 @@ def load_clip_model(path: Path, name: str) -> Perceptor:
             f"{path} knows {model.vocab_size} tokens; CLIP's tokeniser has"
             f" {len(clip_tokenizer.encoder)}."
         )
-    return Perceptor(model.float(), name).eval().requires_grad_(False)
+    return Perceptor(model.float()).eval().requires_grad_(False)
 
 
 # --- Gradients that pass -----------------------------------------------------------------------

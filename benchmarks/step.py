@@ -48,7 +48,7 @@ def main() -> None:
         print(json.dumps(_measure(args)))
         return
     print(f"CPU flags: {' '.join(_cpu_flags()) or 'none of ' + ' '.join(CPU_FLAGS)}")
-    print(f"{'models':9}{'size':>9}{'cutn':>6}{'loop':>8}{'s/step':>9}{'peak MiB':>10}{'weights MiB':>13}")
+    print("models        size  cutn    loop   s/step  peak MiB  weights MiB")
     with tempfile.TemporaryDirectory() as folder:
         for models in args.models:
             _compare(models, args, Path(folder))
@@ -56,7 +56,7 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3, help="steps to time, after one that warms up")
+    parser.add_argument("--steps", type=int, default=3, help="steps to time, after a first one")
     parser.add_argument("--size", type=int, help="side of the picture (256, for the bundled 128)")
     parser.add_argument("--cutn", type=int, default=64, help="cutouts")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))

@@ -9,10 +9,8 @@ import pytest
 
 import command_line
 import registry
-import settings
 from errors import BadInput
 from logic import Run, Step, VQGANCLIPRun
-from page_form import Form
 from runner import execute, prepare, submit
 from settings import RunSettings, setting
 

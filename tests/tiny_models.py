@@ -33,14 +33,14 @@ def write_tiny_assets(folder: Path) -> None:
 # --- VQGAN -----------------------------------------------------------------------------------
 
 
-def vq_config(recommended: dict[str, Any] | None = None, **ddconfig: Any) -> dict[str, Any]:
+def vq_config(recommended: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """A VQModel's yaml: f = 8, 64 codes of 4 channels, so that they lie close together."""
-    params = {"embed_dim": 4, "n_embed": 64, "ddconfig": _ddconfig(**ddconfig), "lossconfig": LOSS}
+    params = {"embed_dim": 4, "n_embed": 64, "ddconfig": ddconfig(**changes), "lossconfig": LOSS}
     config = {"model": _model("taming.models.vqgan.VQModel", params)}
     return config | ({"recommended": recommended} if recommended else {})
 
 
-def gumbel_config(**ddconfig: Any) -> dict[str, Any]:
+def gumbel_config(**changes: Any) -> dict[str, Any]:
     """A GumbelVQ's yaml: as wide as its z channels, as the published one is."""
     params = {
         "kl_weight": 1e-8,
@@ -51,13 +51,13 @@ def gumbel_config(**ddconfig: Any) -> dict[str, Any]:
             "target": "taming.lr_scheduler.LambdaWarmUpCosineScheduler",
             "params": {"warm_up_steps": 0, "lr_min": 1.8e-4, "lr_max": 1.0, "lr_start": 1.0},
         },
-        "ddconfig": _ddconfig(**ddconfig),
+        "ddconfig": ddconfig(**changes),
         "lossconfig": LOSS,
     }
     return {"model": _model("taming.models.vqgan.GumbelVQ", params)}
 
 
-def net2net_config(**ddconfig: Any) -> dict[str, Any]:
+def net2net_config(**changes: Any) -> dict[str, Any]:
     """A Net2NetTransformer's yaml, whose first stage is a VQModel."""
     transformer = {
         "target": "taming.modules.transformer.mingpt.GPT",
@@ -67,8 +67,8 @@ def net2net_config(**ddconfig: Any) -> dict[str, Any]:
         "first_stage_key": "image",
         "cond_stage_key": "depth",
         "transformer_config": transformer,
-        "first_stage_config": vq_config(**ddconfig)["model"],
-        "cond_stage_config": vq_config(**ddconfig)["model"],
+        "first_stage_config": vq_config(**changes)["model"],
+        "cond_stage_config": vq_config(**changes)["model"],
     }
     return {"model": _model("taming.models.cond_transformer.Net2NetTransformer", params)}
 
@@ -83,7 +83,8 @@ def _model(target: str, params: dict[str, Any]) -> dict[str, Any]:
     return {"base_learning_rate": 4.5e-6, "target": target, "params": params}
 
 
-def _ddconfig(**changes: Any) -> dict[str, Any]:
+def ddconfig(**changes: Any) -> dict[str, Any]:
+    """The sizes of encoder and decoder."""
     return {
         "double_z": False,
         "z_channels": 32,
@@ -175,10 +176,10 @@ def lightning_callback() -> Iterator[type]:
 # --- CLIP ------------------------------------------------------------------------------------
 
 
-def clip_state_dict(resnet: bool = False, context_length: int = 16, seed: int = 0) -> dict[str, Any]:
+def clip_state_dict(resnet: bool = False, context_length: int = 16) -> dict[str, Any]:
     """An OpenAI CLIP's state dict in half precision, as published: 32 px input, 64 channels."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = CLIP(
             embed_dim=64,
             image_resolution=32,

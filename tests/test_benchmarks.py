@@ -1,0 +1,35 @@
+"""The benchmark measures what it says, on tiny models."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import plain  # noqa: E402
+import step as benchmark  # noqa: E402
+from tiny_models import write_tiny_assets  # noqa: E402
+
+
+@pytest.mark.parametrize("loop", benchmark.LOOPS)
+def test_both_loops_are_measured(loop: str, tmp_path: Path) -> None:
+    write_tiny_assets(tmp_path)
+    args = Namespace(measure=loop, assets_dir=tmp_path, steps=1, size=32, cutn=2, gpu=None)
+    found = benchmark._measure(args)
+    assert found["seconds"] > 0
+    assert found["peak_mib"] >= found["weights_mib"] > 0
+
+
+def test_the_plain_loop_resamples_as_lanczos_does() -> None:
+    torch.manual_seed(0)
+    smooth = F.interpolate(torch.rand(1, 3, 6, 6), (96, 96), mode="bicubic").clamp(0, 1)
+    expected = to_pil_image(smooth[0]).resize((32, 32), Image.Resampling.LANCZOS)
+    ours = plain.resample(smooth, 32)[0]
+    assert (ours - pil_to_tensor(expected) / 255).abs().mean() < 0.03
