@@ -137,7 +137,7 @@ def test_refused_paths(tmp_path):
         tmp_path / ("x" * 300),
         tmp_path / "\0",
     ):
-        with pytest.raises(BadInput, match="^it "):
+        with pytest.raises(BadInput, match=r"^it "):
             load_picture(path, "it")
 
 

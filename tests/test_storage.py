@@ -200,7 +200,7 @@ def test_find_run(tmp_path):
     make_run(tmp_path, "20260103T000000--b_bbbbb")
     assert find_run(tmp_path, "20260101T000000-aaaaaaaa").name == "20260101T000000-aaaaaaaa"
     assert find_run(tmp_path, "-b_bbbbb").name == "20260103T000000--b_bbbbb"
-    with pytest.raises(BadInput, match="several.*20260101.*20260102"):
+    with pytest.raises(BadInput, match=r"several.*20260101.*20260102"):
         find_run(tmp_path, "aaaaaaaa")
 
 
