@@ -30,8 +30,9 @@ weights: .venv/.training  ## make the bundled weights again (hours; goes on wher
 	$(VENV) -m training.train_vqgan --resume $(ARGS)
 	$(VENV) -m training.train_clip --resume $(ARGS)
 
-judge: .venv/.training  ## make the evaluation's judge
-	$(VENV) -m training.train_judge $(ARGS)
+judge: .venv/.training  ## make the evaluation's judge (goes on where it was stopped)
+	$(VENV) -m training.data
+	$(VENV) -m training.train_judge --resume $(ARGS)
 
 evaluate: .venv/.training  ## measure how well pictures match their prompts
 	$(VENV) -m training.evaluate $(ARGS)

@@ -406,9 +406,9 @@ def train(minutes: float, resume: bool) -> None:
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(minutes, device)
-    if resume:
-        trainer.load_state_dict(torch.load(CACHE / "vqgan-training.pt", map_location=device,
-                                           weights_only=True))
+    state = CACHE / "vqgan-training.pt"
+    if resume and state.exists():
+        trainer.load_state_dict(torch.load(state, map_location=device, weights_only=True))
     composer = Composer("train", PICTURE, seed=trainer.step)
     torch.manual_seed(trainer.step)
     exported = time.monotonic()
