@@ -40,6 +40,10 @@ BROKEN = {"truncated": {"upto": 5000}, "stalled": {"upto": 5000, "then_wait": 30
 NAME = "vqgan_gumbel_f8"
 TOOLBOX = "awk bash cat cut dirname grep head mkdir mktemp mv rm sed tr wc".split()
 
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("curl") or shutil.which("wget")), reason="neither curl nor wget is installed"
+)
+
 
 class Server(http.server.ThreadingHTTPServer):
     """Serves YAML and CKPT for any address of the published form; `mood` says how."""
@@ -276,6 +280,7 @@ def test_an_interrupted_transfer_keeps_its_part_alone(folder, server, tool, sign
     assert not (folder / "assets" / f"{NAME}.ckpt").exists()
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_a_size_far_from_the_published_one_is_refused(folder, server, tmp_path):
     """Without WEIGHTS_URL: a stand-in for curl leads the published addresses to the server."""
     path = tmp_path / "bin"
