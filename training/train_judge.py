@@ -28,7 +28,7 @@ SAVE_SECONDS = 240.0
 ARCHITECTURE = {
     "embed_dim": 256, "image_resolution": SIZE, "vision_layers": (2, 1, 1, 1), "vision_width": 32,
     "vision_patch_size": None, "context_length": 32, "vocab_size": 49408,
-    "transformer_width": 128, "transformer_heads": 2, "transformer_layers": 3,
+    "transformer_width": 192, "transformer_heads": 3, "transformer_layers": 3,
 }  # fmt: skip
 JUDGE = CACHE / "judge.pt"
 CHECKPOINT = CACHE / "judge-training.pt"
