@@ -8,9 +8,9 @@ import difflib
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic.fields import FieldInfo
 from tqdm import tqdm
@@ -50,7 +50,7 @@ def _run(argv: Sequence[str], stop: Stop) -> int:
         return 128 + stop.signum
     folder = submit(plan, status="running")
     try:
-        with Progress(folder, plan.settings.num_steps) as progress:
+        with closing(Progress(folder, plan.settings.num_steps)) as progress:
             status = execute(
                 folder, assets_dir=request.assets_dir, gpu=gpu, on_step=progress.show, stop=stop
             )
@@ -59,38 +59,37 @@ def _run(argv: Sequence[str], stop: Stop) -> int:
         raise
     finally:
         if folder.path.exists():
-            print(folder.path, flush=True)
+            with suppress(OSError):
+                print(folder.path, flush=True)
     if status == "done":
         return 0
     return 128 + stop.signum if stop.signum else 1
 
 
 class Progress:
-    """A bar with the loss on stderr; what the engine wants said comes before it."""
+    """A bar with the loss on stderr; what the engine wants said comes before it.
+
+    Where nobody reads stderr any more, the run goes on without.
+    """
 
     def __init__(self, folder: RunFolder, planned: int) -> None:
         self._folder = folder
         self._planned = planned if planned > 0 else None
         self._bar: tqdm | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        with suppress(OSError):
+            if self._bar is not None:
+                self._bar.close()
 
     def show(self, step: "Step") -> None:
         """Move on to this step."""
-        if self._bar is None:
-            self._bar = self._begin()
-        self._bar.set_postfix_str(f"loss {step.losses['total']:.4f}", refresh=False)
-        self._bar.update()
+        with suppress(OSError):
+            if self._bar is None:
+                self._bar = self._begin()
+            self._bar.set_postfix_str(f"loss {step.losses['total']:.4f}", refresh=False)
+            self._bar.update()
 
     def _begin(self) -> tqdm:
         details = self._folder.read()
@@ -231,7 +230,5 @@ def _help(field: FieldInfo, default: Any) -> str:
 
 def _say(line: str) -> None:
     """One line for the person; whether anybody reads it must not matter to the run."""
-    try:
+    with suppress(OSError):
         print(" ".join(line.split()), file=sys.stderr, flush=True)
-    except OSError:
-        pass

@@ -21,6 +21,9 @@ BOX_HEADER = struct.Struct(">I4s")  # size and kind, of which an mp4 is a row
 # A fragment a frame and no look-ahead: what was added is there at once, and playable.
 FRAGMENTED = ["-movflags", "+frag_every_frame+empty_moov+default_base_moof", "-flush_packets", "1"]
 ENCODER = ["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-crf", "18"]
+# Players guess what yuv means where a film does not say.
+COLOURS = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709"]
+COLOURS += ["-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
 
 
 class VideoWriter:
@@ -35,7 +38,7 @@ class VideoWriter:
         width, height = (side + side % 2 for side in size)  # yuv420p halves the sides
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         command = [*_ffmpeg(), "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
-        command += ["-r", str(fps), "-i", "-", "-an", *ENCODER, "-threads", "1"]
+        command += ["-r", str(fps), "-i", "-", "-an", *ENCODER, *COLOURS, "-threads", "1"]
         command += ["-pix_fmt", "yuv420p", "-g", str(fps), *FRAGMENTED, "-f", "mp4", str(path)]
         self._process = subprocess.Popen(
             command,

@@ -1,5 +1,6 @@
 """The command line, on tiny weights: options, exit statuses, and what a signal leaves."""
 
+import io
 import itertools
 import json
 import os
@@ -95,6 +96,20 @@ def test_a_checkpoint_that_is_none_leaves_no_folder(generated, assets, tmp_path)
     status, out, err = generated("a", *SMALL, "--clip-model", wrong)
     assert (status, out) == (2, []) and len(err) == 1 and "wrong.pt" in err[0]
     assert not list((tmp_path / "output").iterdir())
+
+
+class ClosedPipe(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_nobody_need_read_what_it_says(folders, monkeypatch, tmp_path):
+    fake_engine.use(monkeypatch)
+    monkeypatch.setattr(sys, "stderr", ClosedPipe())
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+    assert generate.main(["a", "--model", "Fake", *SMALL, *folders]) == 0
+    (folder,) = (tmp_path / "output").iterdir()
+    assert details_of(folder)["status"] == "done"
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -74,6 +74,16 @@ def test_frames_are_those_given_and_in_order(tmp_path):
     assert np.abs(np.array(means) - [frame.mean() for frame in greys]).max() < 3
 
 
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)])
+def test_colours_are_kept(tmp_path, colour):
+    writer = video.VideoWriter(tmp_path / "a.mp4", (32, 32))
+    writer.add(np.full((32, 32, 3), colour, np.uint8))
+    writer.close()
+    (frame,) = decoded(tmp_path / "a.mp4")
+    assert np.abs(frame.astype(int) - colour).max() <= 6
+    assert "bt709" in facts(tmp_path / "a.mp4")
+
+
 def test_index_comes_first_for_browsers(tmp_path):
     write(tmp_path / "a.mp4", 5, (16, 16))
     video.finish(tmp_path / "a.mp4", tmp_path / "b.mp4", "")
