@@ -91,37 +91,36 @@ def test_real_pictures_come_from_each_set_that_has_all_parts(composer):
 
 def test_pictures_are_made_with_what_the_command_line_would_take(tmp_path, monkeypatch):
     write_tiny_assets(tmp_path)
-    monkeypatch.setattr(evaluate, "ASSETS", tmp_path)
     monkeypatch.setattr(evaluate, "WEIGHTS", "tiny_f8")
     given = {"text_input": "a cat", "vqgan_ckpt": "tiny_f8", "set_seed": True, "seed": 1}
     plan = prepare(Request(given, output_dir=tmp_path, assets_dir=tmp_path))
-    settings = evaluate.default_settings("a cat")
+    settings = evaluate.default_settings("a cat", tmp_path)
     assert settings == plan.settings
     assert (settings.num_steps, settings.Xdim, settings.ydim) == (150, 128, 128)
     assert settings.clip_model == "tiny_clip"
     short = settings.model_copy(update={"num_steps": 2, "Xdim": 32, "ydim": 32})
-    assert evaluate.generate(short).size == (32, 32)
+    assert evaluate.generate(short, tmp_path).size == (32, 32)
 
 
 def test_other_weights_or_settings_have_another_fingerprint(tmp_path, monkeypatch):
     write_tiny_assets(tmp_path)
-    monkeypatch.setattr(evaluate, "ASSETS", tmp_path)
     monkeypatch.setattr(evaluate, "WEIGHTS", "tiny_f8")
-    before = evaluate.fingerprint()
-    assert evaluate.fingerprint() == before
+    before = evaluate.fingerprint(tmp_path)
+    assert evaluate.fingerprint(tmp_path) == before
     config = tmp_path / "tiny_f8.yaml"
     config.write_text(config.read_text().replace("cutn: 4", "cutn: 5"))
-    assert evaluate.fingerprint() != before
+    assert evaluate.fingerprint(tmp_path) != before
 
 
 def test_what_was_generated_before_is_not_generated_again(tmp_path, monkeypatch):
     made = []
 
-    def draw(settings):
+    def draw(settings, assets):
         made.append(settings)
         return Image.new("RGB", (16, 16), (0, 0, 255))
 
-    monkeypatch.setattr(evaluate, "default_settings", lambda text: text)
+    monkeypatch.setattr(evaluate, "fingerprint", lambda assets: "some-weights")
+    monkeypatch.setattr(evaluate, "default_settings", lambda text, assets: text)
     monkeypatch.setattr(evaluate, "generate", draw)
     prompts = [Prompt(text, "single", ()) for text in ("a cat", "a dog", "a cow")]
     evaluate.generated_pictures(prompts[:2], tmp_path)

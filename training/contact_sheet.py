@@ -15,8 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from training.evaluate import Prompt, fingerprint, generated_pictures
-from training.icons import CACHE
+from training.evaluate import Prompt, generated_pictures
 
 SHEET = Path(__file__).parent.parent / "docs" / "contact-sheet.png"
 PROMPTS = (
@@ -51,7 +50,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=SHEET)
     options = parser.parse_args()
     prompts = [Prompt(text, "sheet", ()) for text in PROMPTS]
-    pictures = generated_pictures(prompts, CACHE / "evaluation" / fingerprint())
+    pictures = generated_pictures(prompts)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     lay_out(pictures, PROMPTS).save(options.output, optimize=True)
     print(options.output)

@@ -84,17 +84,17 @@ def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
     return [prompts[i * len(prompts) // count] for i in range(count)]
 
 
-def default_settings(text: str, seed: int = 1) -> VQGANCLIPSettings:
+def default_settings(text: str, assets: Path = ASSETS, seed: int = 1) -> VQGANCLIPSettings:
     """What `python generate.py TEXT --seed SEED` takes with the bundled weights."""
     given = {"text_input": text, "vqgan_ckpt": WEIGHTS, "set_seed": True, "seed": seed}
     defaults = read_defaults(VQGANCLIPSettings)
-    recommended = VQGANCLIPSettings.recommended(given, ASSETS)
+    recommended = VQGANCLIPSettings.recommended(given, assets)
     return make(VQGANCLIPSettings, recommended, defaults, given)
 
 
-def generate(settings: VQGANCLIPSettings) -> Image.Image:
+def generate(settings: VQGANCLIPSettings, assets: Path = ASSETS) -> Image.Image:
     """The picture of the last step."""
-    run = VQGANCLIPRun(settings, assets_dir=ASSETS, device=torch.device("cpu"))
+    run = VQGANCLIPRun(settings, assets_dir=assets, device=torch.device("cpu"))
     run.load_model()
     run.model_init()
     for _ in range(settings.num_steps):
@@ -102,25 +102,28 @@ def generate(settings: VQGANCLIPSettings) -> Image.Image:
     return Image.fromarray(step.picture)
 
 
-def fingerprint() -> str:
+def fingerprint(assets: Path = ASSETS) -> str:
     """Names the weights and the settings, so that pictures of others are not taken for theirs."""
-    settings = default_settings("any")
-    weights = get_weights(ASSETS, WEIGHTS).checkpoint_path
+    settings = default_settings("any", assets)
+    weights = get_weights(assets, WEIGHTS).checkpoint_path
     digest = blake2b(settings.model_dump_json().encode(), digest_size=6)
-    for path in (weights, find_clip_model(settings.clip_model, ASSETS)):
+    for path in (weights, find_clip_model(settings.clip_model, assets)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def generated_pictures(prompts: Sequence[Prompt], folder: Path) -> Tensor:
-    """The prompts' pictures [n, 3, H, W] in [0, 1]; makes those that are not in the folder."""
+def generated_pictures(
+    prompts: Sequence[Prompt], output_dir: Path = CACHE / "evaluation", assets: Path = ASSETS
+) -> Tensor:
+    """The prompts' pictures [n, 3, H, W] in [0, 1]; makes those that are not there yet."""
+    folder = output_dir / fingerprint(assets)
     folder.mkdir(parents=True, exist_ok=True)
     for number, prompt in enumerate(prompts, start=1):
         path = folder / prompt.file_name
         if path.exists():
             continue
         started = time.monotonic()
-        picture = generate(default_settings(prompt.text))
+        picture = generate(default_settings(prompt.text, assets), assets)
         picture.save(path.with_suffix(".part"), format="PNG")
         path.with_suffix(".part").replace(path)
         seconds = time.monotonic() - started
@@ -162,11 +165,16 @@ def score(places: Sequence[int]) -> Score:
     return Score(sum(p < 1 for p in places) / count, sum(p < 5 for p in places) / count, count)
 
 
-def evaluate_group(judge: CLIP, group: list[Prompt], part: list[Prompt], folder: Path) -> dict:
-    """Both scores and their ratios for the prompts in `part`, ranked among all of the group."""
+def evaluate_group(
+    judge: CLIP, group: Sequence[Prompt], part: Sequence[Prompt], pictures: Tensor
+) -> dict:
+    """Both scores and their ratios for the prompts in `part`, ranked among all of the group.
+
+    pictures: those generated for `part`, [n, 3, H, W] in [0, 1].
+    """
     texts = [prompt.text for prompt in group]
     row = {prompt.text: i for i, prompt in enumerate(group)}
-    places = ranks(judge, generated_pictures(part, folder), [row[p.text] for p in part], texts)
+    places = ranks(judge, pictures, [row[prompt.text] for prompt in part], texts)
     composer = Composer("judge", 128, seed=0)
     scenes = [(scene, row[prompt.text]) for prompt in part for scene in real_scenes(composer, prompt)]
     real_places = ranks(
@@ -203,17 +211,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sample", type=int, metavar="N", help="only N prompts, spread evenly")
     parser.add_argument("--output-dir", type=Path, default=CACHE / "evaluation")
+    parser.add_argument("--assets-dir", type=Path, default=ASSETS, help="other weights to measure")
     options = parser.parse_args()
     prompts = read_prompts()
     chosen = spread(prompts, options.sample or len(prompts))
-    folder = options.output_dir / fingerprint()
+    pictures = generated_pictures(chosen, options.output_dir, options.assets_dir)
     judge = load_judge()
     results = {}
     for name in TARGETS:
         group = [prompt for prompt in prompts if prompt.group == name]
-        part = [prompt for prompt in chosen if prompt.group == name]
-        if part:
-            results[name] = evaluate_group(judge, group, part, folder)
+        rows = [i for i, prompt in enumerate(chosen) if prompt.group == name]
+        if rows:
+            results[name] = evaluate_group(judge, group, [chosen[i] for i in rows], pictures[rows])
+    folder = options.output_dir / fingerprint(options.assets_dir)
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
     print(f"Pictures and results.json are in {folder}.")
