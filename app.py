@@ -17,7 +17,7 @@ from errors import BadInput
 from estimate import decoder_widths, estimate, in_words
 from keeper import WorkerKeeper
 from page_docs import show_document
-from page_form import Form
+from page_form import CONTINUE, Form
 from page_places import Places, read_places
 from page_runs import plain, prompt_of
 from run_index import Entry
@@ -162,7 +162,7 @@ def _previous(runs: Sequence[Entry]) -> Entry | None:
 
 
 def _run_to_continue(places: Places) -> str | None:
-    if not st.session_state.get("continue_previous_run"):
+    if not st.session_state.get(CONTINUE):
         return None
     previous = _previous(run_index.entries(places.output_dir))
     if previous is None:

@@ -169,7 +169,7 @@ def _clip_macs(settings: Mapping[str, Any]) -> float:
 
 
 def _kind(device: str) -> str:
-    return "cpu" if "cpu" in device.lower() else "gpu"
+    return "gpu" if "gpu" in device.lower() else "cpu"
 
 
 def _typical_speed(device: str) -> float:

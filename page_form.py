@@ -12,6 +12,7 @@ import streamlit as st
 from pydantic.fields import FieldInfo
 
 from errors import BadInput
+from page_runs import plain, prompt_of
 from pictures import SUFFIXES
 from run_index import Entry
 from settings import RunSettings, make, members, meta, number_range, read_defaults, value_type
@@ -19,6 +20,7 @@ from weights import OPENAI_CLIP_MODELS, find_clip_checkpoints, find_weights
 
 LARGEST_BROWSER_NUMBER = 2**53
 IN_MAIN_AREA = ("text_input",)
+CONTINUE = "continue_previous_run"
 SWITCHES = {  # of the uploads, which have none among the settings
     "init_image": ("Use starting image", "Start from a picture of yours instead of random tokens."),
     "image_prompt": (
@@ -59,7 +61,7 @@ class Form:
         """Draw what belongs into the main area."""
         field = self.kind.model_fields["text_input"]
         st.text_area(
-            meta(field)["label"],
+            self._label("text_input"),
             key="text_input",
             height=80,
             help=field.description,
@@ -76,11 +78,14 @@ class Form:
     def given(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """What the person set, and the pictures that it names. Raises BadInput.
 
-        Without a prompt a continued run keeps its own.
+        A run that is continued without a prompt keeps its prompts, else it has the new ones alone.
         """
         values, uploads = self._typed(), {}
-        if not values["text_input"].strip():
-            del values["text_input"]
+        if st.session_state.get(CONTINUE):
+            if values["text_input"].strip():
+                values["image_prompt"] = []
+            else:
+                del values["text_input"]
         for name in SWITCHES:
             values |= self._uploaded(name, uploads)
         return values, uploads
@@ -108,6 +113,9 @@ class Form:
         for cell, name in zip(cells, names, strict=True):
             with cell:
                 self._upload(name) if name in SWITCHES else self._widget(name)
+
+    def _label(self, name: str) -> str:
+        return meta(self.kind.model_fields[name])["label"]
 
     def _group(self, name: str) -> str | None:
         return meta(self.kind.model_fields[name])["group"]
@@ -149,7 +157,7 @@ class Form:
 
     def _widget(self, name: str) -> None:
         field = self.kind.model_fields[name]
-        about = {"label": meta(field)["label"], "help": field.description, "key": name}
+        about = {"label": self._label(name), "help": field.description, "key": name}
         kept = about | {"persist_state": "page"}
         options = self._options(name)
         if options is not None:
@@ -175,7 +183,7 @@ class Form:
         field = self.kind.model_fields[name]
         if st.checkbox(label, help=help_text, key=f"use_{name}"):
             st.file_uploader(
-                meta(field)["label"],
+                self._label(name),
                 type=list(SUFFIXES),
                 accept_multiple_files=_is_list(field),
                 help=field.description,
@@ -188,8 +196,8 @@ class Form:
         files = st.session_state.get(name) or []
         files = files if isinstance(files, list) else [files]
         if not files:
-            label = meta(self.kind.model_fields[name])["label"]
-            raise BadInput(f"'{SWITCHES[name][0]}' is on: use '{label}', or switch it off.")
+            wanted = self._label(name)
+            raise BadInput(f"'{SWITCHES[name][0]}' is on: use '{wanted}', or switch it off.")
         names = []
         for file in files:
             names.append(_unused(file.name, uploads))
@@ -200,13 +208,12 @@ class Form:
 def _continue_switch(previous: Entry | None) -> None:
     on = st.checkbox(
         "Continue previous run",
-        help="Go on from the last finished picture, with this prompt and these settings; without a"
-        " prompt, with its own. Another size crops it.",
-        key="continue_previous_run",
+        help="Go on from the picture that is shown, or else from the last one, with this prompt and"
+        " these settings; without a prompt, with its own. A smaller size crops it.",
+        key=CONTINUE,
     )
     if on and previous:
-        prompt = previous.details.get("text_input") or "an image prompt"
-        st.caption(f"Goes on from “{prompt}” ({previous.name}).")
+        st.caption(f"Goes on from “{plain(prompt_of(previous.details))}” ({plain(previous.name)}).")
     elif on:
         st.caption("There is no finished run to continue yet.")
 

@@ -331,6 +331,15 @@ def test_continuing_takes_the_picture_that_is_shown_and_keeps_its_prompt(page, o
     assert (entry.details["prev_run_id"], entry.details["text_input"]) == ("aaaaaaaa", "an old tree")
 
 
+@pytest.mark.parametrize(("prompt", "kept"), [("", ["image-prompt-1.JPEG"]), ("a cat", [])])
+def test_continuing_keeps_image_prompts_with_the_prompt_only(page, output_dir, prompt, kept):
+    parent = make_finished(output_dir, image_prompts=["image-prompt-1.JPEG"])
+    Image.new("RGB", (32, 32)).save(parent.path / "image-prompt-1.JPEG", "JPEG")
+    sidebar(page.run())["Continue previous run"].set_value(True)
+    run(write_prompt(page, prompt))
+    assert [entry.details["image_prompt"] for entry in queued(output_dir)] == [kept]
+
+
 # --- what it says before Run! ---
 
 
