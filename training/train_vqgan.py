@@ -51,7 +51,7 @@ TAMING_EPSILON = 1e-6
 
 
 class Autoencoder(nn.Module):
-    """taming's VQModel without its training: encoder, codebook, decoder, and the same weight names."""
+    """taming's VQModel without its training: encoder, codebook, decoder, the same weight names."""
 
     def __init__(self, params: dict) -> None:
         super().__init__()
@@ -418,8 +418,9 @@ def train(minutes: float, resume: bool) -> None:
         trainer.spent += time.monotonic() - started
         if trainer.step % 50 == 0:
             used = (trainer.codes.counts > 0.02).sum().item()
-            print(f"step {trainer.step}, {trainer.spent / 60:.1f} of {minutes:g} min, {used} codes, "
-                  + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()), flush=True)
+            spent = f"{trainer.spent / 60:.1f} of {minutes:g} min"
+            values = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+            print(f"step {trainer.step}, {spent}, {used} codes, {values}", flush=True)
         if time.monotonic() - exported > EXPORT_SECONDS:
             export(trainer, composer)
             exported = time.monotonic()
