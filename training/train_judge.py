@@ -19,8 +19,14 @@ from training.augment import augment
 from training.data import Composer
 from training.icons import CACHE
 from training.train_clip import (
-    SIZE, ConceptHead, contrastive_loss, encode_images, encode_texts, learning_rate,
-    parameter_groups, publish,
+    SIZE,
+    ConceptHead,
+    contrastive_loss,
+    encode_images,
+    encode_texts,
+    learning_rate,
+    parameter_groups,
+    publish,
 )  # fmt: skip
 
 BATCH = 128
