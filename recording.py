@@ -23,6 +23,8 @@ from storage import RunFolder, atomic_write
 if TYPE_CHECKING:
     from logic import Step
 
+TIMES = ("queued_at", "start_time", "end_time", "heartbeat", "steps_per_second")
+NAMES = ("run_id", "run_folder")
 LIVE_SECONDS = 0.25
 LIVE_SHARE = 0.05  # of the run's time, at most, may go into its live picture
 LIVE_QUALITY = 85
@@ -184,14 +186,14 @@ class Recording:
     def _save_picture(self, details: dict[str, Any]) -> None:
         if not self._step:
             return
-        text = {storage.PNG_KEY: json.dumps(details)}
+        text = {storage.PNG_KEY: json.dumps(_lasting(details))}
         data = encode_png(Image.fromarray(self._step.picture), text)
         atomic_write(self.folder.path / storage.PICTURE, data)
 
     def _save_film(self, details: dict[str, Any]) -> None:
         if not self._step:
             return
-        comment = json.dumps(details, ensure_ascii=False)
+        comment = json.dumps(_lasting(details), ensure_ascii=False)
         part = self.folder.path / storage.LIVE_VIDEO
         video.finish(part, self.folder.path / storage.VIDEO, comment)
 
@@ -251,6 +253,16 @@ class Clock:
 
 def _first(failures: Sequence[StudioError | None]) -> StudioError | None:
     return next(filter(None, failures), None)
+
+
+def _lasting(details: dict[str, Any]) -> dict[str, Any]:
+    """The details that travel in picture and film: the same for the same settings and seed.
+
+    The run's name goes along only where its folder holds pictures that the settings speak of.
+    """
+    needs_folder = details["init_image"] or details["image_prompts"] or details["prev_run_id"]
+    left_out = TIMES if needs_folder else TIMES + NAMES
+    return {key: value for key, value in details.items() if key not in left_out}
 
 
 def _finite(losses: dict[str, float]) -> dict[str, float | None]:

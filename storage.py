@@ -35,7 +35,7 @@ START = "start.PNG"
 INIT_IMAGE = "init-image.JPEG"
 TRACEBACK = "traceback.txt"
 RESERVE = ".reserve"
-PNG_KEY = "details"  # of the text chunk in which output.PNG carries its details.json
+PNG_KEY = "details"  # of the text chunk in which output.PNG carries its settings
 
 
 def image_prompt_name(number: int | str) -> str:
