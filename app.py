@@ -89,7 +89,8 @@ def press_run(places: Places, model: str, form: Form) -> None:
             continue_run=_run_to_continue(places),
             uploads=uploads,
         )
-        submit(prepare(request))
+        folder = submit(prepare(request))
+        state["active"] = {*state.get("active", ()), folder.name}  # it may end before the next look
         state["chosen"] = None
     except BadInput as problem:
         state["problems"] = [str(problem)]

@@ -181,7 +181,7 @@ def _outcome(entry: Entry) -> str:
     details = entry.details
     words = [status_word(entry)]
     if steps := details.get("num_steps"):
-        words.append(f"{steps} steps")
+        words.append(f"{steps} step{'s' if steps != 1 else ''}")
     if speed := details.get("steps_per_second"):
         words.append(f"{speed:.3g} steps/s")
     if device := details.get("device"):

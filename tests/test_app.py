@@ -432,6 +432,18 @@ def test_a_result_appears_when_the_run_ends(page, output_dir):
     assert [b.label for b in page.get("download_button")] == ["Picture", "Details"]
 
 
+def test_a_result_appears_even_if_the_run_ended_before_the_page_looked(page, monkeypatch):
+    import runner
+
+    def submit_and_compute(plan, submit=runner.submit):
+        folder = submit(plan)
+        folder.update(status="done", num_steps=1)
+        return folder
+
+    monkeypatch.setattr(runner, "submit", submit_and_compute)
+    assert "✓ Done · 1 step " in everything(run(write_prompt(page.run())))
+
+
 def test_a_failed_run_says_what_to_change(page, output_dir):
     make_finished(output_dir, status="failed", error="Out of memory. Lower Xdim *now*.")
     page.run()

@@ -19,7 +19,7 @@ import run_index
 from worker import is_served
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 120  # seconds; a busy machine is slow, not broken
+PATIENCE = 240  # seconds; a busy machine is slow, not broken
 
 
 class Server:
