@@ -62,15 +62,17 @@ def draw(places: Places) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button("Run!", type="primary", on_click=press_run, args=(places, model, form))
         _show_estimate(form, places, runs)
-    problems = [*st.session_state.get("problems", []), worker_keeper(places).refusal()]
-    for problem in filter(None, problems):
-        st.error(plain(problem))
-
-    going = any(entry.status in ACTIVE for entry in runs)
-    st.session_state["seen"] = _snapshot(places, runs)
-    st.fragment(watch, run_every=FAST if going else SLOW)(places)
-    _show_chosen(runs)
-    _show_last(runs)
+    problems, going_on, result, last = (st.container() for _ in range(4))
+    with problems:
+        _show_problems(places)
+    with going_on:
+        going = any(entry.status in ACTIVE for entry in runs)
+        st.session_state["seen"] = _snapshot(places, runs)
+        st.fragment(watch, run_every=FAST if going else SLOW)(places)
+    with result:
+        _show_chosen(runs)
+    with last:
+        _show_last(runs)
     show_document(HERE / "README.md")
     show_document(HERE / "CHANGELOG.md")
 
@@ -128,6 +130,13 @@ def _name_tab(running: Sequence[Entry]) -> None:
         step, planned = progress.get("step", 0), progress.get("planned_num_steps", 0)
         share = f"{100 * step // planned} %" if planned > 0 else f"step {step}"
         st.set_page_config(f"{share} · {prompt_of(running[0].details, 40)}", ICON)
+
+
+def _show_problems(places: Places) -> None:
+    """Why Run! was refused, and why there is no worker."""
+    for problem in (*st.session_state.get("problems", []), worker_keeper(places).refusal()):
+        if problem:
+            st.error(plain(problem))
 
 
 def _show_chosen(runs: Sequence[Entry]) -> None:

@@ -49,13 +49,17 @@ class Form:
         """Draw the sidebar. previous: the run that "Continue previous run" goes on from."""
         ungrouped = [name for name in self._in_order() if not self._group(name)]
         for row in self._rows(name for name in ungrouped if name not in IN_MAIN_AREA):
-            self._row(row)
+            with st.container():  # what comes and goes inside moves nothing below
+                self._row(row)
+                if st.session_state.get(row[0]) is True:
+                    self._members(row[0])
             if row == ["image_prompt"]:
                 _continue_switch(previous)
-            if st.session_state.get(row[0]) is True:
-                with st.container(key=f"members-{row[0]}"):
-                    for members_row in self._rows(members(self.kind, row[0])):
-                        self._row(members_row)
+
+    def _members(self, name: str) -> None:
+        with st.container(key=f"members-{name}"):
+            for row in self._rows(members(self.kind, name)):
+                self._row(row)
 
     def show_prompt(self) -> None:
         """Draw what belongs into the main area."""
@@ -206,16 +210,18 @@ class Form:
 
 
 def _continue_switch(previous: Entry | None) -> None:
-    on = st.checkbox(
-        "Continue previous run",
-        help="Go on from the picture that is shown, or else from the last one, with this prompt and"
-        " these settings; without a prompt, with its own. A smaller size crops it.",
-        key=CONTINUE,
-    )
-    if on and previous:
-        st.caption(f"Goes on from “{plain(prompt_of(previous.details))}” ({plain(previous.name)}).")
-    elif on:
-        st.caption("There is no finished run to continue yet.")
+    with st.container():
+        on = st.checkbox(
+            "Continue previous run",
+            help="Go on from the picture that is shown, or else from the last one, with this prompt"
+            " and these settings; without a prompt, with its own. A smaller size crops it.",
+            key=CONTINUE,
+        )
+        if on and previous:
+            prompt = plain(prompt_of(previous.details))
+            st.caption(f"Goes on from “{prompt}” ({plain(previous.name)}).")
+        elif on:
+            st.caption("There is no finished run to continue yet.")
 
 
 def _number_box(field: FieldInfo, about: Mapping[str, Any]) -> None:
