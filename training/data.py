@@ -20,6 +20,7 @@ from training import icons
 from training.captions import (
     Claim,
     Depicted,
+    article,
     bare_name,
     describe_thing,
     holds,
@@ -68,8 +69,8 @@ SCENERY = {
 }  # fmt: skip
 # People and signs are many among the icons and few among the things that people ask for.
 RARER_KINDS = {
-    "flag": 0.2, "clock": 0.3, "letter": 0.3, "skin tone": 0.2, "interface": 0.4,
-    "clip art": 0.5, "family": 0.2,
+    "flag": 0.1, "clock": 0.2, "letter": 0.1, "skin tone": 0.1, "interface": 0.2,
+    "clip art": 0.35, "family": 0.1,
 }  # fmt: skip
 PEOPLE = frozenset(
     "man men woman women person people boy boys girl girls child children adult couple family kiss "
@@ -79,7 +80,7 @@ SIGNS = frozenset(
     "button arrow arrows symbol sign mark square clock letter letters input playing card hundred "
     "bright heavy prohibited".split()
 )
-RARER_WORDS = ((PEOPLE, 0.3), (SIGNS, 0.3), (frozenset({"face"}), 0.75))
+RARER_WORDS = ((PEOPLE, 0.15), (SIGNS, 0.12), (frozenset({"face"}), 0.6))
 UNFLIPPED = ("left", "right", "arrow", "button", "clock", "flag", "letter", "text", "sign")
 
 
@@ -134,10 +135,8 @@ def plain(name: str, colour: tuple[float, ...] | None = None) -> Background:
     """A background of one named colour of COLOURS."""
     if name not in COLOURS:
         raise ValueError(f"no background colour {name!r}; there are {', '.join(COLOURS)}")
-    phrases = (f"on a {name} background", f"on {name}", f"with a {name} background",
-               f"in front of a {name} background")  # fmt: skip
-    if name[0] in "aeiou":
-        phrases = tuple(phrase.replace(" a ", " an ") for phrase in phrases)
+    ground = article(f"{name} background")
+    phrases = (f"on {ground}", f"on {name}", f"with {ground}", f"in front of {ground}")
     return Background(name, phrases, (colour or COLOURS[name],) * 4)
 
 
@@ -187,7 +186,7 @@ class Composer:
         return self.compose([sample.scene for sample in samples]), [s.caption for s in samples]
 
     def samples(self, n: int) -> list[Sample]:
-        """n scenes with captions; one in eight is a variant of the one before.
+        """n scenes with captions; one in twelve is a variant of the one before.
 
         A variant differs in one thing only (background, colour, partner), and both captions say
         so: that teaches which colour belongs to what.
@@ -196,14 +195,14 @@ class Composer:
         while len(scenes) < n:
             scene = self._scene()
             scenes.append(scene)
-            if self.random.random() < 0.15 and len(scenes) < n:
+            if self.random.random() < 0.1 and len(scenes) < n:
                 scenes[-1] = scene = replace(scene, explicit=True)
                 scenes.append(self._variant(scene))
         return [self._sample(scene) for scene in scenes]
 
     def _scene(self) -> Scene:
         random = self.random
-        if random.random() < 0.7:
+        if random.random() < 0.75:
             parts, layout = (self._single(),), "left"
         else:
             parts, layout = self._pair()
@@ -215,7 +214,7 @@ class Composer:
 
     def _single(self) -> Part:
         random = self.random
-        if random.random() < 0.15:  # zoomed in: a cutout often sees only part of a thing
+        if random.random() < 0.12:  # zoomed in: a cutout often sees only part of a thing
             scale = random.uniform(1.0, 1.7)
             reach = 0.5 * (scale - 0.75)
         else:
@@ -272,13 +271,13 @@ class Composer:
     def _background(self, parts: tuple[Part, ...]) -> Background:
         random, draw = self.random, self.random.random()
         taken = {self._colour(part) for part in parts}
-        if draw < 0.3 and "white" not in taken:
+        if draw < 0.42 and "white" not in taken:
             return plain("white")
-        if draw < 0.72:
+        if draw < 0.76:
             names = [name.replace("_", " ") for name in PLAIN]
             name = random.choice([name for name in names if not taken & set(name.split())])
             return plain(name, self._jittered(COLOURS[name], 14))
-        if draw < 0.86:
+        if draw < 0.87:
             return self._gradient()
         return self._scenery(random.choice(list(SCENERY)))
 
@@ -289,7 +288,11 @@ class Composer:
         first, second = self.random.sample(list(COLOURS), 2)
         ends = COLOURS[first], COLOURS[second]
         name = f"{first} and {second} gradient"
-        phrases = (f"on a {name}", f"on a {name} background", "on a gradient background")
+        phrases = (
+            f"on {article(name)}",
+            f"on {article(name)} background",
+            "on a gradient background",
+        )
         angle = self.random.uniform(0, 2 * math.pi)
         return Background(name, phrases, (ends[0], ends[1], ends[1], ends[1]), 1.0, angle)
 
@@ -342,11 +345,11 @@ class Composer:
         )
 
     def _term(self, part: Part, thing: Depicted) -> str:
-        """The thing's name, or in a quarter of cases an alias or a keyword."""
+        """The thing's name, or in a fifth of cases an alias or a keyword."""
         record, draw = self.records[part.icon], self.random.random()
-        if draw < 0.2 and record["aliases"]:
+        if draw < 0.17 and record["aliases"]:
             return self.random.choice(record["aliases"])
-        if draw < 0.27 and record["words"]:
+        if draw < 0.22 and record["words"]:
             return self.random.choice(record["words"])
         return thing.name
 

@@ -31,7 +31,7 @@ from training.icons import CACHE
 
 SIZE = 64  # input, pixels
 BATCH, ADVERSARIAL_BATCH = 192, 160
-FREE_PHRASES = 64  # taught by the sentence model each step
+FREE_PHRASES = 40  # taught by the sentence model each step
 LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 1e-3, 0.05, 300
 ADVERSARIAL_FROM = 0.5  # of the training
 RADIUS = 0.5, 1.25  # L2 radius of the perturbations at their start and at the end
