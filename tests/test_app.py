@@ -328,7 +328,8 @@ def test_continuing_takes_the_picture_that_is_shown_and_keeps_its_prompt(page, o
     assert "Goes on from “an old tree”" in everything(page.run())
     run(page)
     (entry,) = queued(output_dir)
-    assert (entry.details["prev_run_id"], entry.details["text_input"]) == ("aaaaaaaa", "an old tree")
+    assert entry.details["prev_run_id"] == "aaaaaaaa"
+    assert entry.details["text_input"] == "an old tree"
 
 
 @pytest.mark.parametrize(("prompt", "kept"), [("", ["image-prompt-1.JPEG"]), ("a cat", [])])
@@ -526,8 +527,10 @@ def test_readme_and_changelog_are_there(page):
 def test_drawing_the_page_needs_no_torch(assets, tmp_path):
     script = (
         "import sys; from streamlit.testing.v1 import AppTest; import keeper\n"
-        "keeper.WorkerKeeper = type('K', (), {'__init__': lambda *a: None, 'refusal': lambda s: 0})\n"
-        f"sys.argv = ['app.py', '--output-dir', {str(tmp_path)!r}, '--assets-dir', {str(assets)!r}]\n"
+        "nobody = {'__init__': lambda *_: None, 'refusal': lambda _: None}\n"
+        "keeper.WorkerKeeper = type('NoWorker', (), nobody)\n"
+        f"places = ['--output-dir', {str(tmp_path)!r}, '--assets-dir', {str(assets)!r}]\n"
+        "sys.argv = ['app.py', *places]\n"
         "page = AppTest.from_file('app.py', default_timeout=60).run()\n"
         "assert page.button and not page.exception and not page.error\n"
         "assert 'torch' not in sys.modules, 'torch is imported'\n"
