@@ -93,7 +93,7 @@ class Trainer:
         contrast = contrastive_loss(logits, agreement)
         named = self.concepts.loss(images, samples) + self.concepts.loss(texts, samples)
         self.optimiser.zero_grad()
-        (contrast + 0.25 * named).backward()
+        (contrast + named).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         with torch.no_grad():
