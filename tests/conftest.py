@@ -15,13 +15,17 @@ def chromium():
     """A real browser, as playwright's Browser."""
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
-        pytest.skip("no browser is installed; on Debian: sudo apt install chromium")
+        pytest.skip("no browser is installed; on Debian: sudo apt install chromium libatomic1")
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    try:
+        playwright = sync_playwright().start()
+    except Exception as error:  # playwright's node wants a library that a bare Debian lacks
+        pytest.skip(f"playwright: {error}; on Debian: sudo apt install libatomic1")
+    browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+    yield browser
+    browser.close()
+    playwright.stop()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
