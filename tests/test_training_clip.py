@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
-from training import icons, teacher, train_clip
+from training import icons, impostors, teacher, train_clip
 from training.train_clip import contrastive_loss, encode_images, encode_texts
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "emoji_clip.pt"
@@ -53,6 +53,41 @@ def test_contrastive_loss_with_several_and_doubtful_positives():
 
     expected = (one_way(logits, agreement) + one_way(logits.T, agreement.T)) / 2
     assert contrastive_loss(logits, agreement).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_impostors_are_choices_for_captions_alone():
+    torch.manual_seed(2)
+    logits, fooling = 3 * torch.randn(4, 4), 3 * torch.randn(2, 4)
+    labels = torch.arange(4)
+    by_caption = F.cross_entropy(torch.cat([logits, fooling]).T, labels)
+    expected = (F.cross_entropy(logits, labels) + by_caption) / 2
+    agreement = torch.where(torch.eye(4).bool(), 1, -1)
+    found = contrastive_loss(logits, agreement, fooling)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert found > contrastive_loss(logits, agreement)
+
+
+def test_impostors_move_towards_their_captions_and_start_anew(tiny, drawn_cache):
+    torch.manual_seed(0)
+    pool = impostors.ImpostorPool(train_clip.Composer("train", 64, seed=0))
+    drawn = pool.draw()
+    texts = F.normalize(torch.randn(len(drawn), TINY["embed_dim"]), dim=1)
+    tiny.eval()
+
+    def similarity():
+        with torch.no_grad():
+            features = encode_images(tiny, torch.stack([one.picture for one in drawn]))
+        return (features * texts).sum().item()
+
+    before = similarity()
+    for _ in range(4):
+        moved = pool.advance(drawn, lambda x: encode_images(tiny, x), texts)
+    assert similarity() > before
+    assert moved.min() >= 0 and moved.max() <= 1
+    assert {one.age for one in drawn} == {4 * impostors.STEPS}
+    for entry in pool.entries:
+        entry.age = impostors.OLDEST
+    assert {one.age for one in pool.draw()} == {0}
 
 
 def test_perturbation_stays_in_its_radius_and_hurts(tiny):
@@ -137,6 +172,8 @@ def drawn_cache(tmp_path, monkeypatch):
         "free_vectors": F.normalize(torch.randn(2, 384), dim=1),
     }
     monkeypatch.setattr(icons, "CACHE", tmp_path)
+    monkeypatch.setattr(impostors, "COUNT", 2)
+    monkeypatch.setattr(impostors, "POOL", 8)
     monkeypatch.setattr(teacher, "phrases", lambda records: found)
     for name, value in {
         "CHECKPOINT": tmp_path / "clip.pt", "LOG": tmp_path / "clip.log", "FREE_PHRASES": 2,

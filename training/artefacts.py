@@ -53,9 +53,9 @@ class ArtefactPool:
         codes = torch.where(damaged, torch.randint(len(codebook), codes.shape), codes)
         return (0.5 + 0.5 * self._autoencoder.decode(look_up(codes, codebook))).clamp(0, 1)
 
-    def mix_in(self, pictures: Tensor, samples: list[Sample], share: float) -> None:
-        """Put redrawn pictures and their captions in place of about `share` of a batch."""
-        count = min(int(share * len(samples)), len(self.entries) // 4)
-        rows = random.sample(range(len(samples)), count)
+    def mix_in(self, pictures: Tensor, samples: list[Sample], among: int, share: float) -> None:
+        """Put redrawn pictures and captions in place of about `share` of the first `among`."""
+        count = min(int(share * among), len(self.entries) // 4)
+        rows = random.sample(range(among), count)
         for row, entry in zip(rows, random.sample(self.entries, count), strict=True):
             pictures[row], samples[row] = entry

@@ -28,6 +28,7 @@ from training.artefacts import ArtefactPool
 from training.augment import augment
 from training.data import Composer, Sample
 from training.icons import CACHE
+from training.impostors import Impostor, ImpostorPool
 
 SIZE = 64  # input, pixels
 BATCH, ADVERSARIAL_BATCH = 192, 160
@@ -98,18 +99,20 @@ def encode_texts(model: CLIP, texts: list[str]) -> Tensor:
     return F.normalize(torch.cat(features).float()[order.argsort()], dim=-1)
 
 
-def contrastive_loss(logits: Tensor, agreement: Tensor) -> Tensor:
+def contrastive_loss(logits: Tensor, agreement: Tensor, impostors: Tensor | None = None) -> Tensor:
     """InfoNCE over rows and columns of logits [n, n], with several or doubtful positives.
 
     `agreement` [n, n]: 1 where a caption holds for a picture (all such share the target), 0 where
-    it may (left out), -1 where it does not.
+    it may (left out), -1 where it does not. `impostors` [k, n]: the logits of pictures that no
+    caption may choose.
     """
     logits = logits.masked_fill(agreement == 0, -1e4)
     target = (agreement == 1).float()
     rows = target / target.sum(1, keepdim=True)
     columns = target / target.sum(0, keepdim=True)
+    pictures = logits if impostors is None else torch.cat([logits, impostors])
     by_row = -(rows * logits.log_softmax(1)).sum(1).mean()
-    by_column = -(columns * logits.log_softmax(0)).sum(0).mean()
+    by_column = -(columns * pictures.log_softmax(0)[: len(logits)]).sum(0).mean()
     return (by_row + by_column) / 2
 
 
@@ -250,6 +253,7 @@ class Trainer:
         self.unseen = judged.samples(BATCH)
         self.unseen_pictures = judged.compose([sample.scene for sample in self.unseen])
         self.artefacts = ArtefactPool(self.composer)
+        self.impostors = ImpostorPool(self.composer)
         self.free = FreePhrases(self.composer.records, seed=self.step)
 
     def load(self) -> None:
@@ -276,31 +280,20 @@ class Trainer:
         radius = radius_at(progress)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, progress)
-        samples = self.composer.samples(ADVERSARIAL_BATCH if radius else BATCH)
-        pictures = self.composer.compose([sample.scene for sample in samples])
-        if self.step % REFRESH_EVERY == 0 and progress > ARTEFACTS_FROM:
-            self.artefacts.refresh()
-        self.artefacts.mix_in(pictures, samples, ARTEFACT_SHARE)
-        pictures = augment(pictures)
+        impostors = self.impostors.draw() if radius else []
+        pictures, samples = self.batch(impostors, ADVERSARIAL_BATCH if radius else BATCH, progress)
         agreement = Composer.agreement(samples)
+        texts = encode_texts(self.model, [sample.caption for sample in samples])
         drawn = self.free.draw()
-        captions = [sample.caption for sample in samples]
-        texts = encode_texts(self.model, captions)
         free = encode_texts(self.model, [self.free.phrases[i] for i in drawn])
         scale = self.model.logit_scale.exp()
         if radius:
-            pictures = perturbed(
-                self.model,
-                pictures,
-                texts.detach(),
-                scale.detach(),
-                agreement,
-                len(samples) // 2,
-                radius,
-            )
-        images = encode_images(self.model, pictures)
+            pictures = self.hardened(pictures, texts.detach(), agreement, impostors, radius)
+        images, fooling = encode_images(self.model, pictures).split(
+            [len(samples), len(pictures) - len(samples)]
+        )
         logits = scale * images @ texts.T
-        contrast = contrastive_loss(logits, agreement)
+        contrast = contrastive_loss(logits, agreement, scale * fooling @ texts.T)
         named = self.concepts.loss(images, samples) + self.concepts.loss(texts, samples)
         taught = self.free.loss(drawn, free, images, samples, scale)
         loss = contrast + NAMING * named + DISTILLATION * taught
@@ -312,6 +305,37 @@ class Trainer:
             self.model.logit_scale.clamp_(0, math.log(60))
         best = agreement.gather(1, logits.argmax(1, keepdim=True))
         return contrast.item(), (best == 1).float().mean().item()
+
+    def batch(
+        self, impostors: list[Impostor], size: int, progress: float
+    ) -> tuple[Tensor, list[Sample]]:
+        """Augmented pictures and their samples, those that the impostors pass for at the end."""
+        if self.step % REFRESH_EVERY == 0 and progress > ARTEFACTS_FROM:
+            self.artefacts.refresh()
+        fresh = self.composer.samples(size - len(impostors))
+        samples = fresh + [impostor.sample for impostor in impostors]
+        pictures = self.composer.compose([sample.scene for sample in samples])
+        self.artefacts.mix_in(pictures, samples, len(fresh), ARTEFACT_SHARE)
+        return augment(pictures), samples
+
+    def hardened(
+        self,
+        pictures: Tensor,
+        texts: Tensor,
+        agreement: Tensor,
+        impostors: list[Impostor],
+        radius: float,
+    ) -> Tensor:
+        """The pictures, half of them perturbed, followed by the impostors, moved on."""
+        scale = self.model.logit_scale.exp().detach()
+        half = len(pictures) // 2
+        moved = perturbed(self.model, pictures, texts, scale, agreement, half, radius)
+        self.model.visual.eval()
+        fooling = self.impostors.advance(
+            impostors, lambda x: encode_images(self.model, x), texts[-len(impostors) :]
+        )
+        self.model.visual.train()
+        return torch.cat([moved, augment(fooling)])
 
     @torch.inference_mode()
     def unseen_top1(self) -> float:
