@@ -6,7 +6,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,28 @@ def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
     if not zipfile.is_zipfile(path):
+        _refuse_bombs(path.read_bytes())
         return _torch_load(path, mmap=False)
     if _is_torchscript(path):
         return read_torchscript(path)
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            _refuse_compressed(record)
+            if record.filename.endswith("data.pkl"):
+                _refuse_bombs(archive.read(record))
     return _torch_load(path, mmap=True)
+
+
+def _refuse_compressed(record: zipfile.ZipInfo) -> None:
+    """A small file could fill the memory."""
+    if record.compress_type != zipfile.ZIP_STORED:
+        raise pickle.UnpicklingError(f"{record.filename} is compressed, which PyTorch never does")
+
+
+def _refuse_bombs(pickled: bytes) -> None:
+    """torch's checked loader calls bytearray with any size that the file says."""
+    if b"bytearray\n" in pickled:
+        raise pickle.UnpicklingError("GLOBAL builtins.bytearray")
 
 
 def _torch_load(path: Path, *, mmap: bool, stubs: tuple[str, ...] = ()) -> Any:
@@ -90,17 +108,19 @@ def _plain_tensors(content: Any, path: Path) -> StateDict:
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise BadInput(f"{path} holds no weights: there is no tensor in it.")
+    size = path.stat().st_size
     for key, tensor in tensors.items():
-        if not _is_backed(tensor):
+        if not _is_backed(tensor, size):
             raise BadInput(f"{path} is damaged: '{key}' claims more numbers than the file holds.")
     return tensors
 
 
-def _is_backed(tensor: Tensor) -> bool:
+def _is_backed(tensor: Tensor, file_size: int) -> bool:
     """Whether each element has its own bytes, so that a copy is no larger than the file."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         return False
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    there = min(tensor.untyped_storage().nbytes(), file_size)
+    return tensor.numel() * tensor.element_size() <= there
 
 
 def _refused_name(error: Exception) -> str:
@@ -154,7 +174,7 @@ def read_torchscript(path: Path) -> StateDict:
     with zipfile.ZipFile(path) as archive:
         record = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
         root = _TorchScriptUnpickler(archive, record.removesuffix("data.pkl")).load()
-    return dict(_named_tensors(root))
+    return dict(_named_tensors(root, seen=set()))
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -174,6 +194,7 @@ class _TorchScriptUnpickler(pickle.Unpickler):
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         self.archive, self.folder = archive, folder
+        self.storages: dict[str, Tensor] = {}
         super().__init__(io.BytesIO(self._record("data.pkl")))
 
     def find_class(self, module: str, name: str) -> Any:
@@ -191,13 +212,15 @@ class _TorchScriptUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, _ = pid
-        return torch.frombuffer(bytearray(self._record(f"data/{key}")), dtype=dtype)
+        if key not in self.storages:
+            data = bytearray(self._record(f"data/{key}"))
+            self.storages[key] = torch.frombuffer(data, dtype=dtype)
+        return self.storages[key]
 
     def _record(self, name: str) -> bytes:
-        info = self.archive.getinfo(f"{self.folder}{name}")
-        if info.compress_type != zipfile.ZIP_STORED:  # else a small file could fill the memory
-            raise pickle.UnpicklingError(f"{name} is compressed, which PyTorch never does")
-        return self.archive.read(info)
+        record = self.archive.getinfo(f"{self.folder}{name}")
+        _refuse_compressed(record)
+        return self.archive.read(record)
 
 
 _STORAGE_DTYPES = {
@@ -216,9 +239,11 @@ def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: An
     return storage.as_strided(size, stride, offset)
 
 
-def _named_tensors(holder: Any, prefix: str = "") -> Any:
+def _named_tensors(holder: Any, seen: set[int], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor under its first name. A module that is held twice is looked through once."""
+    seen.add(id(holder))
     for name, value in vars(holder).items():
         if isinstance(value, Tensor):
             yield f"{prefix}{name}", value
-        elif isinstance(value, _ScriptObject):
-            yield from _named_tensors(value, f"{prefix}{name}.")
+        elif isinstance(value, _ScriptObject) and id(value) not in seen:
+            yield from _named_tensors(value, seen, f"{prefix}{name}.")

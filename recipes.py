@@ -59,9 +59,11 @@ def from_file(path: Path, output_dir: Path, kind: type[RunSettings]) -> Recipe:
     values = _values(details, folder, kind)
     if "seed" in values:
         values["set_seed"] = True
+    if details.get("status") == "stopped" and details.get("num_steps"):
+        values["num_steps"] = details["num_steps"]  # of which its picture is the last
     if not details.get("continue_prev_run"):
         return Recipe(values)
-    start = _existing(folder / storage.START, "the picture that it continued")
+    start = _start(details, folder, output_dir)
     parent = details.get("prev_run_folder") or details.get("prev_run_id")
     return Recipe(values, start, str(parent) if parent else None)
 
@@ -92,9 +94,25 @@ def _details_in_png(path: Path) -> dict[str, Any]:
 
 def _home(details: Mapping[str, Any], path: Path, output_dir: Path) -> Path:
     name = str(details.get("run_folder") or "")
-    is_plain = name and Path(name).name == name and name != ".."
-    own = output_dir / name
-    return own if is_plain and path.parent.name != name and own.is_dir() else path.parent
+    if path.parent.name == name:
+        return path.parent
+    return _run(output_dir, name) or path.parent
+
+
+def _run(output_dir: Path, name: object) -> Path | None:
+    try:
+        return storage.find_run(output_dir, str(name)).path
+    except BadInput:
+        return None
+
+
+def _start(details: Mapping[str, Any], folder: Path, output_dir: Path) -> Path:
+    """The picture that a run went on from. The older layout keeps it with the earlier run only."""
+    kept = folder / storage.START
+    earlier = _run(output_dir, details.get("prev_run_id"))
+    if "schema_version" not in details and earlier and not kept.exists():
+        kept = RunFolder(earlier).picture_path() or kept
+    return _existing(kept, "the picture that it continued")
 
 
 def _values(details: Mapping[str, Any], folder: Path, kind: type[RunSettings]) -> dict[str, Any]:

@@ -61,7 +61,10 @@ class Recording:
         return self._step.index if self._step else 0
 
     def __enter__(self) -> Self:
-        self._update(status="running", start_time=storage.now(), heartbeat=storage.now())
+        try:
+            self._update(status="running", start_time=storage.now(), heartbeat=storage.now())
+        except OSError as error:
+            raise _disk_failure(error) from None
         self._beating.enter_context(self.folder.heartbeat(lambda: {"num_steps": self.steps_done}))
         return self
 

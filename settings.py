@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self, get_args, get_origin
 
 import annotated_types
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -24,7 +23,14 @@ from pydantic.fields import FieldInfo
 
 from errors import BadInput
 from prompts import parse_prompts
-from weights import check_checkpoint, default_weights, find_clip, get_weights, picture_size
+from weights import (
+    check_checkpoint,
+    default_weights,
+    find_clip,
+    get_weights,
+    picture_size,
+    read_yaml,
+)
 
 MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
@@ -382,7 +388,7 @@ def make(kind: type[RunSettings], *layers: Mapping[str, Any]) -> RunSettings:
         if switch and switch not in layers[-1]:
             values[switch] = True
     try:
-        return kind(**values)
+        return kind.model_validate(values)
     except ValidationError as error:
         raise BadInput(" ".join(_sentences(error))) from None
 
@@ -393,13 +399,9 @@ def read_defaults(kind: type[RunSettings], path: Path = DEFAULTS_FILE) -> dict[s
     One file serves all kinds of runs, so another kind's keys are passed over.
     Raises BadInput for a broken file, an unknown key or a value out of range.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise BadInput(f"{path} cannot be read ({reason}). Mend it or delete it.") from None
+    values = read_yaml(path) or {}
     if not isinstance(values, dict):
         raise BadInput(f"{path} must hold lines of 'setting: value'. Mend it or delete it.")
     known = _names_of_all_kinds()
@@ -424,7 +426,7 @@ def _names_of_all_kinds() -> list[str]:
 def make_partial(kind: type[RunSettings], values: Mapping[str, Any], source: str) -> None:
     """Check some values on their own, whether or not there is a prompt. Raises BadInput."""
     try:
-        kind(**{**values, "text_input": values.get("text_input") or "-"})
+        kind.model_validate({**values, "text_input": values.get("text_input") or "-"})
     except ValidationError as error:
         raise BadInput(f"In {source}: " + " ".join(_sentences(error))) from None
 

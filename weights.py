@@ -13,6 +13,7 @@ from errors import BadInput
 PREFERRED = ("vqgan_imagenet_f16_1024", "emoji_f8")
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
 MAX_YAML_BYTES = 1_000_000
+MAX_ALIASES = 16
 OPENAI_CLIP_MODELS = (  # what clip.available_models() lists, without importing torch
     "RN50",
     "RN101",
@@ -57,7 +58,7 @@ def find_weights(assets_dir: Path) -> dict[str, VQGANWeights]:
     pairs = {}
     for config_path in sorted(assets_dir.glob("*.yaml")):
         checkpoint = _checkpoint_beside(config_path)
-        if checkpoint:
+        if checkpoint and config_path.is_file():
             pairs[config_path.stem] = VQGANWeights(config_path.stem, config_path, checkpoint)
     first = [name for name in PREFERRED if name in pairs]
     return {name: pairs[name] for name in [*first, *(n for n in pairs if n not in first)]}
@@ -142,16 +143,36 @@ def _why_no_checkpoint(path: Path, head: bytes, size: int) -> str | None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """A VQGAN's yaml in taming-transformers' format. Raises BadInput."""
-    try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise BadInput(f"{path} is too large for a VQGAN's configuration.")
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise BadInput(f"{path} cannot be read as yaml: {error}") from None
+    config = read_yaml(path)
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("params"), dict):
         raise BadInput(f"{path} is no VQGAN configuration: it lacks 'model' with its 'params'.")
     return config
+
+
+class _CarefulLoader(yaml.SafeLoader):
+    """With few aliases (*name): by many of them a small file could unfold beyond all memory."""
+
+    aliases = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.aliases += self.check_event(yaml.AliasEvent)
+        if self.aliases > MAX_ALIASES:
+            raise yaml.YAMLError(f"it has more than {MAX_ALIASES} aliases")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a yaml file holds. Raises BadInput, in one line."""
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise BadInput(f"{path} is too large for a file of settings.")
+        return yaml.load(path.read_text(encoding="utf-8"), _CarefulLoader)
+    except BadInput:
+        raise
+    except Exception as error:  # wrong values make the reader raise whatever it likes
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{path} cannot be read as yaml ({reason}).") from None
 
 
 def first_stage(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -243,7 +243,39 @@ def _stretched(path: Path) -> None:
     torch.save({"a": torch.ones(1).expand(10**7, 10**7)}, path)
 
 
+class _Call:
+    """Pickles as a call with an argument."""
+
+    def __init__(self, function: Any, argument: int) -> None:
+        self.call = function, (argument,)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+def _deflated(path: Path) -> None:
+    """A pickle that unfolds to a hundred times the file."""
+    torch.save({"a": torch.ones(2)}, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in records.items():
+            archive.writestr(name, data + b"\0" * 10**6 * name.endswith("data.pkl"))
+
+
+def _calls(function: Any, is_zip: bool = True) -> Any:
+    def write(path: Path) -> None:
+        content = {"a": torch.ones(2), "b": _Call(function, 10**6)}
+        torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+
+    return write
+
+
 NOT_CHECKPOINTS = {
+    "unfolds beyond the file": _deflated,
+    "asks for memory": _calls(bytearray),
+    "asks for memory, legacy": _calls(bytearray, is_zip=False),
+    "a tensor without numbers in the file": _calls(torch.Tensor),
     "empty": lambda path: path.touch(),
     "web page": lambda path: path.write_text("<!DOCTYPE html><html>Not found</html>"),
     "text": lambda path: path.write_text("just some words"),
@@ -311,6 +343,20 @@ def test_a_torchscript_archive_gives_the_same_clip(tmp_path: Path) -> None:
     assert {key: value.tolist() for key, value in ours.model.state_dict().items()} == {
         key: value.tolist() for key, value in model.state_dict().items()
     }
+
+
+def test_a_torchscript_archive_that_doubles_itself_is_read_once(tmp_path: Path) -> None:
+    """Thirty holders, each twice in the next, with one tensor at the bottom."""
+    holder = "__torch__\nA\n"
+    pickled = f"(i{holder}(dS'x'\nctorch._utils\n_rebuild_tensor_v2\n((S'storage'\n"
+    pickled += "ctorch\nFloatStorage\nS'0'\nS'cpu'\nI2\ntQI0\n(I2\nt(I1\nttRsb"
+    pickled += f"p0\n0(i{holder}(dS'a'\ng0\nsS'b'\ng0\nsb" * 30
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/data.pkl", pickled + ".")
+        archive.writestr("a/constants.pkl", b"")
+        archive.writestr("a/data/0", struct.pack("<2f", 1, 2))
+    ((name, tensor),) = read_state_dict(tmp_path / "a.pt").items()
+    assert name == "a." * 30 + "x" and tensor.tolist() == [1, 2]
 
 
 def test_names_what_is_cut_off(tmp_path: Path) -> None:

@@ -257,6 +257,17 @@ def test_a_disk_that_fills(ask, assets, monkeypatch):
     assert "disk is full" in folder.read()["error"] and folder.read()["num_steps"] == 1
 
 
+def test_a_disk_that_is_full_from_the_start(ask, assets, monkeypatch):
+    folder = submit(ask(), "running")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage, "atomic_write", full)
+    with pytest.raises(RunFailed, match="disk is full"):
+        execute(folder, assets_dir=assets)
+
+
 def test_a_film_that_cannot_go_on_stops_the_run(ask, assets, monkeypatch):
     folder = submit(ask(num_steps=-1), "running")
     films = []
@@ -558,6 +569,31 @@ def test_the_older_layout_as_settings(run, older):
     assert {key: details[key] for key in expected} == expected
 
 
+def test_settings_of_a_stopped_run_make_its_picture_again(ask, run, assets):
+    folder = submit(ask(num_steps=-1, seed=3), "running")
+    stop = Stop()
+    at_three = lambda step: stop.request() if step.index == 3 else None  # noqa: E731
+    execute(folder, assets_dir=assets, on_step=at_three, stop=stop)
+    for name in ("details.json", "output.PNG"):
+        again = run(settings_file=folder.path / name)
+        assert again.read()["planned_num_steps"] == 3
+        assert np.array_equal(picture(again), picture(folder))
+
+
+def test_the_older_layout_of_a_continued_run_finds_the_picture_that_it_continued(run, older):
+    parent = older.with_name("20200101T000000-12345678")
+    parent.mkdir()
+    load_picture(png("green"), "it").save(parent / "output.PNG")
+    changes = {"continue_prev_run": True, "prev_run_id": "12345678", "init_image": False}
+    (older / "details.json").write_text(json.dumps(OLDER | changes))
+    again = run(settings_file=older / "details.json")
+    with Image.open(again.path / "start.PNG") as start:
+        assert start.size == (40, 32) and start.getpixel((20, 16)) == (0, 128, 0)
+    (parent / "output.PNG").unlink()
+    with pytest.raises(BadInput, match="picture that it continued"):
+        run(settings_file=older / "details.json")
+
+
 def test_the_older_layout_continued(run, older):
     (older / "output.PNG").rename(older / "output.png")
     details = run(continue_run="abcdefgh").read()
@@ -577,6 +613,7 @@ def test_the_older_layout_continued(run, older):
         ({"vqgan_ckpt": "../../etc"}, "no weights named"),
         ({"image_prompts": ["a"] * 5}, "image prompt"),
         ({"image_prompts": 7, "run_folder": "../.."}, None),
+        ({"run_folder": "x" * 5000}, None),
         ({"run_folder": "/etc", "init_image": "/etc/passwd", "unknown": {"a": 1}}, None),
     ],
 )

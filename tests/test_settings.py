@@ -184,6 +184,9 @@ def test_a_default_is_declared_in_one_place():
         ("[" * 5000, "cannot be read"),
         ("mse_weight: .nan", "mse_weight"),
         ("num_steps: yes", "num_steps"),
+        ("cutn: 2021-13-45", "cannot be read"),
+        ("cutn: !!int many", "cannot be read"),
+        ("1: 2", "no setting"),
         ("a: !!python/object/apply:os.system ['true']", "cannot be read"),
     ],
 )

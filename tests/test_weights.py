@@ -59,12 +59,19 @@ def test_yaml_without_checkpoint(assets):
         "a: [",
         "[" * 5000,
         "model: {params: {ddconfig: 1}}",
+        "a: 2021-13-45",
+        "a: !!bool perhaps",
+        f"a: {'9' * 5000}",
+        "a: &a [x]\n" + "".join(f"b{n}: &a [*a, *a, *a]\n" for n in range(20)),
+        "a: &a {x: 1}\n" + "".join(f"b{n}: &a {{<<: [*a, *a, *a]}}\n" for n in range(20)),
+        "a: !!python/object/apply:os.system ['true']",
     ],
 )
 def test_broken_yaml(assets, text):
     (assets / "plain.yaml").write_text(text)
-    with pytest.raises(BadInput, match=r"plain\.yaml"):
+    with pytest.raises(BadInput, match=r"plain\.yaml") as refused:
         _ = weights.get_weights(assets, "plain").factor
+    assert "\n" not in str(refused.value)
 
 
 def test_factor_and_size(assets):
@@ -82,7 +89,7 @@ def test_recommended_values_are_checked(assets):
     recommended = VQGANCLIPSettings.recommended
     assert recommended({"vqgan_ckpt": "small"}, assets)["cutn"] == 4
     assert recommended({}, assets) == {"vqgan_ckpt": "plain"}
-    for wrong in ({"cutn": 0}, {"nonsense": 1}, 5):
+    for wrong in ({"cutn": 0}, {"nonsense": 1}, {1: 2}, {None: 2}, 5):
         add(assets, "bad", CONFIG | {"recommended": wrong})
         with pytest.raises(BadInput, match=r"bad\.yaml"):
             recommended({"vqgan_ckpt": "bad"}, assets)
