@@ -59,7 +59,7 @@ def _run(argv: Sequence[str], stop: Stop) -> int:
         raise
     finally:
         if folder.path.exists():
-            with suppress(OSError):
+            with suppress(OSError, UnicodeEncodeError):
                 print(folder.path, flush=True)
     if status == "done":
         return 0

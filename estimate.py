@@ -4,6 +4,7 @@ The work of a step is counted in multiply-adds of the decoder and of CLIP. The s
 runs on the same device reached, those with the same weights first; without any, a typical one.
 """
 
+import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping
@@ -147,8 +148,9 @@ def _speed(details: Mapping[str, Any], widths: Mapping[str, int]) -> float | Non
         if details["num_steps"] < MIN_STEPS or details["vqgan_ckpt"] not in widths:
             return None
         work = macs_per_step(details, widths) * _steps_per_frame(details)
-        return work * float(details["steps_per_second"])
-    except (KeyError, TypeError, ValueError):
+        speed = work * float(details["steps_per_second"])
+        return speed if 0 < speed < math.inf else None
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None  # an older layout, or a run that never got that far
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+import run_index
 import storage
 from errors import BadInput
 from settings import RunSettings, make_partial
@@ -93,10 +94,19 @@ def _details_in_png(path: Path) -> dict[str, Any]:
 
 
 def _home(details: Mapping[str, Any], path: Path, output_dir: Path) -> Path:
-    name = str(details.get("run_folder") or "")
-    if path.parent.name == name:
+    """The folder with the pictures that the settings speak of: beside the file, or a run's own."""
+    digest = details.get("inputs_sha256")
+    if not digest or _inputs_digest(path.parent) == digest:
         return path.parent
-    return _run(output_dir, name) or path.parent
+    same = (e for e in run_index.entries(output_dir) if e.details.get("inputs_sha256") == digest)
+    return next((entry.folder.path for entry in same), path.parent)
+
+
+def _inputs_digest(folder: Path) -> object:
+    try:
+        return RunFolder(folder).read().get("inputs_sha256")
+    except BadInput:
+        return None
 
 
 def _run(output_dir: Path, name: object) -> Path | None:

@@ -23,8 +23,10 @@ from storage import RunFolder, atomic_write
 if TYPE_CHECKING:
     from logic import Step
 
-TIMES = ("queued_at", "start_time", "end_time", "heartbeat", "steps_per_second")
-NAMES = ("run_id", "run_folder")
+OF_THIS_RUN = (
+    *("run_id", "run_folder"),
+    *("queued_at", "start_time", "end_time", "heartbeat", "steps_per_second"),
+)
 LIVE_SECONDS = 0.25
 LIVE_SHARE = 0.05  # of the run's time, at most, may go into its live picture
 LIVE_QUALITY = 85
@@ -259,13 +261,8 @@ def _first(failures: Sequence[StudioError | None]) -> StudioError | None:
 
 
 def _lasting(details: dict[str, Any]) -> dict[str, Any]:
-    """The details that travel in picture and film: the same for the same settings and seed.
-
-    The run's name goes along only where its folder holds pictures that the settings speak of.
-    """
-    needs_folder = details["init_image"] or details["image_prompts"] or details["prev_run_id"]
-    left_out = TIMES if needs_folder else TIMES + NAMES
-    return {key: value for key, value in details.items() if key not in left_out}
+    """The details that travel in picture and film: the same for the same settings and seed."""
+    return {key: value for key, value in details.items() if key not in OF_THIS_RUN}
 
 
 def _finite(losses: dict[str, float]) -> dict[str, float | None]:

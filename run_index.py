@@ -13,6 +13,8 @@ from typing import Any
 from errors import BadInput
 from storage import DETAILS, RunFolder, status_of
 
+TIME_LENGTH = len("YYYYmmddTHHMMSS")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -38,8 +40,8 @@ def entries(output_dir: Path) -> list[Entry]:
         paths = [path for path in output_dir.iterdir() if not path.name.startswith(".")]
     except OSError:
         return []
-    found = (_entry(path) for path in sorted(paths, reverse=True))
-    return [entry for entry in found if entry]
+    found = [entry for entry in map(_entry, paths) if entry]
+    return sorted(found, key=_age, reverse=True)
 
 
 def running(runs: list[Entry]) -> list[Entry]:
@@ -51,6 +53,12 @@ def queued(runs: list[Entry]) -> list[Entry]:
     """Those that wait for the worker, in the order that it takes them."""
     waiting = [entry for entry in reversed(runs) if entry.status == "queued"]
     return sorted(waiting, key=lambda entry: str(entry.details.get("queued_at", entry.name)))
+
+
+def _age(entry: Entry) -> tuple[str, str]:
+    """By the folder's time, which older layouts have as well; within a second by the details'."""
+    began = entry.details.get("queued_at") or entry.details.get("start_time")
+    return entry.name[:TIME_LENGTH], str(began)
 
 
 def _entry(path: Path) -> Entry | None:

@@ -5,6 +5,7 @@ computes it. The command line and the worker share them; between submit and exec
 disk.
 """
 
+import hashlib
 import itertools
 import secrets
 import subprocess
@@ -103,13 +104,10 @@ def submit(plan: Plan, status: str = "queued") -> RunFolder:
     """
     folder = storage.create_run_folder(plan.output_dir)
     try:
-        if plan.init_image:
-            storage.atomic_write(folder.path / storage.INIT_IMAGE, plan.init_image)
-        for number, data in enumerate(plan.image_prompts, start=1):
-            storage.atomic_write(folder.path / storage.image_prompt_name(number), data)
-        if plan.start:
-            storage.atomic_write(folder.path / storage.START, encode_png(plan.start))
-        folder.write(_details(plan, folder, status))
+        inputs = _inputs(plan)
+        for name, data in inputs.items():
+            storage.atomic_write(folder.path / name, data)
+        folder.write(_details(plan, folder, status) | {"inputs_sha256": _digest(inputs)})
     except OSError as error:
         folder.remove()
         raise BadInput(f"{plan.output_dir} cannot be written: {error.strerror or error}.") from None
@@ -185,6 +183,22 @@ def _copy(request: Request, what: str, name: str | None) -> bytes | None:
     if name is None:
         return None
     return saved_copy(request.uploads.get(name) or Path(name), f"The {what} '{name}'")
+
+
+def _inputs(plan: Plan) -> dict[str, bytes]:
+    """The pictures that the run starts from or aims at, by their names in its folder."""
+    inputs = {storage.INIT_IMAGE: plan.init_image} if plan.init_image else {}
+    for number, data in enumerate(plan.image_prompts, start=1):
+        inputs[storage.image_prompt_name(number)] = data
+    return inputs | ({storage.START: encode_png(plan.start)} if plan.start else {})
+
+
+def _digest(inputs: Mapping[str, bytes]) -> str | None:
+    """By which an output.PNG that was moved finds a run with the same pictures."""
+    if not inputs:
+        return None
+    digests = (f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in inputs.items())
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:

@@ -229,19 +229,6 @@ def _new_id() -> str:
     return run_id
 
 
-def list_runs(output_dir: Path) -> list[RunFolder]:
-    """Every run with readable details, newest first. Whatever else lies there is passed over."""
-    found = []
-    for path in _folders(output_dir):
-        try:
-            details = read_json(path / DETAILS)
-        except BadInput:
-            continue
-        began = details.get("queued_at") or details.get("start_time")
-        found.append((path.name[:15], str(began), RunFolder(path)))
-    return [folder for *_, folder in sorted(found, key=lambda run: run[:2], reverse=True)]
-
-
 def find_run(output_dir: Path, run_id: str) -> RunFolder:
     """The run of that folder name, or of those last 8 characters where only one has them.
 

@@ -151,6 +151,9 @@ def _compute(folder: RunFolder, assets_dir: Path, gpu: int | None, stop: Stop) -
     except RunFailed as error:
         log.info("%s failed: %s", folder.name, error)
         return False
+    except OSError as error:  # a folder that can be neither read nor written, such as a removed one
+        log.info("%s cannot be made: %s", folder.name, error)
+        return False
     return True
 
 

@@ -374,6 +374,12 @@ def test_earlier_runs_on_the_same_device_and_weights_set_the_estimate():
     assert not estimate.estimate(wanted, WIDTHS, "GPU 0 (X)", past).measured
 
 
+@pytest.mark.parametrize("odd", [{"Xdim": 10**400}, {"Xdim": float("inf")}, {"cutn": "many"}])
+def test_odd_earlier_runs_are_passed_over(odd):
+    past = [chosen().model_dump() | {"device": "CPU", "steps_per_second": 4.0} | odd]
+    assert not estimate.estimate(chosen(), WIDTHS, "CPU", past).measured
+
+
 @pytest.mark.parametrize("changes", [{"Xdim": 512}, {"cutn": 512}, {"vqgan_ckpt": "large"}])
 def test_more_work_takes_longer_and_more_memory(changes):
     less = estimate.estimate(chosen(), WIDTHS, "CPU", [])

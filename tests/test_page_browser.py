@@ -1,7 +1,6 @@
 """The page in a real browser, with a real worker on tiny weights. The tests share one server."""
 
 import io
-import os
 import re
 import signal
 import socket
@@ -20,6 +19,7 @@ from worker import is_served
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 240  # seconds; a busy machine is slow, not broken
+FITS = "main => main.clientWidth > 0 && main.scrollWidth <= main.clientWidth"
 
 
 class Server:
@@ -197,8 +197,7 @@ def test_nothing_sticks_out_and_all_is_readable(open_tab, scheme):
     main = tab.get_by_test_id("stMain")
     for width in (1400, 390):
         tab.set_viewport_size({"width": width, "height": 844})
-        fits = "main => main.clientWidth > 0 && main.scrollWidth <= main.clientWidth"
-        wait_for(lambda: main.evaluate(fits), f"the page to fit into {width} px")
+        wait_for(lambda: main.evaluate(FITS), f"the page to fit into {width} px")
     colours = "e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]"
     text, ground = map(brightness, tab.get_by_test_id("stApp").evaluate(colours))
     assert abs(text - ground) > 150
@@ -218,4 +217,4 @@ def test_ending_the_app_saves_the_run_and_ends_the_worker(server, open_tab):
     assert (saved.status, saved.details["text_input"]) == ("stopped", "saved at the end")
     assert saved.folder.picture_path().name == "output.PNG"
     assert saved.folder.video_path().name == "anim.mp4"
-    assert not os.path.exists(saved.folder.path / "progress.json")
+    assert not (saved.folder.path / "progress.json").exists()

@@ -8,7 +8,7 @@ import pytest
 
 import storage
 from errors import BadInput
-from storage import RunFolder, atomic_write, create_run_folder, find_run, list_runs, read_json
+from storage import RunFolder, atomic_write, create_run_folder, find_run, read_json
 
 
 def make_run(output, name, **details):
@@ -175,23 +175,6 @@ def test_video_path(tmp_path):
     assert folder.video_path().name == "anim.part.mp4"
     (folder.path / "anim.mp4").touch()
     assert folder.video_path().name == "anim.mp4"
-
-
-def test_list_runs_newest_first_and_passes_over_the_rest(tmp_path):
-    output = tmp_path / "output"
-    assert list_runs(output) == []
-    make_run(output, "20260101T000000-aaaaaaaa")
-    make_run(output, "20260301T000000-bbbbbbbb", queued_at="2026-03-01T00:00:00.5")
-    make_run(output, "20260301T000000-cccccccc", queued_at="2026-03-01T00:00:00.1")
-    make_run(output, ".queue")
-    (output / "empty").mkdir()
-    (output / "file").touch()
-    (output / "loop").symlink_to("loop")
-    (output / "broken").mkdir()
-    (output / "broken" / "details.json").write_text("[" * 100_000)
-    (output / "strange" / "details.json").mkdir(parents=True)
-    found = [folder.run_id for folder in list_runs(output)]
-    assert found == ["bbbbbbbb", "cccccccc", "aaaaaaaa"]
 
 
 def test_find_run(tmp_path):

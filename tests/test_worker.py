@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from tiny_models import write_tiny_assets
 
-import run_index
 from keeper import WorkerKeeper
 from runner import Request, prepare, submit
-from storage import DETAILS, RunFolder, atomic_write, to_json
+from storage import RunFolder, atomic_write, to_json
 from worker import INTERRUPTED, WorkerState, is_served, log_path, read_state, state_path
 
 WORKER = Path(__file__).resolve().parents[1] / "worker.py"
@@ -129,30 +128,6 @@ def make_run(output_dir, name, **details):
     folder.path.mkdir()
     folder.write(details)
     return folder
-
-
-def test_the_index_orders_runs_and_passes_over_the_rest(tmp_path):
-    make_run(tmp_path, "20260101T000000-aaaaaaaa", status="queued", queued_at="2026-01-03")
-    make_run(tmp_path, "20260102T000000-bbbbbbbb", status="queued", queued_at="2026-01-02")
-    make_run(tmp_path, "20260103T000000-cccccccc")  # of the older layout
-    (tmp_path / "20260104T000000-dddddddd").mkdir()
-    (tmp_path / "20260105T000000-eeeeeeee").mkdir()
-    (tmp_path / "20260105T000000-eeeeeeee" / DETAILS).write_text("{")
-    (tmp_path / "notes.txt").touch()
-    runs = run_index.entries(tmp_path)
-    assert [entry.name[-1] for entry in runs] == ["c", "b", "a"]
-    assert [entry.status for entry in runs] == ["done", "queued", "queued"]
-    assert [entry.name[-1] for entry in run_index.queued(runs)] == ["b", "a"]
-    assert run_index.entries(tmp_path / "nowhere") == []
-
-
-def test_the_index_sees_a_change_and_reads_nothing_twice(tmp_path, monkeypatch):
-    folder = make_run(tmp_path, "20260101T000000-aaaaaaaa", status="queued")
-    assert run_index.entries(tmp_path)[0].status == "queued"
-    folder.update(status="done")
-    assert run_index.entries(tmp_path)[0].status == "done"
-    monkeypatch.setattr(RunFolder, "read", lambda self: pytest.fail("read again"))
-    assert run_index.entries(tmp_path)[0].status == "done"
 
 
 def test_a_worker_that_died_between_runs_leaves_them_alone(assets, tmp_path):
