@@ -247,6 +247,7 @@ class VQGANCLIPSettings(RunSettings):
         "TV loss weight",
         "How strongly to smooth.",
         group="use_tv_loss_regularization",
+        unset=BY_WEIGHTS,
         ge=-1000,
         le=1000,
     )
