@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import urllib.request
 import warnings
 import zipfile
 from pathlib import Path
@@ -401,6 +402,8 @@ def test_openais_names_are_those_that_clip_knows() -> None:
 
 def test_an_unreachable_clip_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    # urllib keeps its first opener for good, the proxies of that moment included.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(BadInput, match=r"RN50 is neither cached .* nor reachable"):
