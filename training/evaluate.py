@@ -1,10 +1,10 @@
-"""R-precision of the bundled models: `python -m training.evaluate [--sample N] [--output-dir DIR]`.
+"""R-precision of the bundled models: `python -m training.evaluate [--sample N]`.
 
-For each prompt of training/prompts.yaml a picture is generated with the default settings (150 steps,
-128x128). A judge, trained by `make judge` on icon sets that the bundled weights never saw, ranks all
-prompts of the same group by their similarity to the picture: top-1 counts pictures whose own prompt
-comes first, top-5 those where it is among the first five (Park et al. 2021, "Benchmark for
-Compositional Text-to-Image Synthesis"). A judge errs as well, so the same is measured on real
+For each prompt of training/prompts.yaml a picture is generated with the default settings (150
+steps, 128x128). A judge, trained by `make judge` on icon sets that the bundled weights never saw,
+ranks all prompts of the same group by their similarity to the picture: top-1 counts pictures whose
+own prompt comes first, top-5 those where it is among the first five (Park et al. 2021, "Benchmark
+for Compositional Text-to-Image Synthesis"). A judge errs as well, so the same is measured on real
 pictures: the held-out sets' own, composed for backgrounds and pairs; what counts is the ratio.
 Pictures that were made before, with the same weights and settings, are not made again.
 """
@@ -72,7 +72,9 @@ def read_prompts(path: Path = PROMPTS_FILE) -> list[Prompt]:
     prompts = []
     for group, entries in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         for text, parts in entries.items():
-            names, background = (parts[:-1], parts[-1]) if group == "background" else (parts, "white")
+            names, background = (
+                (parts[:-1], parts[-1]) if group == "background" else (parts, "white")
+            )
             prompts.append(Prompt(text, group, tuple(names), background))
     return prompts
 
@@ -176,7 +178,9 @@ def evaluate_group(
     row = {prompt.text: i for i, prompt in enumerate(group)}
     places = ranks(judge, pictures, [row[prompt.text] for prompt in part], texts)
     composer = Composer("judge", 128, seed=0)
-    scenes = [(scene, row[prompt.text]) for prompt in part for scene in real_scenes(composer, prompt)]
+    scenes = [
+        (scene, row[prompt.text]) for prompt in part for scene in real_scenes(composer, prompt)
+    ]
     real_places = ranks(
         judge, composer.compose([scene for scene, _ in scenes]), [own for _, own in scenes], texts
     )
@@ -193,7 +197,9 @@ def evaluate_group(
 
 def table(results: dict[str, dict]) -> str:
     """The results for a person."""
-    lines = ["group       pictures  among  top-1 (real, ratio, target)   top-5 (real, ratio, target)"]
+    lines = [
+        "group       pictures  among  top-1 (real, ratio, target)   top-5 (real, ratio, target)"
+    ]
     for name, result in results.items():
         cells = [
             f"{result['generated'][top]:.3f} ({result['real'][top]:.3f},"
