@@ -36,6 +36,7 @@ MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
 MAX_STEPS = 10_000_000
 BY_WEIGHTS = "what the weights recommend"
+AIMS = ("text_input", "init_image", "image_prompt")
 DEFAULTS_FILE = Path(__file__).with_name("defaults.yaml")
 
 
@@ -305,6 +306,11 @@ class VQGANCLIPSettings(RunSettings):
     def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
         name = str(values.get("vqgan_ckpt") or default_weights(assets_dir))
         weights = get_weights(assets_dir, name)
+        if aims := [aim for aim in AIMS if aim in weights.recommended]:
+            raise BadInput(
+                f"{weights.config_path} recommends {', '.join(aims)}, which is for a person to"
+                " choose. Take it out of 'recommended'."
+            )
         make_partial(cls, weights.recommended, source=str(weights.config_path))
         return weights.recommended | {"vqgan_ckpt": name}
 

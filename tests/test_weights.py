@@ -89,7 +89,8 @@ def test_recommended_values_are_checked(assets):
     recommended = VQGANCLIPSettings.recommended
     assert recommended({"vqgan_ckpt": "small"}, assets)["cutn"] == 4
     assert recommended({}, assets) == {"vqgan_ckpt": "plain"}
-    for wrong in ({"cutn": 0}, {"nonsense": 1}, {1: 2}, {None: 2}, 5):
+    wrong_ones = ({"cutn": 0}, {"nonsense": 1}, {1: 2}, {None: 2}, 5, {"init_image": "mine.png"})
+    for wrong in wrong_ones:
         add(assets, "bad", CONFIG | {"recommended": wrong})
         with pytest.raises(BadInput, match=r"bad\.yaml"):
             recommended({"vqgan_ckpt": "bad"}, assets)
