@@ -6,19 +6,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from tiny_models import write_tiny_assets
+from waiting import PATIENCE, wait_for
 
 import run_index
 from worker import is_served
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 240  # seconds; a busy machine is slow, not broken
 FITS = "main => main.clientWidth > 0 && main.scrollWidth <= main.clientWidth"
 
 
@@ -50,14 +49,6 @@ class Server:
     def end(self, number=signal.SIGINT):
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from tiny_models import write_tiny_assets
+from waiting import PATIENCE, wait_for
 
 from keeper import WorkerKeeper
 from runner import Request, prepare, submit
@@ -16,7 +16,6 @@ from storage import RunFolder, atomic_write, to_json
 from worker import INTERRUPTED, WorkerState, is_served, log_path, read_state, state_path
 
 WORKER = Path(__file__).resolve().parents[1] / "worker.py"
-PATIENCE = 240  # seconds; a busy machine is slow, not broken
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +23,6 @@ def assets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("assets")
     write_tiny_assets(folder)
     return folder
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-    return found
 
 
 def wait_for_status(folder, status):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.data import Composer, Sample
-from training.train_vqgan import WEIGHTS, load_autoencoder, look_up, nearest_codes
+from training.train_vqgan import CONFIG, WEIGHTS, look_up, nearest_codes
+from vqgan_utils import load_vqgan_model
 
 POOL = 1536  # pictures kept for reuse: decoding them anew each step would cost too much
 REFRESHED = {64: 24, 128: 6}  # pictures made at once, by their side in pixels
@@ -31,7 +32,7 @@ class ArtefactPool:
         if not WEIGHTS.exists():
             return
         if WEIGHTS.stat().st_mtime != self._loaded:
-            self._autoencoder = load_autoencoder()
+            self._autoencoder = load_vqgan_model(CONFIG, WEIGHTS)
             self._loaded = WEIGHTS.stat().st_mtime
         side = random.choice(list(REFRESHED))
         samples = self.composer.samples(REFRESHED[side])
@@ -47,7 +48,7 @@ class ArtefactPool:
     @torch.inference_mode()
     def redrawn(self, pictures: Tensor) -> Tensor:
         """Pictures [n, 3, H, W] in [0, 1] after encoding, damaging some codes, and decoding."""
-        codebook = self._autoencoder.quantize.embedding.weight
+        codebook = self._autoencoder.codebook
         codes = nearest_codes(self._autoencoder.encode(2 * pictures - 1), codebook)
         damaged = torch.rand(codes.shape) < DAMAGE * torch.rand(len(codes), 1, 1)
         codes = torch.where(damaged, torch.randint(len(codebook), codes.shape), codes)

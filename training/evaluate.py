@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from torchvision.transforms.functional import to_tensor
 from logic import VQGANCLIPRun
 from settings import VQGANCLIPSettings, make, read_defaults
 from training.data import Composer, Scene
+from training.files import publish
 from training.icons import CACHE
 from training.train_clip import SIZE, encode_images, encode_texts
 from training.train_judge import load_judge
@@ -126,8 +128,7 @@ def generated_pictures(
             continue
         started = time.monotonic()
         picture = generate(default_settings(prompt.text, assets), assets)
-        picture.save(path.with_suffix(".part"), format="PNG")
-        path.with_suffix(".part").replace(path)
+        publish(path, partial(picture.save, format="PNG"))
         seconds = time.monotonic() - started
         print(f"{number} of {len(prompts)}: {prompt.text} ({seconds:.0f} s)", flush=True)
     return torch.stack([to_tensor(Image.open(folder / prompt.file_name)) for prompt in prompts])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from training.files import publish
 from training.lexicon import COLOUR_WORDS, Entry, Lexicon, humanise
 
 CACHE = Path(__file__).parent / "cache"
@@ -88,15 +89,8 @@ def build(split: str) -> None:
             records.append({**record, "colour": colour, "tint": tint})
             pictures.append(picture)
         print(f"{icon_set}: {sum(r['set'] == icon_set for r in records)} icons", flush=True)
-    _publish(picture_file, lambda file: np.save(file, np.stack(pictures)))
-    _publish(record_file, lambda file: file.write(json.dumps(records).encode()))
-
-
-def _publish(path: Path, write) -> None:
-    beside = path.with_suffix(".part")
-    with beside.open("wb") as file:
-        write(file)
-    beside.replace(path)
+    publish(picture_file, lambda file: np.save(file, np.stack(pictures)))
+    publish(record_file, lambda file: file.write(json.dumps(records).encode()))
 
 
 def _icons(icon_set: str, lexicon: Lexicon) -> Iterator[tuple[dict, np.ndarray]]:

@@ -27,8 +27,10 @@ from training import teacher
 from training.artefacts import ArtefactPool
 from training.augment import augment
 from training.data import Composer, Sample
+from training.files import publish_tensors
 from training.icons import CACHE
 from training.impostors import Impostor, ImpostorPool
+from vqgan_utils import CLIP_MEAN, CLIP_STD
 
 SIZE = 64  # input, pixels
 BATCH, ADVERSARIAL_BATCH = 192, 160
@@ -47,8 +49,7 @@ ARCHITECTURE = {
 CHECKPOINT = CACHE / "clip.pt"
 LOG = CACHE / "clip.log"
 WEIGHTS = Path(__file__).parent.parent / "assets" / "emoji_clip.pt"
-MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)  # OpenAI CLIP's own
-STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
+MEAN, STD = (torch.tensor(channels).view(1, 3, 1, 1) for channels in (CLIP_MEAN, CLIP_STD))
 
 
 def new_model() -> CLIP:
@@ -68,15 +69,7 @@ def export(model: CLIP, path: Path) -> None:
         name: value.half() if value.is_floating_point() and value.numel() > 4096 else value
         for name, value in model.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    publish({name: value.contiguous().clone() for name, value in state.items()}, path)
-
-
-def publish(content: dict, path: Path) -> None:
-    """torch.save that leaves either the old file or the whole new one."""
-    beside = path.with_suffix(".part")
-    torch.save(content, beside)
-    beside.replace(path)
+    publish_tensors({name: value.contiguous().clone() for name, value in state.items()}, path)
 
 
 def encode_images(model: CLIP, pictures: Tensor) -> Tensor:
@@ -271,7 +264,7 @@ class Trainer:
             "step": self.step,
             "spent": self.spent,
         }
-        publish(state, CHECKPOINT)
+        publish_tensors(state, CHECKPOINT)
         export(self.model, WEIGHTS)
 
     def train_step(self) -> tuple[float, float]:

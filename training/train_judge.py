@@ -17,6 +17,7 @@ from torch import nn
 from training import teacher
 from training.augment import augment
 from training.data import Composer
+from training.files import publish_tensors
 from training.icons import CACHE
 from training.train_clip import (
     SIZE,
@@ -26,7 +27,6 @@ from training.train_clip import (
     encode_texts,
     learning_rate,
     parameter_groups,
-    publish,
 )  # fmt: skip
 
 BATCH = 128
@@ -77,8 +77,8 @@ class Trainer:
     def save(self) -> None:
         parts = {"model": self.model, "concepts": self.concepts, "optimiser": self.optimiser}
         state = {name: part.state_dict() for name, part in parts.items()}
-        publish(state | {"step": self.step, "spent": self.spent}, CHECKPOINT)
-        publish(self.model.state_dict(), JUDGE)
+        publish_tensors(state | {"step": self.step, "spent": self.spent}, CHECKPOINT)
+        publish_tensors(self.model.state_dict(), JUDGE)
 
     def train_step(self) -> tuple[float, float]:
         """One step; its contrastive loss and the share of pictures whose best caption holds."""

@@ -33,6 +33,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torchvision.utils import save_image
 
 from training.data import Composer
+from training.files import publish_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "assets" / "emoji_f8.yaml"
@@ -80,13 +81,6 @@ class Autoencoder(nn.Module):
 
 def build_autoencoder(config_path: Path = CONFIG) -> Autoencoder:
     return Autoencoder(yaml.safe_load(config_path.read_text())["model"]["params"])
-
-
-def load_autoencoder(weights_path: Path = WEIGHTS, config_path: Path = CONFIG) -> Autoencoder:
-    """The trained autoencoder in eval mode, without gradients."""
-    model = build_autoencoder(config_path)
-    model.load_state_dict(torch.load(weights_path, weights_only=True)["state_dict"])
-    return model.eval().requires_grad_(False)
 
 
 def set_epsilon(model: nn.Module, epsilon: float) -> None:
@@ -357,14 +351,6 @@ class Trainer:
         self.average.quantize.embedding.weight.copy_(self.codebook)
 
 
-def save(state: dict, path: Path) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    torch.save(state, beside)
-    beside.replace(path)
-
-
 def next_batch(composer: Composer, step: int, device: torch.device) -> torch.Tensor:
     """Two crops of each picture, or every fourth time a few whole pictures; in [-1, 1]."""
     whole = step % 4 == 3
@@ -395,9 +381,9 @@ def save_samples(model: Autoencoder, composer: Composer, path: Path) -> None:
 def export(trainer: Trainer, composer: Composer) -> None:
     weights = {"state_dict": {name: tensor.cpu().contiguous() for name, tensor
                               in rescaled(trainer.average.state_dict()).items()}}
-    save(weights, WEIGHTS)
-    save(weights, CACHE / "vqgan.pt")
-    save(trainer.state_dict(), CACHE / "vqgan-training.pt")
+    publish_tensors(weights, WEIGHTS)
+    publish_tensors(weights, CACHE / "vqgan.pt")
+    publish_tensors(trainer.state_dict(), CACHE / "vqgan-training.pt")
     save_samples(trainer.average, composer, CACHE / "vqgan-samples.png")
 
 
