@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-WHOLE_VIEW_EVERY = 8  # one cutout in so many shows the whole picture, for the composition
 NOISE_FACTOR = 0.1
 
 
@@ -21,23 +20,25 @@ class Windows:
     tops: Tensor
 
 
-def random_windows(width: int, height: int, count: int, smallest: int, cut_pow: float) -> Windows:
-    """`count` windows, some on the whole picture and the others at random places.
+def random_windows(
+    width: int, height: int, count: int, smallest: int, cut_pow: float, whole: float
+) -> Windows:
+    """`count` windows, the share `whole` on the whole picture and the others at random places.
 
     A random side is `low + u^cut_pow (high - low)`, u uniform in [0, 1), high the picture's shorter
     side and low the smaller of that and `smallest`; the place is uniform among those inside.
     """
-    whole = whole_views(width, height, _whole_view_count(count))
-    random = count - len(whole.sides)
+    whole_count = int(whole * count + 0.5)
+    views, random = whole_views(width, height, whole_count), count - whole_count
     high = min(width, height)
     low = min(high, smallest)
     sides = (low + torch.rand(random) ** cut_pow * (high - low)).long()
     lefts = (torch.rand(random) * (width - sides + 1)).long()
     tops = (torch.rand(random) * (height - sides + 1)).long()
     return Windows(
-        torch.cat([whole.sides, sides]),
-        torch.cat([whole.lefts, lefts]),
-        torch.cat([whole.tops, tops]),
+        torch.cat([views.sides, sides]),
+        torch.cat([views.lefts, lefts]),
+        torch.cat([views.tops, tops]),
     )
 
 
@@ -49,10 +50,6 @@ def whole_views(width: int, height: int, count: int) -> Windows:
         torch.full((count,), (width - side) // 2),
         torch.full((count,), (height - side) // 2),
     )
-
-
-def _whole_view_count(count: int) -> int:
-    return max(1, count // WHOLE_VIEW_EVERY) if count >= 4 else 0
 
 
 def cut_out(picture: Tensor, windows: Windows, side: int) -> Tensor:

@@ -255,8 +255,8 @@ class VQGANCLIPRun(Run):
     def _see(self, picture: Tensor) -> Tensor:
         """What CLIP gets: cutouts, then augmentations, then noise."""
         width, height = self.size
-        side = self.perceptor.input_resolution
-        windows = random_windows(width, height, self.settings.cutn, side, self.settings.cut_pow)
+        side, s = self.perceptor.input_resolution, self.settings
+        windows = random_windows(width, height, s.cutn, side, s.cut_pow, s.whole_views)
         cutouts = self._augment(cut_out(picture, windows, side))
         return add_noise(cutouts) if self.settings.use_cutout_augmentations else cutouts
 

@@ -204,6 +204,15 @@ class VQGANCLIPSettings(RunSettings):
         ge=0,
         le=100,
     )
+    whole_views: float = setting(
+        0.125,
+        "Whole views",
+        "Share of the cutouts that show the whole picture, from 0 to 1. More favours composition,"
+        " fewer detail.",
+        unset=BY_WEIGHTS,
+        ge=0,
+        le=1,
+    )
     use_cutout_augmentations: bool = setting(
         True,
         "Use cutout augmentations",

@@ -58,6 +58,7 @@ FIELDS = KIND.model_fields
         ("cutn", 0),
         ("cutn", 1.5),
         ("cut_pow", -1),
+        ("whole_views", 1.1),
         ("use_cutout_augmentations", "perhaps"),
         ("image_prompt", "one.png"),
         ("text_input", 5),
