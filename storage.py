@@ -234,7 +234,7 @@ def find_run(output_dir: Path, run_id: str) -> RunFolder:
 
     Raises BadInput that lists the latest runs.
     """
-    names = [path.name for path in _folders(output_dir)]
+    names = [path.name for path in folders(output_dir)]
     matches = [n for n in names if n == run_id] or [
         n for n in names if len(run_id) == ID_LENGTH and n[-ID_LENGTH:] == run_id
     ]
@@ -246,7 +246,8 @@ def find_run(output_dir: Path, run_id: str) -> RunFolder:
     raise BadInput(f"There is no run '{run_id}' in {output_dir}. The latest are: {latest}.")
 
 
-def _folders(output_dir: Path) -> list[Path]:
+def folders(output_dir: Path) -> list[Path]:
+    """What may be a run in an output folder: every folder that is not hidden, in no order."""
     try:
         return [p for p in output_dir.iterdir() if not p.name.startswith(".") and p.is_dir()]
     except OSError:
