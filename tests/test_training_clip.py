@@ -216,6 +216,14 @@ def test_training_resumes_where_it_stopped(tiny, drawn_cache):
     assert (drawn_cache / "out.pt").exists()
 
 
+def test_training_begins_with_exported_weights(tiny, drawn_cache):
+    train_clip.export(tiny, drawn_cache / "start.pt")
+    trainer = train_clip.Trainer(minutes=100, resume=True, start=drawn_cache / "start.pt")
+    assert (trainer.step, trainer.spent) == (0, 0.0)
+    for name, value in tiny.state_dict().items():
+        torch.testing.assert_close(trainer.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
 def test_training_learns_and_uses_its_time(tiny, drawn_cache, monkeypatch):
     monkeypatch.setattr(train_clip, "WARM_UP", 1)
     monkeypatch.setattr(train_clip, "ADVERSARIAL_FROM", 0.5)

@@ -41,6 +41,12 @@ def test_rescaled_weights_do_the_same_with_tamings_epsilon(model):
     assert (unscaled.decode(z) - decoded).abs().max() > 0.01
 
 
+def test_rescaling_can_be_undone(model):
+    exported = trainer.rescaled(model.state_dict())
+    for name, value in trainer.rescaled(exported, 1 / trainer.SCALE).items():
+        torch.testing.assert_close(value, model.state_dict()[name], msg=name)
+
+
 def test_nearest_codes_by_brute_force():
     z, codebook = torch.randn(2, 3, 4, 5), torch.randn(7, 3)
     codes = trainer.nearest_codes(z, codebook)

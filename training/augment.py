@@ -59,5 +59,8 @@ def recoloured(pictures: Tensor) -> Tensor:
 
 
 def noisy(pictures: Tensor) -> Tensor:
-    """Gaussian noise of up to 0.1."""
-    return pictures + 0.1 * torch.rand(len(pictures), 1, 1, 1) * torch.randn_like(pictures)
+    """Gaussian noise of up to 0.25: a model trained on much noise has gradients that show things.
+
+    Kaur et al. 2019, "Are perceptually-aligned gradients a general property of robust classifiers?"
+    """
+    return pictures + 0.25 * torch.rand(len(pictures), 1, 1, 1) * torch.randn_like(pictures)

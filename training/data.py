@@ -69,8 +69,8 @@ SCENERY = {
 }  # fmt: skip
 # People and signs are many among the icons and few among the things that people ask for.
 RARER_KINDS = {
-    "flag": 0.1, "clock": 0.2, "letter": 0.1, "skin tone": 0.1, "interface": 0.2,
-    "clip art": 0.35, "family": 0.1,
+    "flag": 0.05, "clock": 0.1, "letter": 0.05, "skin tone": 0.05, "interface": 0.1,
+    "clip art": 0.15, "family": 0.05,
 }  # fmt: skip
 PEOPLE = frozenset(
     "man men woman women person people boy boys girl girls child children adult couple family kiss "
@@ -80,7 +80,7 @@ SIGNS = frozenset(
     "button arrow arrows symbol sign mark square clock letter letters input playing card hundred "
     "bright heavy prohibited".split()
 )
-RARER_WORDS = ((PEOPLE, 0.15), (SIGNS, 0.12), (frozenset({"face"}), 0.6))
+RARER_WORDS = ((PEOPLE, 0.1), (SIGNS, 0.06), (frozenset({"face"}), 0.4))
 UNFLIPPED = ("left", "right", "arrow", "button", "clock", "flag", "letter", "text", "sign")
 
 

@@ -1,4 +1,4 @@
-"""Train the bundled CLIP: `python -m training.train_clip [--minutes N] [--resume]`.
+"""Train the bundled CLIP: `python -m training.train_clip [--minutes N] [--resume | --start FILE]`.
 
 Contrastive learning (InfoNCE, Radford et al. 2021) on pictures composed on the fly, with the
 captions that hold for several pictures of a batch counted as such; free phrases are taught by a
@@ -36,10 +36,10 @@ SIZE = 64  # input, pixels
 BATCH, ADVERSARIAL_BATCH = 192, 160
 FREE_PHRASES = 40  # taught by the sentence model each step
 LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 1e-3, 0.05, 300
-ADVERSARIAL_FROM = 0.5  # of the training
-RADIUS = 0.5, 1.25  # L2 radius of the perturbations at their start and at the end
-NAMING, DISTILLATION = 0.5, 0.3  # weights of the losses beside the contrastive one
-ARTEFACT_SHARE, ARTEFACTS_FROM, REFRESH_EVERY = 0.2, 0.5, 8  # of a batch; of the training; steps
+ADVERSARIAL_FROM = 0.4  # of the training
+RADIUS = 0.4, 1.0  # L2 radius of the perturbations at their start and at the end
+NAMING, DISTILLATION = 1.0, 0.3  # weights of the losses beside the contrastive one
+ARTEFACT_SHARE, ARTEFACTS_FROM, REFRESH_EVERY = 0.2, 0.3, 8  # of a batch; of the training; steps
 SAVE_EVERY = 480.0  # seconds
 ARCHITECTURE = {
     "embed_dim": 256, "image_resolution": SIZE, "vision_layers": (1, 2, 2, 1),
@@ -228,9 +228,11 @@ def radius_at(progress: float) -> float:
 class Trainer:
     """The state of a training: model, optimiser, steps done and seconds spent."""
 
-    def __init__(self, minutes: float, resume: bool):
+    def __init__(self, minutes: float, resume: bool, start: Path | None = None):
         self.seconds, self.step, self.spent = 60 * minutes, 0, 0.0
         self.model = new_model().train()
+        if start:
+            self.model.load_state_dict(torch.load(start, weights_only=True))
         self.concepts = ConceptHead(Composer("train", SIZE, seed=0).records)
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.model, self.concepts),
@@ -381,10 +383,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=95, help="time to train in all")
     parser.add_argument("--resume", action="store_true", help="go on from training/cache/clip.pt")
+    parser.add_argument("--start", type=Path, help="exported weights to begin with")
     args = parser.parse_args()
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    Trainer(args.minutes, args.resume).run()
+    Trainer(args.minutes, args.resume, args.start).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train the bundled VQGAN: `python -m training.train_vqgan [--minutes N] [--resume]`.
+"""Train the bundled VQGAN: `python -m training.train_vqgan [--minutes N] [--resume | --start FILE]`.
 
 The architecture is read from assets/emoji_f8.yaml and the weights are written beside it, so there
 is one description of it. The recipe is that of VQGAN (Esser et al. 2021: L1, LPIPS, a patch
@@ -49,6 +49,7 @@ AVERAGE_DECAY = 0.998
 EXPORT_SECONDS = 300
 EPSILON = 0.25  # of the group norms while training
 TAMING_EPSILON = 1e-6
+SCALE = math.sqrt(TAMING_EPSILON / EPSILON)
 
 
 class Autoencoder(nn.Module):
@@ -89,14 +90,13 @@ def set_epsilon(model: nn.Module, epsilon: float) -> None:
             module.eps = epsilon
 
 
-def rescaled(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights that do with TAMING_EPSILON what `state` does with EPSILON.
+def rescaled(state: dict[str, torch.Tensor], scale: float = SCALE) -> dict[str, torch.Tensor]:
+    """The weights that do with TAMING_EPSILON what `state` does with EPSILON; 1 / SCALE undoes it.
 
     All that a norm sees is scaled by s = sqrt(TAMING_EPSILON / EPSILON): norm(s x) with epsilon
     s^2 e equals norm(x) with epsilon e. Where a convolution's input is not scaled yet its weight
     and bias are; where it is, its bias alone; what follows a norm and feeds none stays.
     """
-    scale = math.sqrt(TAMING_EPSILON / EPSILON)
     entering = ("conv_in.", ".conv1.", ".conv2.", ".proj_out.")
     passing = ("sample.conv.bias", ".nin_shortcut.bias")
     return {name: tensor * scale if any(part in name for part in entering)
@@ -283,6 +283,14 @@ class Trainer:
                 "d_optimizer": self.d_optimizer.state_dict(),
                 "step": self.step, "spent": self.spent}
 
+    def start_from(self, weights: Path) -> None:
+        """Begin with exported weights; codebook statistics and discriminator begin anew."""
+        state = torch.load(weights, map_location=self.device, weights_only=True)["state_dict"]
+        for model in (self.model, self.average):
+            model.load_state_dict(rescaled(state, 1 / SCALE))
+        self.codes.sums.copy_(self.codebook)
+        self.step = WARM_UP_STEPS + 1  # the codebook is placed
+
     def load_state_dict(self, state: dict) -> None:
         for name in ("model", "average", "codes", "discriminator", "optimizer", "d_optimizer"):
             getattr(self, name).load_state_dict(state[name])
@@ -387,7 +395,7 @@ def export(trainer: Trainer, composer: Composer) -> None:
     save_samples(trainer.average, composer, CACHE / "vqgan-samples.png")
 
 
-def train(minutes: float, resume: bool) -> None:
+def train(minutes: float, resume: bool, start: Path | None = None) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -395,6 +403,8 @@ def train(minutes: float, resume: bool) -> None:
     state = CACHE / "vqgan-training.pt"
     if resume and state.exists():
         trainer.load_state_dict(torch.load(state, map_location=device, weights_only=True))
+    elif start:
+        trainer.start_from(start)
     composer = Composer("train", PICTURE, seed=trainer.step)
     torch.manual_seed(trainer.step)
     exported = time.monotonic()
@@ -417,8 +427,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=90, help="time to train, in all")
     parser.add_argument("--resume", action="store_true", help="go on from training/cache/")
+    parser.add_argument("--start", type=Path, help="exported weights to begin with")
     options = parser.parse_args()
-    train(options.minutes, options.resume)
+    train(options.minutes, options.resume, options.start)
 
 
 if __name__ == "__main__":
