@@ -71,22 +71,23 @@ def test_impostors_move_towards_their_captions_and_start_anew(tiny, drawn_cache)
     torch.manual_seed(0)
     pool = impostors.ImpostorPool(train_clip.Composer("train", 64, seed=0))
     drawn = pool.draw()
+    for one in drawn:
+        one.age = 0
     texts = F.normalize(torch.randn(len(drawn), TINY["embed_dim"]), dim=1)
     tiny.eval()
 
-    def similarity():
+    def similarity(pictures):
         with torch.no_grad():
-            features = encode_images(tiny, torch.stack([one.picture for one in drawn]))
-        return (features * texts).sum().item()
+            return (encode_images(tiny, pictures) * texts).sum().item()
 
-    before = similarity()
-    for _ in range(4):
-        moved = pool.advance(drawn, lambda x: encode_images(tiny, x), texts)
-    assert similarity() > before
-    assert moved.min() >= 0 and moved.max() <= 1
-    assert {one.age for one in drawn} == {4 * impostors.STEPS}
-    for entry in pool.entries:
-        entry.age = impostors.OLDEST
+    seen = [pool.advance(drawn, lambda x: encode_images(tiny, x), texts) for _ in range(5)]
+    assert similarity(seen[-1]) > similarity(seen[0])
+    assert min(pictures.min() for pictures in seen) >= 0
+    assert max(pictures.max() for pictures in seen) <= 1
+    assert {one.age for one in drawn} == {5}
+    for entries in pool.pools.values():
+        for entry in entries:
+            entry.age = impostors.OLDEST
     assert {one.age for one in pool.draw()} == {0}
 
 
@@ -172,8 +173,7 @@ def drawn_cache(tmp_path, monkeypatch):
         "free_vectors": F.normalize(torch.randn(2, 384), dim=1),
     }
     monkeypatch.setattr(icons, "CACHE", tmp_path)
-    monkeypatch.setattr(impostors, "COUNT", 2)
-    monkeypatch.setattr(impostors, "POOL", 8)
+    monkeypatch.setattr(impostors, "COUNTS", {8: 2})
     monkeypatch.setattr(teacher, "phrases", lambda records: found)
     for name, value in {
         "CHECKPOINT": tmp_path / "clip.pt", "LOG": tmp_path / "clip.log", "FREE_PHRASES": 2,

@@ -97,7 +97,8 @@ def test_damaged_latents_keep_their_gradient_and_mostly_their_codes():
     damaged = trainer.damage(z_q, z, codebook)
     changed = (damaged != z_q).any(1).flatten(1).float().mean(1)
     assert (changed == 1).float().mean() < 0.3  # those that skip quantisation
-    assert (changed == 0).float().mean() > 0.4
+    assert (changed == 0).float().mean() > 0.25
+    assert changed[changed < 1].max() < 0.5
     damaged.sum().backward()
     assert z.grad.mean() > 0.9
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +12,22 @@ from torch import Tensor
 
 from training.data import Composer, Sample
 from training.train_vqgan import CONFIG, WEIGHTS, look_up, nearest_codes
-from vqgan_utils import load_vqgan_model
+from vqgan_utils import VQGAN, load_vqgan_model
 
 POOL = 1536  # pictures kept for reuse: decoding them anew each step would cost too much
 REFRESHED = {64: 24, 128: 6}  # pictures made at once, by their side in pixels
 DAMAGE = 0.15  # largest share of codes replaced by random ones
 WORST = 0.1  # mean absolute error above which the caption may no longer hold
+
+
+def newest_vqgan() -> VQGAN:
+    """The VQGAN as its trainer wrote it last."""
+    return _load(WEIGHTS.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _load(written: int) -> VQGAN:
+    return load_vqgan_model(CONFIG, WEIGHTS).to(memory_format=torch.channels_last)
 
 
 @dataclass
@@ -25,15 +36,9 @@ class ArtefactPool:
 
     composer: Composer
     entries: list[tuple[Tensor, Sample]] = field(default_factory=list)
-    _loaded: float = 0.0
 
     def refresh(self) -> None:
-        """Add pictures, redrawn by the newest weights that the VQGAN's trainer wrote, if any."""
-        if not WEIGHTS.exists():
-            return
-        if WEIGHTS.stat().st_mtime != self._loaded:
-            self._autoencoder = load_vqgan_model(CONFIG, WEIGHTS)
-            self._loaded = WEIGHTS.stat().st_mtime
+        """Add pictures, redrawn by the newest VQGAN."""
         side = random.choice(list(REFRESHED))
         samples = self.composer.samples(REFRESHED[side])
         pictures = self.composer.compose([sample.scene for sample in samples], side)
@@ -48,11 +53,12 @@ class ArtefactPool:
     @torch.inference_mode()
     def redrawn(self, pictures: Tensor) -> Tensor:
         """Pictures [n, 3, H, W] in [0, 1] after encoding, damaging some codes, and decoding."""
-        codebook = self._autoencoder.codebook
-        codes = nearest_codes(self._autoencoder.encode(2 * pictures - 1), codebook)
+        vqgan = newest_vqgan()
+        codebook = vqgan.codebook
+        codes = nearest_codes(vqgan.encode(2 * pictures - 1), codebook)
         damaged = torch.rand(codes.shape) < DAMAGE * torch.rand(len(codes), 1, 1)
         codes = torch.where(damaged, torch.randint(len(codebook), codes.shape), codes)
-        return (0.5 + 0.5 * self._autoencoder.decode(look_up(codes, codebook))).clamp(0, 1)
+        return (0.5 + 0.5 * vqgan.decode(look_up(codes, codebook))).clamp(0, 1)
 
     def mix_in(self, pictures: Tensor, samples: list[Sample], among: int, share: float) -> None:
         """Put redrawn pictures and captions in place of about `share` of the first `among`."""

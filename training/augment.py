@@ -10,7 +10,7 @@ from torch import Tensor
 def augment(pictures: Tensor) -> Tensor:
     """Pictures [n, 3, H, W] in [0, 1], each changed lightly in some of these ways."""
     for change, chance in (
-        (coarse, 0.2), (sharpened, 0.1), (moved, 0.35), (recoloured, 0.35), (noisy, 0.4),
+        (coarse, 0.2), (sharpened, 0.1), (moved, 0.6), (recoloured, 0.35), (noisy, 0.4),
     ):  # fmt: skip
         rows = (torch.rand(len(pictures)) < chance).nonzero().squeeze(1)
         if len(rows):
@@ -34,7 +34,10 @@ def sharpened(pictures: Tensor) -> Tensor:
 
 
 def moved(pictures: Tensor) -> Tensor:
-    """Turned by up to 29 degrees, shifted, scaled, sheared; what comes in is gray or the edge's."""
+    """Turned by up to 29 degrees, shifted, scaled, sheared, bent; around it gray or the edge's.
+
+    Bending stands in for the many hands that draw the same thing, of which the icon sets show few.
+    """
     n = len(pictures)
     angle = torch.empty(n).uniform_(-0.5, 0.5)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(n)
@@ -42,6 +45,8 @@ def moved(pictures: Tensor) -> Tensor:
     theta = turn * torch.empty(n, 1, 1).uniform_(0.85, 1.25)
     theta = theta + torch.randn(n, 2, 3) * torch.tensor([0.06, 0.06, 0.12])
     grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+    bends = 0.07 * torch.rand(n, 1, 1, 1) * torch.randn(n, 2, 5, 5)
+    grid = grid + F.interpolate(bends, pictures.shape[-1], mode="bicubic").permute(0, 2, 3, 1)
     if torch.rand(()) < 0.6:
         return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
     return F.grid_sample(pictures - 0.5, grid, align_corners=False) + 0.5

@@ -1,8 +1,9 @@
 """Pictures that CLIP takes for something that they do not show.
 
 Whoever follows CLIP's gradient ends where its similarity is highest, and that may be no picture of
-the prompt at all. So the training follows it too, for a few steps at a time from kept pictures (as
-the replay buffer of Du and Mordatch 2019), and every caption must prefer its real picture.
+the prompt at all. So the training follows it too, in the bundled VQGAN's latents as a run does, a
+step at a time from kept latents (as the replay buffer of Du and Mordatch 2019), and every caption
+must prefer its real picture.
 """
 
 from __future__ import annotations
@@ -15,22 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.artefacts import newest_vqgan
 from training.data import Composer, Sample
+from vqgan_utils import clamp_with_gradient, random_latent, vector_quantize
 
-COUNT = 20  # in a batch
-POOL = 400
-STEPS = 2  # along the gradient each time
-STEP_SIZE = 0.08  # root mean square of the change
-OLDEST = 24  # steps after which one starts anew
+COUNTS = {8: 12, 12: 6, 16: 3}  # in a batch, by the latent's side: about equal work
+POOL_BATCHES = 4  # so many batches of each size are kept
+STEP_SIZE = 0.3  # root mean square of the change to a latent
+OLDEST = 30  # steps after which one starts anew
+SMALLEST_CROP = 0.6  # of the picture's side
 
 
 @dataclass
 class Impostor:
-    """A picture [3, H, W] in [0, 1] on its way to fooling CLIP with its sample's caption."""
+    """A latent z [d, h, w] on its way to fooling CLIP with its sample's caption."""
 
-    picture: Tensor
+    z: Tensor
     sample: Sample
-    age: int = 0
+    age: int
 
 
 class ImpostorPool:
@@ -38,49 +41,63 @@ class ImpostorPool:
 
     def __init__(self, composer: Composer):
         self.composer = composer
-        self.entries = [self._new(sample) for sample in composer.samples(POOL)]
+        self.vqgan = newest_vqgan()
+        self.pools = {
+            side: [self._new(side, random.randrange(OLDEST)) for _ in range(POOL_BATCHES * count)]
+            for side, count in COUNTS.items()
+        }
 
     def draw(self) -> list[Impostor]:
-        """COUNT impostors, those too old replaced by new ones."""
-        rows = random.sample(range(POOL), COUNT)
-        old = [row for row in rows if self.entries[row].age >= OLDEST]
-        for row, sample in zip(old, self.composer.samples(len(old)), strict=True):
-            self.entries[row] = self._new(sample)
-        return [self.entries[row] for row in rows]
+        """Impostors of one size, those too old replaced by new ones."""
+        self.vqgan = newest_vqgan()
+        side = random.choice(list(COUNTS))
+        pool = self.pools[side]
+        rows = random.sample(range(len(pool)), COUNTS[side])
+        for row in rows:
+            if pool[row].age >= OLDEST:
+                pool[row] = self._new(side)
+        return [pool[row] for row in rows]
 
-    def _new(self, sample: Sample) -> Impostor:
-        """Coloured blobs of some sizes, half of the time over the picture of something else."""
-        size = self.composer.size
-        picture = torch.full((1, 3, size, size), 0.5)
+    @torch.no_grad()
+    def _new(self, side: int, age: int = 0) -> Impostor:
+        """Random codes, as a run starts from, or half of the time the picture of something else."""
+        sample, other = self.composer.samples(1)[0], self.composer.samples(1)[0]
         if random.random() < 0.5:
-            picture = self.composer.compose([self.composer.samples(1)[0].scene])
-        for cells in random.sample((1, 2, 4, 8, 16), 3):
-            blobs = 0.25 * torch.randn(1, 3, cells, cells)
-            picture = picture + F.interpolate(blobs, size, mode="bilinear")
-        return Impostor(picture[0].clamp(0, 1), sample)
+            return Impostor(random_latent(self.vqgan.codebook, side, side)[0], sample, age)
+        picture = self.composer.compose([other.scene], 8 * side)
+        return Impostor(self.vqgan.encode(2 * picture - 1)[0], sample, age)
 
     def advance(
         self, drawn: list[Impostor], encode: Callable[[Tensor], Tensor], texts: Tensor
     ) -> Tensor:
-        """Move the drawn towards their captions' features [COUNT, 256] and return the pictures.
+        """Move the drawn towards their captions' features [n, D]; the pictures before it.
 
-        The gradient is smoothed at a random scale, for a VQGAN cannot draw every pixel freely.
+        CLIP sees the whole or a crop; the pictures [n, 3, S, S] in [0, 1] are whole.
         """
-        pictures = torch.stack([impostor.picture for impostor in drawn])
-        for _ in range(STEPS):
-            pictures.requires_grad_()
-            similarity = (encode(pictures) * texts).sum()
-            (gradient,) = torch.autograd.grad(similarity, pictures)
-            step = smoothed(gradient, random.choice((1, 2, 4, 8)))
-            step = STEP_SIZE * step / step.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-            pictures = (pictures.detach() + step.nan_to_num()).clamp(0, 1)
-        for impostor, picture in zip(drawn, pictures, strict=True):
-            impostor.picture = picture
-            impostor.age += STEPS
-        return pictures.clone()
+        z = torch.stack([impostor.z for impostor in drawn]).requires_grad_()
+        pictures = self._decode(z)
+        size = self.composer.size
+        seen = F.interpolate(_crop(pictures), size, mode="bilinear", antialias=True)
+        (gradient,) = torch.autograd.grad((encode(seen) * texts).sum(), z)
+        rms = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        moved = z.detach() + STEP_SIZE * (gradient / rms).nan_to_num()
+        for impostor, latent in zip(drawn, moved, strict=True):
+            impostor.z = latent
+            impostor.age += 1
+        return F.interpolate(pictures.detach(), size, mode="bilinear", antialias=True)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        z_q = vector_quantize(z, self.vqgan.codebook)
+        with torch.autocast("cpu", torch.bfloat16):
+            decoded = self.vqgan.decode(z_q.to(memory_format=torch.channels_last))
+        return clamp_with_gradient((decoded.float() + 1) / 2)
 
 
-def smoothed(pictures: Tensor, scale: int) -> Tensor:
-    """The means of scale x scale blocks, interpolated back."""
-    means = F.avg_pool2d(pictures, scale)
-    return F.interpolate(means, pictures.shape[-1], mode="bilinear")
+def _crop(pictures: Tensor) -> Tensor:
+    """The pictures, or half of the time a square part of them."""
+    if random.random() < 0.5:
+        return pictures
+    side = pictures.shape[-1]
+    part = int(side * random.uniform(SMALLEST_CROP, 1))
+    top, left = random.randint(0, side - part), random.randint(0, side - part)
+    return pictures[..., top : top + part, left : left + part]

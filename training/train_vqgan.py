@@ -1,4 +1,4 @@
-"""Train the bundled VQGAN: `python -m training.train_vqgan [--minutes N] [--resume | --start FILE]`.
+"""Train the bundled VQGAN: `python -m training.train_vqgan [--minutes N] [--resume | --start FILE]`
 
 The architecture is read from assets/emoji_f8.yaml and the weights are written beside it, so there
 is one description of it. The recipe is that of VQGAN (Esser et al. 2021: L1, LPIPS, a patch
@@ -44,7 +44,7 @@ PICTURE, CROP, BATCH = 128, 64, 16
 WARM_UP_STEPS = 100  # without quantisation, before the codebook is placed
 ADVERSARIAL_FROM = 0.6  # share of the time
 ADVERSARIAL_WEIGHT = 0.1
-LEARNING_RATE = 8e-4
+LEARNING_RATE, RISE_STEPS = 5e-4, 200
 AVERAGE_DECAY = 0.998
 EXPORT_SECONDS = 300
 EPSILON = 0.25  # of the group norms while training
@@ -228,19 +228,20 @@ def build_discriminator() -> nn.Sequential:
 def damage(z_q: torch.Tensor, z: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """Latents as an optimiser leaves them, made of quantised ones; keeps the gradient to z.
 
-    An eighth of the pictures skip quantisation, with noise; a quarter have up to a tenth of
-    their places set to codes from the same batch.
+    An eighth of the pictures skip quantisation, with noise; half have up to a third of their
+    places set to codes from the same batch, which the decoder learns to overrule by what is around:
+    an optimiser then has to move whole shapes, and evenly coloured areas stay even.
     """
     count = len(z_q)
     kind = torch.rand(count, device=z.device)[:, None, None, None]
-    noisy = z + torch.randn_like(z) * codebook.std() * 0.15
+    noisy = z + torch.randn_like(z) * codebook.std() * 0.3
     share = torch.rand(count, 1, *z.shape[2:], device=z.device)
     strange = z_q.flatten(2).transpose(1, 2).flatten(0, 1)
     strange = strange[torch.randperm(len(strange), device=z.device)].detach()
     strange = strange.view(count, *z.shape[2:], -1).movedim(-1, 1)
-    limit = torch.rand(count, 1, 1, 1, device=z.device) * 0.1
+    limit = torch.rand(count, 1, 1, 1, device=z.device) / 3
     swapped = torch.where(share < limit, strange, z_q)
-    return torch.where(kind < 0.125, noisy, torch.where(kind < 0.375, swapped, z_q))
+    return torch.where(kind < 0.125, noisy, torch.where(kind < 0.625, swapped, z_q))
 
 
 class Trainer:
@@ -264,6 +265,7 @@ class Trainer:
         self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), 4e-4,
                                             betas=(0.5, 0.9))
         self.step, self.spent = 0, 0.0
+        self.placed = False  # the codebook, by `start_from`
         self.recent: list[torch.Tensor] = []
         compiled = torch.compile if shutil.which("c++") else (lambda function, **_: function)
         self.encode = compiled(self.model.encode, dynamic=False)
@@ -289,7 +291,7 @@ class Trainer:
         for model in (self.model, self.average):
             model.load_state_dict(rescaled(state, 1 / SCALE))
         self.codes.sums.copy_(self.codebook)
-        self.step = WARM_UP_STEPS + 1  # the codebook is placed
+        self.placed = True
 
     def load_state_dict(self, state: dict) -> None:
         for name in ("model", "average", "codes", "discriminator", "optimizer", "d_optimizer"):
@@ -298,13 +300,13 @@ class Trainer:
 
     def set_learning_rate(self) -> None:
         """Half a cosine over the time, after a short rise."""
-        scale = min(1.0, (self.step + 1) / 50) * (0.03 + 0.97 * 0.5 * (
+        scale = min(1.0, (self.step + 1) / RISE_STEPS) * (0.03 + 0.97 * 0.5 * (
             1 + math.cos(math.pi * self.progress)))
         self.optimizer.param_groups[0]["lr"] = LEARNING_RATE * scale
 
     def quantise(self, z: torch.Tensor) -> torch.Tensor:
         """Straight-through codes; places, follows and restarts the codebook on the way."""
-        if self.step < WARM_UP_STEPS:
+        if self.step < WARM_UP_STEPS and not self.placed:
             self.recent = [*self.recent[-15:], z.detach().movedim(1, -1).flatten(0, 2)]
             return z
         if self.step == WARM_UP_STEPS and self.recent:
