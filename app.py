@@ -13,17 +13,19 @@ import streamlit as st
 import page_runs
 import registry
 import run_index
+import run_queue
 from errors import BadInput
 from estimate import decoder_widths, estimate, in_words
 from keeper import WorkerKeeper
 from page_docs import show_document
 from page_form import CONTINUE, Form
-from page_places import Places, read_places
+from page_places import read_places
 from page_runs import plain, prompt_of
+from places import Places
 from run_index import Entry
-from runner import Request, prepare, submit
+from runner import Request, prepare
+from serving import read_states
 from storage import ACTIVE
-from worker import read_state
 
 HERE = Path(__file__).parent
 TITLE = "VQGAN-CLIP studio"
@@ -47,7 +49,7 @@ def main() -> None:
 @st.cache_resource(show_spinner=False)
 def worker_keeper(places: Places) -> WorkerKeeper:
     """One for all tabs of this app."""
-    return WorkerKeeper(places.output_dir, places.assets_dir, places.gpu)
+    return WorkerKeeper(places)
 
 
 def draw(places: Places) -> None:
@@ -91,7 +93,7 @@ def press_run(places: Places, model: str, form: Form) -> None:
             continue_run=_run_to_continue(places),
             uploads=uploads,
         )
-        folder = submit(prepare(request))
+        folder = run_queue.enqueue(prepare(request), places.queue_url)
         state["active"] = {*state.get("active", ()), folder.name}  # it may end before the next look
         state["chosen"] = None
     except BadInput as problem:
@@ -107,7 +109,7 @@ def watch(places: Places) -> None:
     running = run_index.running(runs)
     for entry in running:
         page_runs.show_live(entry)
-    page_runs.show_queue(run_index.queued(runs), len(running))
+    page_runs.show_queue(run_queue.waiting(runs), len(running))
     _name_tab(running)
 
 
@@ -182,14 +184,13 @@ def _run_to_continue(places: Places) -> str | None:
 
 def _show_estimate(form: Form, places: Places, runs: Sequence[Entry]) -> None:
     """How long and how much memory, or why these settings would be refused."""
-    worker = read_state(places.output_dir)
     try:
         chosen, warnings = form.settings()
     except BadInput as problem:
         st.caption(plain(problem))
         return
     past = (entry.details for entry in runs if entry.status not in ACTIVE)
-    device = worker.device if worker else ""
+    device = _device(places)
     words = in_words(estimate(chosen, decoder_widths(places.assets_dir), device, past), device)
     st.caption(" ".join(map(plain, [words, *warnings])))
 
@@ -201,8 +202,13 @@ def _choose_model() -> str:
 
 def _snapshot(places: Places, runs: Sequence[Entry]) -> tuple[object, ...]:
     """What the page outside of `watch` shows of the world."""
-    worker, refusal = read_state(places.output_dir), worker_keeper(places).refusal()
-    return refusal, worker and worker.phase, *((entry.name, entry.status) for entry in runs)
+    refusal, device = worker_keeper(places).refusal(), _device(places)
+    return refusal, device, *((entry.name, entry.status) for entry in runs)
+
+
+def _device(places: Places) -> str:
+    """What the worker that spoke last computes on; "" until one has said."""
+    return next((state.device for state in read_states(places.output_dir) if state.device), "")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Its outside is generate.py.
 
 import argparse
 import difflib
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -17,16 +18,17 @@ from tqdm import tqdm
 
 import registry
 from errors import BadInput, StudioError
-from runner import DEFAULT_MODEL, Request, execute, prepare, submit
+from runner import DEFAULT_MODEL, Plan, Request, execute, prepare, submit
 from settings import RunSettings, default_text, option_name, range_text, read_defaults, value_type
 from stopping import Stop
-from storage import RunFolder
+from storage import RunFolder, find_run
 
 if TYPE_CHECKING:
     from logic import Step
 
 ROOT = Path(__file__).parent
 OTHERS = ("settings_file", "continue_run", "output_dir", "assets_dir")  # beside the settings
+ERRANDS = ("gpu", "enqueue", "list", "cancel", "queue_url")
 HELP_WIDTH = 72
 LINES_APART = 10.0  # seconds, where the progress goes to a file
 
@@ -44,15 +46,52 @@ def run(argv: Sequence[str], stop: Stop) -> int:
 
 
 def _run(argv: Sequence[str], stop: Stop) -> int:
-    request, gpu = parse(argv)
+    request, more = parse(argv)
+    if more["list"] or more["cancel"]:
+        return _look_after(request.output_dir, more["cancel"])
     plan = prepare(request)
+    if more["enqueue"]:
+        return _enqueue(plan, more["queue_url"])
+    return _compute(plan, request.assets_dir, more["gpu"], stop)
+
+
+def _look_after(output_dir: Path, cancel: str | None) -> int:
+    """--list and --cancel."""
+    import queue_listing
+    import run_queue
+
+    if cancel:
+        folder = find_run(output_dir, cancel)
+        ends = {"stopped": "is out of the queue", "running": "stops after this step"}
+        print(f"{folder.name} {ends[run_queue.cancel(folder)]}.")
+        return 0
+    for line in queue_listing.lines(output_dir):
+        print(line)
+    return 0
+
+
+def _enqueue(plan: Plan, queue_url: str | None) -> int:
+    """--enqueue."""
+    import run_queue
+    from serving import is_served
+
+    folder = run_queue.enqueue(plan, queue_url)
+    for warning in plan.warnings:
+        _say(warning)
+    if not is_served(plan.output_dir):
+        _say("No worker runs on this machine: make app and make worker start one.")
+    print(folder.name, flush=True)
+    return 0
+
+
+def _compute(plan: Plan, assets_dir: Path, gpu: int | None, stop: Stop) -> int:
     if stop.signum:
         return 128 + stop.signum
     folder = submit(plan, status="running")
     try:
         with closing(Progress(folder, plan.settings.num_steps)) as progress:
             status = execute(
-                folder, assets_dir=request.assets_dir, gpu=gpu, on_step=progress.show, stop=stop
+                folder, assets_dir=assets_dir, gpu=gpu, on_step=progress.show, stop=stop
             )
     except BadInput:
         folder.remove()
@@ -99,15 +138,18 @@ class Progress:
         return tqdm(total=self._planned, unit="step", mininterval=pause, file=sys.stderr)
 
 
-def parse(argv: Sequence[str]) -> tuple[Request, int | None]:
-    """What was asked for, and the GPU to use. Raises BadInput; ends the process for --help."""
+def parse(argv: Sequence[str]) -> tuple[Request, dict[str, Any]]:
+    """What was asked for, and what to do with it: the options named in ERRANDS.
+
+    Raises BadInput; ends the process for --help.
+    """
     model = _model(argv)
     parser = _Parser(model)
     given = parser.parse(argv)
-    gpu = given.pop("gpu")
+    more = {name: given.pop(name) for name in ERRANDS}
     own = {name: given.pop(name) for name in OTHERS}
     given.pop("model", None)
-    return Request(given=given, model=model, **own), gpu
+    return Request(given=given, model=model, **own), more
 
 
 class _Parser(argparse.ArgumentParser):
@@ -174,8 +216,31 @@ class _Parser(argparse.ArgumentParser):
             default=None,
             help="Number of the GPU. [default: the first; without one the CPU]",
         )
+        self._add_queue()
         if len(registry.MODELS) > 1:
             self._add_option("--model", choices=registry.MODELS, default=model, help="Kind of run.")
+
+    def _add_queue(self) -> None:
+        switch = {"action": "store_true", "default": False}
+        self._add_option(
+            "--enqueue",
+            help="Put the run into the queue instead of computing it here;\nprints its RUN_ID.",
+            **switch,
+        )
+        self._add_option("--list", help="List all runs and the queue.", **switch)
+        self._add_option(
+            "--cancel",
+            metavar="RUN_ID",
+            default=None,
+            help="Take this run out of the queue, or stop it; it keeps what it has.",
+        )
+        self._add_option(
+            "--queue-url",
+            metavar="URL",
+            default=os.environ.get("STUDIO_QUEUE_URL") or None,
+            help="With --enqueue: the Redis that workers listen to.\n"
+            "[default: STUDIO_QUEUE_URL of the environment, else none]",
+        )
 
     def _add_folder(self, name: str, folder: Path, text: str) -> None:
         text = f"{text} [default: {folder}]"

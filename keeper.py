@@ -1,89 +1,124 @@
-"""The app's end of the worker: starts one where none serves, replaces one that died, ends its own.
+"""Keeps workers: one process a device, a fresh one for one that died, and the run that it was in.
 
-Never imports torch.
+The page and worker.py each have a keeper. Never imports torch.
 """
 
 import atexit
+import logging
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import BinaryIO
 
-from worker import EXIT_BAD_INPUT, is_served, log_path, read_state
+from places import Places
+from recovery import Watch
+from serving import EXIT_BAD_INPUT, device_name, is_served, read_states
 
-WORKER = Path(__file__).with_name("worker.py")
+SERVING = Path(__file__).with_name("serving.py")
 LOOK_SECONDS = 0.5
+WATCH_SECONDS = 2.0
 RESTART_PAUSE = 3.0
 SAVE_PATIENCE = 30.0
-MAX_LOG_BYTES = 1_000_000
+
+log = logging.getLogger("keeper")
 
 
 class WorkerKeeper:
-    """Sees to it, from a thread of its own, that a worker serves an output folder."""
+    """Sees to it, from a thread of its own, that workers serve an output folder.
 
-    def __init__(self, output_dir: Path, assets_dir: Path, gpu: int | None = None) -> None:
-        self.output_dir = output_dir
-        self._command = [sys.executable, str(WORKER)]
-        self._command += ["--output-dir", str(output_dir), "--assets-dir", str(assets_dir)]
-        self._command += [] if gpu is None else ["--gpu", str(gpu)]
-        self._process: subprocess.Popen[bytes] | None = None
-        self._started = -RESTART_PAUSE
+    alone: leave a device to the worker of this machine that is there already.
+    """
+
+    def __init__(self, places: Places, *, alone: bool = True) -> None:
+        self._slots = [_Slot(places, gpu, alone) for gpu in places.gpus or (None,)]
+        self._watch = Watch(places.output_dir, places.queue_url)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._thread.start()
         atexit.register(self.close)
 
     def refusal(self) -> str | None:
-        """Why its worker gave up for good, such as a GPU that is not there."""
-        if self._process is None or self._process.poll() != EXIT_BAD_INPUT:
-            return None
-        state = read_state(self.output_dir)
-        return (state and state.error) or f"The worker stopped; see {log_path(self.output_dir)}."
+        """Why workers gave up for good, such as a GPU that is not there."""
+        return " ".join(filter(None, (slot.refusal() for slot in self._slots))) or None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all workers gave up for good."""
+        return all(slot.refusal() for slot in self._slots)
 
     def close(self) -> None:
-        """Let the worker save the run that is going, and wait until it is gone."""
+        """Let the workers put back the runs that are going, and wait until they are gone."""
         self._closed.set()
         self._thread.join()
+        for slot in self._slots:
+            slot.end()
+        deadline = time.monotonic() + SAVE_PATIENCE
+        for slot in self._slots:
+            slot.wait(max(0.1, deadline - time.monotonic()))
+
+    def _keep(self) -> None:
+        next_watch = 0.0
+        while True:
+            for slot in self._slots:
+                slot.keep()
+            if time.monotonic() >= next_watch:
+                self._watch.look()
+                next_watch = time.monotonic() + WATCH_SECONDS
+            if self._closed.wait(LOOK_SECONDS):
+                return
+
+
+class _Slot:
+    """A device and the process that serves there."""
+
+    def __init__(self, places: Places, gpu: int | None, alone: bool) -> None:
+        self._output_dir = places.output_dir
+        self._gpu = gpu
+        self._alone = alone
+        self._command = [sys.executable, str(SERVING)]
+        self._command += ["--output-dir", str(places.output_dir)]
+        self._command += ["--assets-dir", str(places.assets_dir)]
+        self._command += [] if gpu is None else ["--gpu", str(gpu)]
+        self._command += ["--queue-url", places.queue_url] if places.queue_url else []
+        self._command += ["--alone"] if alone else []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = -RESTART_PAUSE
+
+    def refusal(self) -> str | None:
+        if self._process is None or self._process.poll() != EXIT_BAD_INPUT:
+            return None
+        states = read_states(self._output_dir)
+        said = next((s.error for s in states if s.pid == self._process.pid and s.error), None)
+        return said or f"The worker stopped; see {self._output_dir / '.logs'}."
+
+    def keep(self) -> None:
+        if self._process and self._process.poll() is None:
+            return
+        too_soon = time.monotonic() - self._started < RESTART_PAUSE
+        if too_soon or self.refusal() or self._is_taken():
+            return
+        if self._process:
+            log.info("a worker ended with %s; starting another", self._process.returncode)
+        self._started = time.monotonic()
+        # A session of its own: Ctrl-C in the terminal reaches the keeper alone, which ends it.
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def end(self) -> None:
+        if self._process:
+            self._process.terminate()
+            self._process.stdin.close()
+
+    def wait(self, seconds: float) -> None:
         if self._process is None:
             return
-        self._process.terminate()
-        self._process.stdin.close()
         try:
-            self._process.wait(SAVE_PATIENCE)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
-    def _keep(self) -> None:
-        while True:
-            if self._is_needed():
-                self._start()
-            if self._closed.wait(LOOK_SECONDS):
-                return
-
-    def _is_needed(self) -> bool:
-        if self._process and self._process.poll() is None:
-            return False
-        too_soon = time.monotonic() - self._started < RESTART_PAUSE
-        return not (too_soon or self.refusal() or is_served(self.output_dir))
-
-    def _start(self) -> None:
-        self._started = time.monotonic()
-        with _open_log(log_path(self.output_dir)) as output:
-            # A session of its own: Ctrl-C in the terminal reaches the app alone, which ends it.
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-
-def _open_log(path: Path) -> BinaryIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
-        path.replace(path.with_name(f"{path.name}.1"))
-    return path.open("ab")
+    def _is_taken(self) -> bool:
+        return self._alone and is_served(self._output_dir, device_name(self._gpu))

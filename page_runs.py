@@ -13,6 +13,7 @@ import streamlit as st
 from PIL import Image, ImageOps
 
 import registry
+import run_queue
 from errors import BadInput
 from estimate import duration
 from pictures import encode_jpeg, load_picture
@@ -148,8 +149,7 @@ def show_queue(waiting: Sequence[Entry], ahead: int) -> None:
 
 def _withdraw(entry: Entry) -> None:
     """Out of the queue; a run that the worker has just taken stops instead."""
-    entry.folder.request_stop()
-    if entry.folder.live_status() == "queued":
+    if run_queue.cancel(entry.folder) == "stopped":
         entry.folder.remove()
 
 
