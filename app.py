@@ -1,4 +1,4 @@
-"""The page: `streamlit run app.py -- [--output-dir DIR] [--assets-dir DIR] [--gpu N]`.
+"""The page: `streamlit run app.py -- [--output-dir DIR] [--assets-dir DIR] [--gpus N,N]`.
 
 The form becomes settings, Run! puts them into the queue as a run folder, and from then on the page
 only looks at that folder. The computing is the worker's. Never imports torch.

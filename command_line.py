@@ -73,8 +73,11 @@ def _look_after(output_dir: Path, cancel: str | None) -> int:
 def _enqueue(plan: Plan, queue_url: str | None) -> int:
     """--enqueue."""
     import run_queue
+    from delivery import check_url
     from serving import is_served
 
+    if queue_url:
+        check_url(queue_url)
     folder = run_queue.enqueue(plan, queue_url)
     for warning in plan.warnings:
         _say(warning)

@@ -1,7 +1,8 @@
 """worker.py whose processes serve with the fake engine: no torch, so that they start at once.
 
 Called as `fake_worker.py [options of worker.py]`; it starts itself again as `serving.py` would be.
-Each step is written down in $TRACE/<seed>, with the process that took it.
+The project's folder belongs into PYTHONPATH. Each step is written down in $TRACE/<seed>, with the
+process that took it.
 """
 
 import os
@@ -9,9 +10,6 @@ import sys
 import time
 import types
 from pathlib import Path
-
-TESTS = Path(__file__).resolve().parent
-sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 import fake_engine
 

@@ -337,3 +337,47 @@ def test_a_kill_leaves_the_live_files(process):
     assert status == -signal.SIGKILL and details_of(folder)["status"] == "running"
     assert Image.open(folder / "preview.JPEG").size == (32, 32)
     assert (folder / "anim.part.mp4").exists()
+
+
+# --- the queue -----------------------------------------------------------------------------------
+
+
+def test_enqueue_list_cancel(generated, tmp_path):
+    status, out, err = generated("a red heart", *SMALL, "--enqueue")
+    assert status == 0 and len(out) == 1
+    folder = tmp_path / "output" / out[0]
+    details = details_of(folder)
+    assert (details["status"], details["planned_num_steps"]) == ("queued", 2)
+    assert any("No worker runs" in line for line in err)
+    later = generated("a blue fish", *SMALL, "--enqueue")[1][0]
+
+    status, out, _ = generated("--list")
+    assert status == 0
+    assert [line.split(maxsplit=3) for line in out] == [
+        [folder.name, "queued", "0/2", "a red heart"],
+        [later, "queued", "0/2", "a blue fish"],
+    ]
+    assert generated("--cancel", folder.name[-8:])[0] == 0
+    assert details_of(folder)["status"] == "stopped"
+    assert [line.split()[1] for line in generated("--list")[1]] == ["stopped", "queued"]
+    status, _, err = generated("--cancel", folder.name)
+    assert status == 2 and "stopped already" in err[0]
+
+
+def test_enqueue_refuses_what_a_run_would(generated, tmp_path):
+    status, out, err = generated("a", "--xdim", 1, "--enqueue")
+    assert (status, out) == (2, []) and "Xdim" in err[0]
+    status, out, err = generated("a", "--queue-url", "http://x", "--enqueue")
+    assert (status, out) == (2, []) and "redis://HOST" in err[0]
+    assert not (tmp_path / "output").exists()
+
+
+def test_the_queue_is_looked_after_without_torch(folders):
+    script = (
+        "import sys, generate\n"
+        "for words in (['a', '--enqueue'], ['--list']):\n"
+        f"    assert generate.main([*words, *{folders!r}]) == 0\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 The engine is a fake one; processes, kills, claims, messages and Redis are real.
 """
 
+import itertools
 import os
 import random
 import re
@@ -57,6 +58,7 @@ class Studio:
         fake_engine.write_assets(self.assets)
         self.url = url
         self.environment = {**os.environ, "TRACE": str(self.trace), **environment}
+        self.environment["PYTHONPATH"] = str(WORKER.parents[1])
         self.environment.pop("SERVING", None)
         self.keepers = []
 
@@ -162,7 +164,7 @@ def run_index_paths(studio):
 def check_ended(studio, seed, folder):
     details = folder.read()
     pids = [pid for pid, _ in studio.steps(seed)]
-    changes = sum(a != b for a, b in zip(pids, pids[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(pids))
     assert changes == len(set(pids)) - 1, "two processes computed it at the same time"
     if details["status"] == "failed":
         assert details["crashes"] == 2 and "ended without warning" in details["error"]
@@ -192,6 +194,18 @@ def test_a_worker_that_slept_too_long_leaves_the_run_to_the_one_that_took_it(stu
     assert folder.read()["crashes"] == 1
     run_queue.cancel(folder)
     wait_for(lambda: folder.read()["status"] == "stopped", "it to stop")
+
+
+def test_a_run_that_fails_is_tried_by_a_second_process_and_leaves_one_for_the_next(studio):
+    studio = studio()
+    broken, after = studio.enqueue(1, text_input="memory"), studio.enqueue(2)
+    studio.start()
+    wait_for(lambda: after.read()["status"] == "done", "the run after")
+    details = broken.read()
+    assert (details["status"], details["crashes"]) == ("failed", 2)
+    assert "Out of memory" in details["error"]
+    assert len({pid for pid, _ in studio.steps(1)}) == 2
+    assert studio.steps(2)[0][0] not in {pid for pid, _ in studio.steps(1)}
 
 
 @pytest.mark.parametrize("broken", ["deleted", "garbage"])
