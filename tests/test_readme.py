@@ -42,7 +42,7 @@ def test_every_script_exists(line):
 
 
 def test_every_option_of_a_script_exists():
-    known = set(re.findall(r"--[a-z-]+", help_of("generate.py") + help_of("app.py")))
+    known = set(re.findall(r"--[a-z-]+", help_of("generate.py") + help_of("worker.py")))
     lines = starting("python generate.py", "streamlit run app.py", "make app", "--")
     named = {option for line in lines for option in re.findall(r"(?<!\S)\"?(--[a-z-]+)", line)}
     assert {"--num-steps", "--gpu", "--continue-run"} <= named
