@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 VENV := .venv/bin/python
 
-.PHONY: help setup app worker test test-slow lint weights judge evaluate benchmark
+.PHONY: help setup app gallery worker test test-slow lint weights judge evaluate benchmark
 
 help:  ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ setup: .venv/.ready  ## set up .venv from the pinned requirements, test tools in
 
 app: setup  ## open the page (on localhost:8501)
 	@$(VENV) launch.py $(ARGS)
+
+gallery: setup  ## show all runs (on localhost:5000)
+	@$(VENV) gallery.py $(ARGS)
 
 worker: setup  ## compute queued runs without the page, on further machines too
 	@$(VENV) worker.py $(ARGS)

@@ -42,10 +42,12 @@ def test_every_script_exists(line):
 
 
 def test_every_option_of_a_script_exists():
-    known = set(re.findall(r"--[a-z-]+", help_of("generate.py") + help_of("worker.py")))
-    lines = starting("python generate.py", "streamlit run app.py", "make app", "--")
+    scripts = ("generate.py", "worker.py", "gallery.py")
+    known = {word for script in scripts for word in re.findall(r"--[a-z-]+", help_of(script))}
+    programs = ("python g", "streamlit run app.py", "make app", "make gallery", "--")
+    lines = starting(*programs)
     named = {option for line in lines for option in re.findall(r"(?<!\S)\"?(--[a-z-]+)", line)}
-    assert {"--num-steps", "--gpu", "--continue-run"} <= named
+    assert {"--num-steps", "--gpu", "--continue-run", "--kiosk"} <= named
     assert {option.replace("--no-", "--") for option in named} <= known
 
 

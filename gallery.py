@@ -1,0 +1,206 @@
+"""The gallery: every run in a folder, found, seen and continued, in the browser.
+
+    python gallery.py [PATH] [-n 24] [--kiosk] [--read-only] [--host 127.0.0.1] [--port 5000]
+
+Never imports torch, and never writes into a run's folder.
+"""
+
+import argparse
+import errno
+import ipaddress
+import logging
+import socket
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import waitress
+from flask import Flask, jsonify, render_template, request
+from waitress.server import BaseWSGIServer, MultiSocketServer
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+import gallery_guard
+from errors import BadInput
+from gallery_api import api
+from gallery_changes import changes
+from gallery_library import APP_URL, Library, Options
+from gallery_pages import pages, query_address
+from gallery_query import MAX_PER_PAGE
+from launch import free_port
+
+ROOT = Path(__file__).parent
+PORT = 5000
+THREADS = 8
+MAX_BODY = 200_000  # bytes of a form; nothing is uploaded
+
+
+def create_app(output_dir: Path | str, options: Options | None = None) -> Flask:
+    """The gallery of a folder as a WSGI application. Raises BadInput where there is no folder."""
+    folder, options = Path(output_dir).absolute(), options or Options()
+    if not folder.is_dir():
+        raise BadInput(f"There is no folder {folder}. Name the one that the run folders are in.")
+    app = Flask(__name__, static_folder=str(ROOT / "static"), static_url_path=None)
+    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
+    app.extensions["gallery"] = Library(folder, options)
+    gallery_guard.protect(app, hosts=options.hosts, can_change=options.can_change)
+    for blueprint in (pages, changes, api):
+        app.register_blueprint(blueprint)
+    app.jinja_env.globals |= {"options": options, "query_address": query_address}
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    _tell_errors(app)
+    return app
+
+
+def _tell_errors(app: Flask) -> None:
+    """Every error as a page, or to programs as JSON, that says what to do."""
+
+    def tell(message: str, status: int) -> Any:
+        if request.path.startswith("/api/") or request.accept_mimetypes.best == "application/json":
+            return jsonify(error=message), status
+        return render_template("gallery/error.html", message=message, status=status), status
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Any:
+        if isinstance(error, InternalServerError):
+            message = "This is a fault of ours; please report it. The terminal says where it was."
+            return tell(message, 500)
+        answer = app.make_response(tell(str(error.description), error.code or 500))
+        answer.headers.extend(h for h in error.get_headers() if h[0] in ("Allow", "Location"))
+        return answer
+
+    @app.errorhandler(BadInput)
+    def bad_input(error: BadInput) -> Any:
+        return tell(str(error), 409)
+
+    @app.errorhandler(sqlite3.Error)
+    def broken_index(error: sqlite3.Error) -> Any:
+        app.logger.error("The index is broken (%s) and is made anew.", error)
+        app.extensions["gallery"].index.renew()
+        return tell("The index was broken and has been made anew. Load the page again.", 503)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C; returns the exit status: 0, or 2 for what cannot be carried out."""
+    try:
+        args = _parse(sys.argv[1:] if argv is None else argv)
+        app = create_app(args.path, args.options)
+        server, port = _listen(app, args.host, args.port)
+    except BadInput as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    _announce(args, port)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a full wall is no trouble
+    server.run()
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message[:1].upper()}{message[1:]}. --help lists the options.")
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(description="Show the runs in a folder in the browser.", allow_abbrev=False)
+    add = parser.add_argument
+    add("path", metavar="PATH", nargs="?", type=Path, default=ROOT / "output",
+        help="the folder that the run folders are in [default: %(default)s]")  # fmt: skip
+    add("-n", dest="per_page", metavar="N", type=int, default=24,
+        help="pictures on a page [default: 24]")  # fmt: skip
+    add("--kiosk", action="store_true", help="pictures and prompts only; nothing can be changed")
+    add("--interval", metavar="SECONDS", type=float, default=10.0,
+        help="how long the slideshow stays on a picture [default: 10]")  # fmt: skip
+    add("--read-only", action="store_true", help="show everything, change nothing")
+    add("--host", default="127.0.0.1",
+        help="the address to listen on; 0.0.0.0 shows the gallery to the whole network"
+        " [default: 127.0.0.1, this machine only]")  # fmt: skip
+    add("--port", metavar="N", type=int, default=PORT,
+        help="the port to listen on, or the next free one [default: 5000]")  # fmt: skip
+    add("--app-url", metavar="URL", default=APP_URL,
+        help="where the app is [default: http://localhost:8501]")  # fmt: skip
+    args = parser.parse_args(argv)
+    _check(args)
+    args.options = Options(
+        per_page=args.per_page,
+        kiosk=args.kiosk,
+        read_only=args.read_only,
+        app_url=args.app_url.rstrip("/"),
+        interval=args.interval,
+        hosts=(args.host,),
+    )
+    return args
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not 1 <= args.per_page <= MAX_PER_PAGE:
+        raise BadInput(f"-n must be from 1 to {MAX_PER_PAGE}; it was {args.per_page}.")
+    if not 0.05 <= args.interval <= 86_400:
+        raise BadInput(f"--interval must be from 0.05 to 86400 seconds; it was {args.interval:g}.")
+    if not 1 <= args.port <= 65_535:
+        raise BadInput(f"--port must be from 1 to 65535; it was {args.port}.")
+    if not _is_web_address(args.app_url):
+        raise BadInput(
+            f"--app-url must be an address such as {APP_URL}; it was {args.app_url[:80]}."
+        )
+    try:
+        socket.create_server((args.host, 0), family=_family(args.host)).close()
+    except (OSError, UnicodeError):
+        raise BadInput(f"--host {args.host[:80]} is no address of this machine.") from None
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable()
+    except ValueError:
+        return False
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _listen(app: Flask, host: str, port: int) -> tuple[BaseWSGIServer | MultiSocketServer, int]:
+    """The server on the first port that is free, from `port` on."""
+    while True:
+        port = free_port(port, host)
+        try:
+            server = waitress.create_server(
+                app,
+                host=host,
+                port=port,
+                threads=THREADS,
+                ident="",
+                max_request_body_size=MAX_BODY,
+                clear_untrusted_proxy_headers=True,
+            )
+            return server, port
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise BadInput(f"Port {port} of {host} cannot be had: {error.strerror}.") from None
+
+
+def _announce(args: argparse.Namespace, port: int) -> None:
+    name = f"[{args.host}]" if ":" in args.host else args.host
+    print(f"The gallery of {args.path} is at http://{name}:{port} (Ctrl-C ends it)", flush=True)
+    if not _is_loopback(args.host):
+        what = "see" if not args.options.can_change else "see, mark and remove"
+        print(
+            f"Everybody who reaches this machine's network can {what} these runs."
+            + ("" if not args.options.can_change else " With --read-only they can only look."),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""What people change in the gallery: marks, and what lies in the trash. Never imports torch.
+
+Each is a form's POST, guarded in `gallery_guard`. A script asks for JSON and gets it.
+"""
+
+from typing import Any
+
+from flask import Blueprint, jsonify, redirect, request, url_for
+
+import gallery_curation
+import trash
+from errors import BadInput
+from gallery_pages import library, local_address, need_tile
+
+changes = Blueprint("changes", __name__)
+
+
+@changes.post("/runs/<run_id>/favourite")
+def favourite(run_id: str) -> Any:
+    """on=1 or on=0."""
+    tile = need_tile(run_id)
+    gallery_curation.set_favourite(library().store, tile.name, request.form.get("on") == "1")
+    return _done(tile.name)
+
+
+@changes.post("/runs/<run_id>/tags")
+def add_tags(run_id: str) -> Any:
+    """tags=one, another."""
+    tile = need_tile(run_id)
+    tags = request.form.get("tags", "").split(",")
+    gallery_curation.add_tags(library().store, tile.name, tags)
+    return _done(tile.name)
+
+
+@changes.post("/runs/<run_id>/tags/remove")
+def remove_tag(run_id: str) -> Any:
+    """tag=one."""
+    tile = need_tile(run_id)
+    gallery_curation.remove_tag(library().store, tile.name, request.form.get("tag", ""))
+    return _done(tile.name)
+
+
+@changes.post("/runs/<run_id>/note")
+def note(run_id: str) -> Any:
+    """note=text, before=the text that was shown."""
+    tile = need_tile(run_id)
+    text, before = (request.form.get(name, "") for name in ("note", "before"))
+    gallery_curation.set_note(library().store, tile.name, text, before)
+    return _done(tile.name)
+
+
+@changes.post("/runs/<run_id>/trash")
+def remove(run_id: str) -> Any:
+    """To the trash."""
+    tile = need_tile(run_id)
+    if tile.status == "queued":
+        raise BadInput("The run waits in the queue. Take it out of there first, in the app.")
+    trash.move_to_trash(library().output_dir, tile.name)
+    library().catch_up()
+    if _wants_json():
+        return jsonify(removed=tile.name, undo=url_for("changes.restore", run_id=tile.name))
+    return redirect(url_for("pages.wall", removed=tile.name))
+
+
+@changes.post("/trash/<run_id>/restore")
+def restore(run_id: str) -> Any:
+    """Out of the trash again."""
+    trash.restore(library().output_dir, run_id)
+    library().catch_up()
+    return _done(run_id)
+
+
+def _wants_json() -> bool:
+    return request.accept_mimetypes.best == "application/json"
+
+
+def _done(name: str) -> Any:
+    if not _wants_json():
+        return redirect(local_address(request.form.get("back", "")))
+    tile = need_tile(name)
+    return jsonify(run_id=tile.name, favourite=tile.favourite, tags=tile.tags, note=tile.note)

@@ -1,0 +1,321 @@
+"""The gallery's pages and files. Never imports torch."""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlsplit
+
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    current_app,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from werkzeug.wsgi import FileWrapper
+
+import gallery_search
+import trash
+from errors import BadInput
+from gallery_details import Difference, differences, readable
+from gallery_library import Library
+from gallery_lineage import lineage
+from gallery_query import SORTS, Query, read_query
+from gallery_search import Tile
+from gallery_utils import ANIMATIONS, PICTURES, Run, Shelf, kind_of, media_type
+from gallery_zip import as_zip
+
+pages = Blueprint("pages", __name__)
+
+MAX_JSON_SHOWN = 200_000
+IN_KIOSK = (*PICTURES, *ANIMATIONS)
+
+
+def library() -> Library:
+    """What all requests share."""
+    return current_app.extensions["gallery"]
+
+
+def need_tile(run_id: str) -> Tile:
+    """A run by its id; a page that says 404 where there is none."""
+    tile = library().tile(run_id)
+    if tile is None:
+        abort(404, f"There is no run {run_id[:100]}. It may have been removed or renamed.")
+    return tile
+
+
+@pages.get("/")
+def wall() -> str:
+    """All runs, or those asked for."""
+    own = library()
+    own.catch_up()
+    asked = read_query(request.args, own.options.per_page)
+    found = own.find(asked.query)
+    problems = [f"{problem} It was left out." for problem in asked.problems]
+    if not own.output_dir.is_dir():
+        problems.append(f"The folder {own.output_dir} is not there any more.")
+    return render_template(
+        "gallery/wall.html",
+        query=asked.query,
+        blank=Query(),
+        found=found,
+        messages=[*problems, found.message] if found.message else problems,
+        choices={} if own.options.kiosk else gallery_search.choices(own.store),
+        sorts=SORTS,
+        progress={t.name: progress(t) for t in found.tiles if t.status == "running"},
+        removed=_removed(request.args.get("removed", "")),
+        compare=own.tile(request.args.get("compare", "")),
+        revision=own.revision,
+    )
+
+
+@pages.get("/runs/<run_id>")
+def run(run_id: str) -> Any:
+    """One run."""
+    own, tile = library(), need_tile(run_id)
+    if tile.name != run_id:
+        return redirect(url_for("pages.run", run_id=tile.name))
+    found = own.run(tile.name)
+    newer, older = gallery_search.neighbours(own.store, tile, only_pictures=own.options.kiosk)
+    relatives = None if own.options.kiosk else lineage(own.store, tile)
+    return render_template(
+        "gallery/run.html",
+        tile=tile,
+        run=found,
+        files=files_shown(found),
+        settings=[] if own.options.kiosk else readable(found.details),
+        as_json=_as_json(found),
+        progress=progress(tile),
+        newer=newer,
+        older=older,
+        relatives=relatives,
+        changes=_changes(own, [*relatives.ancestors, tile]) if relatives else {},
+        app_links=_app_links(own.options.app_url, tile),
+    )
+
+
+@pages.get("/runs/<run_id>/all.zip")
+def download(run_id: str) -> Response:
+    """Every file of a run in one."""
+    if library().options.kiosk:
+        abort(404)
+    tile = need_tile(run_id)
+    files = [name for names in library().run(tile.name).files.values() for name in names]
+    response = Response(as_zip(library().shelf, tile.name, files), mimetype="application/zip")
+    _offer(response, f"{tile.name}.zip")
+    return response
+
+
+@pages.get("/compare")
+def compare() -> Any:
+    """Two runs side by side."""
+    own = library()
+    if own.options.kiosk:
+        abort(404)
+    first, second = (need_tile(request.args.get(name, "")) for name in "ab")
+    details = [own.run(tile.name).details for tile in (first, second)]
+    return render_template(
+        "gallery/compare.html", first=first, second=second, changes=differences(*details)
+    )
+
+
+@pages.get("/trash")
+def removed() -> str:
+    """The removed runs."""
+    if library().options.kiosk:
+        abort(404)
+    shelf = _trash()
+    runs = []
+    for folder in trash.trashed(library().output_dir):
+        try:
+            runs.append(shelf.read(folder.name))
+        except FileNotFoundError:
+            continue  # restored meanwhile
+    return render_template("gallery/trash.html", runs=runs)
+
+
+@pages.get("/slideshow")
+def slideshow() -> str:
+    """One picture after the other, by itself; without JavaScript too."""
+    own = library()
+    own.catch_up()
+    tile = own.tile(request.args.get("at", ""))
+    if tile and tile.is_whole:
+        cursor = gallery_search.slide_cursor(own.store, tile)
+    else:
+        tile, cursor = gallery_search.next_slide(own.store, request.args.get("after", ""))
+    return render_template("gallery/slideshow.html", tile=tile, cursor=cursor)
+
+
+# --- Files -------------------------------------------------------------------------------------
+
+
+@pages.get("/files/<run_id>/<name>")
+def file(run_id: str, name: str) -> Response:
+    """A file of a run."""
+    own, kind = library(), kind_of(name)
+    if kind is None or own.options.kiosk and kind not in IN_KIOSK:
+        abort(404, "There is no such file.")
+    try:
+        opened = own.shelf.open(run_id, name)
+    except OSError:
+        abort(404, "There is no such file, or it cannot be read.")
+    response = _send(opened, media_type(name))
+    if "download" in request.args:
+        _offer(response, f"{run_id}-{name}")
+    return response
+
+
+@pages.get("/thumbs/<run_id>")
+def thumb(run_id: str) -> Response:
+    """The picture of a run made small; a drawing that says so where it has none to show."""
+    own = library()
+    tile = need_tile(run_id)
+    try:
+        return _small(own.thumbnail_of(tile), f"{tile.name}-{tile.stamp}")
+    except BadInput:
+        return _no_picture()
+
+
+@pages.get("/trash/<run_id>/thumb")
+def trashed_thumb(run_id: str) -> Response:
+    """As `thumb`, of a removed run."""
+    own, shelf = library(), _trash()
+    if own.options.kiosk:
+        abort(404)
+    try:
+        picture = shelf.read(run_id).picture
+        return _small(own.thumbnail(shelf, run_id, picture or ""), run_id)
+    except (OSError, BadInput):
+        return _no_picture()
+
+
+@pages.get("/static/<name>")
+def static(name: str) -> Response:
+    """Style and scripts; the folder holds another page's as well."""
+    if name != "icon.svg" and not name.startswith("gallery"):
+        abort(404)
+    response = current_app.send_static_file(name)
+    response.headers["Cache-Control"] = "max-age=3600" if request.args else "no-cache"
+    return response
+
+
+# --- Parts of pages ----------------------------------------------------------------------------
+
+
+def progress(tile: Tile) -> dict[str, Any]:
+    """step, planned (None without an end) and seconds_left of a run that goes on, else empty."""
+    if tile.status != "running":
+        return {}
+    told = library().shelf.progress(tile.name)
+    step, planned, left = (
+        told.get(key) if isinstance(told.get(key), int | float) else None
+        for key in ("step", "planned_num_steps", "seconds_left")
+    )
+    return {
+        "step": step or 0,
+        "planned": planned if planned and planned > 0 else None,
+        "seconds_left": left,
+    }
+
+
+def local_address(address: str) -> str:
+    """Where to go back to: an address of ours, whatever was asked for."""
+    parts = urlsplit(address.replace("\\", "/"))
+    is_ours = address.startswith("/") and not address.startswith("//") and address.isprintable()
+    return address if is_ours and not parts.netloc and not parts.scheme else url_for("pages.wall")
+
+
+def _removed(run_id: str) -> str:
+    """The name of a run that lies in the trash, to offer undoing its removal."""
+    return run_id if run_id and _trash().has(run_id) else ""
+
+
+def _trash() -> Shelf:
+    return Shelf(library().output_dir / trash.TRASH)
+
+
+def files_shown(found: Run) -> dict[str, tuple[str, ...]]:
+    """The files of a run that are served, by kind."""
+    if library().options.kiosk:
+        return {kind: names for kind, names in found.files.items() if kind in IN_KIOSK}
+    return dict(found.files)
+
+
+def _as_json(found: Run) -> str:
+    if library().options.kiosk:
+        return ""
+    text = json.dumps(found.details, indent=2, ensure_ascii=False)
+    return text if len(text) <= MAX_JSON_SHOWN else f"{text[:MAX_JSON_SHOWN]}\n…"
+
+
+def _changes(own: Library, chain: list[Tile]) -> dict[str, list[Difference]]:
+    """What each run of a chain does otherwise than the one before, by its name."""
+    details = [own.run(tile.name).details for tile in chain]
+    pairs = zip(chain[1:], details, details[1:], strict=False)
+    return {tile.name: differences(before, after) for tile, before, after in pairs}
+
+
+def _app_links(app_url: str, tile: Tile) -> dict[str, str]:
+    run_id = quote(tile.name, safe="")
+    return {word: f"{app_url}/?{word}={run_id}" for word in ("continue", "use")}
+
+
+def _small(data: bytes, version: str) -> Response:
+    response = Response(data, mimetype="image/jpeg")
+    response.add_etag()
+    response.headers["Cache-Control"] = "no-cache"
+    return response.make_conditional(request)
+
+
+def _no_picture() -> Response:
+    response = current_app.send_static_file("gallery-no-picture.svg")
+    response.status_code = 404
+    return response
+
+
+def _offer(response: Response, name: str) -> None:
+    """Have the browser save the answer as a file of that name, in whichever alphabet."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
+    full = quote(name.encode("utf-8", "replace"), safe="")
+    response.headers["Content-Disposition"] = (
+        f"attachment; filename=\"{plain}\"; filename*=UTF-8''{full}"
+    )
+
+
+class _AsLongAsItWas(FileWrapper):
+    """A file that may grow while it is sent."""
+
+    def __init__(self, opened: BinaryIO, size: int) -> None:
+        super().__init__(opened, 65_536)
+        self._size = size
+
+    def __next__(self) -> bytes:
+        data = self.file.read(min(self.buffer_size, max(0, self._size - self.file.tell())))
+        if not data:
+            raise StopIteration
+        return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+
+def _send(opened: BinaryIO, kind: str) -> Response:
+    """An open file, or the part or nothing of it that the browser wants."""
+    facts = os.fstat(opened.fileno())
+    response = Response(
+        _AsLongAsItWas(opened, facts.st_size), content_type=kind, direct_passthrough=True
+    )
+    response.content_length = facts.st_size
+    response.set_etag(f"{facts.st_mtime_ns:x}-{facts.st_size:x}")
+    response.headers["Cache-Control"] = "no-cache"
+    return response.make_conditional(request, accept_ranges=True, complete_length=facts.st_size)
+
+
+def query_address(query: Query, **changes: Any) -> str:
+    """The wall's address for a query."""
+    return url_for("pages.wall", **query.as_arguments(**changes))

@@ -1,0 +1,263 @@
+"""Answers out of the index: pages of runs, neighbours, slides, choices. Never imports torch."""
+
+import re
+import unicodedata
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from gallery_query import Query
+from gallery_store import Store
+from storage import ACTIVE
+
+MAX_WORDS = 30
+ORDERS = {
+    "newest": "began DESC, name DESC",
+    "oldest": "began, name",
+    "prompt": "prompt = '', prompt COLLATE NOCASE, began DESC, name DESC",
+    "steps": "steps DESC, began DESC, name DESC",
+    "size": "width * height DESC, began DESC, name DESC",
+}
+TERM = re.compile(r'(-?)"([^"]*)"?|(-?)(\S+)')
+CURSOR = re.compile(r"(-?[0-9.e+]{1,25})_([0-9]{1,18}|[1-8][0-9]{18})_(.{1,255})", re.DOTALL)
+# Scripts that put no spaces between words, which the index would take for one long word.
+UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A run as the wall shows it. stamp: changes with its picture."""
+
+    name: str
+    began: float
+    status: str
+    problem: str
+    prompt: str
+    width: int
+    height: int
+    steps: int | None
+    weights: str
+    clip: str
+    picture: str | None
+    stamp: int
+    animation: str | None
+    id8: str
+    parent: str | None
+    prev8: str | None
+    favourite: bool
+    note: str
+    tags: tuple[str, ...] = ()
+
+    @property
+    def date(self) -> datetime | None:
+        """When it began, in local time."""
+        try:
+            return datetime.fromtimestamp(self.began) if self.began > 0 else None
+        except (ValueError, OverflowError, OSError):
+            return None
+
+    @property
+    def title(self) -> str:
+        """What to call it: its prompt, or what is known instead, cut."""
+        text = self.prompt or ("A picture from pictures" if self.steps else "Without a prompt")
+        return text if len(text) <= 300 else f"{text[:299]}…"
+
+    @property
+    def ratio(self) -> int:
+        """Width by height in per cent, in the steps of the style sheet."""
+        if not (self.width and self.height):
+            return 100
+        return min(300, max(50, 5 * round(20 * self.width / self.height)))
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it waits or goes on."""
+        return self.status in ACTIVE
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is finished and has a picture that can be shown to anybody."""
+        return bool(self.picture) and not self.problem and self.status not in ACTIVE
+
+
+@dataclass(frozen=True)
+class Page:
+    """An answer. number and pages count from 1; message: what was not to be had, or ""."""
+
+    tiles: list[Tile]
+    total: int
+    number: int
+    pages: int
+    message: str = ""
+
+
+def find(store: Store, query: Query, *, only_pictures: bool = False) -> Page:
+    """The runs that match; a page beyond the last one gives the last.
+
+    only_pictures: leave out what is broken, not finished, or has no picture.
+    """
+    where, values = _conditions(query)
+    where = f"{where} AND {WHOLE}" if only_pictures else where
+    with store.lock:
+        (total,) = store.connection.execute(
+            f"SELECT count(*) {FROM} WHERE {where}", values
+        ).fetchone()
+        pages = max(1, -(-total // query.n))
+        number = min(query.page, pages)
+        order = ORDERS[query.sort]
+        tiles = _tiles(
+            store,
+            f"WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
+            [*values, query.n, (number - 1) * query.n],
+        )
+    message = f"There is no page {query.page}; this is the last." if number < query.page else ""
+    return Page(tiles, total, number, pages, message)
+
+
+def get_tile(store: Store, name: str) -> Tile | None:
+    """The run of that folder, or None."""
+    found = select_tiles(store, "name = ?", [name], limit=1)
+    return found[0] if found else None
+
+
+def select_tiles(store: Store, where: str, values: list[Any], *, limit: int) -> list[Tile]:
+    """Runs by a condition of ours, the newest first."""
+    with store.lock:
+        order = ORDERS["newest"]
+        return _tiles(store, f"WHERE {where} ORDER BY {order} LIMIT ?", [*values, limit])
+
+
+def neighbours(
+    store: Store, tile: Tile, *, only_pictures: bool = False
+) -> tuple[Tile | None, Tile | None]:
+    """The next newer and the next older run. only_pictures: see `find`."""
+    key, which = [tile.began, tile.name], WHOLE if only_pictures else "1"
+    newer = f"WHERE {which} AND (began, name) > (?, ?) ORDER BY began, name LIMIT 1"
+    older = f"WHERE {which} AND (began, name) < (?, ?) ORDER BY began DESC, name DESC LIMIT 1"
+    with store.lock:
+        found = [_tiles(store, where, key) for where in (newer, older)]
+    before, after = (tiles[0] if tiles else None for tiles in found)
+    return before, after
+
+
+def next_slide(store: Store, cursor: str) -> tuple[Tile | None, str]:
+    """The picture to show next, and the cursor that asks for the one after it.
+
+    That is one that was finished meanwhile, else the next older one; after the oldest, and for a
+    cursor that is none, the newest. None where there is no picture at all.
+    """
+    began, newest, name = _read_cursor(cursor)
+    came = f"WHERE {WHOLE} AND stamp > ? ORDER BY stamp, name LIMIT 1"
+    older = f"WHERE {WHOLE} AND (began, name) < (?, ?) ORDER BY began DESC, name DESC LIMIT 1"
+    first = f"WHERE {WHOLE} ORDER BY began DESC, name DESC LIMIT 1"
+    with store.lock:
+        found = name and (_tiles(store, came, [newest]) or _tiles(store, older, [began, name]))
+        found = found or _tiles(store, first, [])
+        if not found:
+            return None, ""
+        return found[0], slide_cursor(store, found[0], newest if name else None)
+
+
+def slide_cursor(store: Store, tile: Tile, newest: int | None = None) -> str:
+    """What asks for the picture after this one. newest: the latest stamp that was shown."""
+    if newest is None:
+        with store.lock:
+            (newest,) = store.connection.execute("SELECT max(stamp) FROM runs").fetchone()
+    return f"{tile.began!r}_{max(newest or 0, tile.stamp)}_{tile.name}"
+
+
+def _read_cursor(cursor: str) -> tuple[float, int, str]:
+    found = CURSOR.fullmatch(cursor)
+    try:
+        return (float(found[1]), int(found[2]), found[3]) if found else (0.0, 0, "")
+    except ValueError:
+        return 0.0, 0, ""
+
+
+def choices(store: Store) -> dict[str, list[tuple[str, int]]]:
+    """What the filters can choose from, with how many runs have it, the most frequent first."""
+    counts = "SELECT {0}, count(*) FROM runs WHERE {1} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 200"
+    size = "width || 'x' || height"
+    tags = (
+        "SELECT tag, count(*) FROM curation.tags JOIN runs ON run = name"
+        " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 500"
+    )
+    asked = {
+        "status": counts.format("status", "status <> ''"),
+        "weights": counts.format("weights", "weights <> ''"),
+        "clip": counts.format("clip", "clip <> ''"),
+        "size": counts.format(size, "width > 0"),
+        "tag": tags,
+    }
+    with store.lock:
+        found = {name: store.connection.execute(sql).fetchall() for name, sql in asked.items()}
+    return {name: [(row[0], row[1]) for row in rows] for name, rows in found.items()}
+
+
+WHOLE = "picture IS NOT NULL AND problem = '' AND status NOT IN ('queued', 'running')"
+FROM = "FROM runs LEFT JOIN curation.marks ON run = name"
+FILTERS = {
+    "status": "status = ?",
+    "weights": "weights = ?",
+    "clip": "clip = ?",
+    "size": "width || 'x' || height = ?",
+    "steps_min": "steps >= ?",
+    "steps_max": "steps <= ?",
+    "date_from": "day >= ?",
+    "date_to": "day <= ? AND day <> ''",
+    "tag": "name IN (SELECT run FROM curation.tags WHERE tag = ? COLLATE NOCASE)",
+}
+
+
+def _conditions(query: Query) -> tuple[str, list[Any]]:
+    parts, values = ["1"], []
+    for name, condition in FILTERS.items():
+        value = getattr(query, name)
+        if value not in ("", None):
+            parts.append(condition)
+            values.append(value)
+    if query.favourite:
+        parts.append("favourite = 1")
+    for found in list(TERM.finditer(query.q.replace("\0", " ")))[:MAX_WORDS]:
+        without, term = found[1] or found[3], (found[2] or found[4] or "").strip()
+        if term:
+            condition, value = _term_condition(term)
+            parts.append(f"NOT {condition}" if without else condition)
+            values.append(value)
+    return " AND ".join(parts), values
+
+
+def _term_condition(term: str) -> tuple[str, str]:
+    if any(c.isalnum() for c in term) and not any(map(_is_odd, term)):
+        quoted = term.replace('"', '""')
+        return "id IN (SELECT rowid FROM words WHERE words MATCH ?)", f'"{quoted}"*'
+    return "instr(folded, ?) > 0", term.casefold()
+
+
+def _is_odd(character: str) -> bool:
+    """Whether the index of words does not know the character, or not as part of words."""
+    code = ord(character)
+    is_unspaced = any(low <= code <= high for low, high in UNSPACED)
+    return is_unspaced or unicodedata.category(character) in ("So", "Sm", "Sk", "Sc")
+
+
+def _tiles(store: Store, rest: str, values: list[Any]) -> list[Tile]:
+    names = [f.name for f in fields(Tile) if f.name not in ("favourite", "note", "tags")]
+    marks = "coalesce(favourite, 0) AS favourite, coalesce(note, '') AS note"
+    sql = f"SELECT {', '.join(names)}, {marks} {FROM} {rest}"
+    rows = [dict(row) for row in store.connection.execute(sql, values)]
+    tags = _tags(store, [row["name"] for row in rows])
+    return [
+        Tile(**row | {"favourite": bool(row["favourite"]), "tags": tags.get(row["name"], ())})
+        for row in rows
+    ]
+
+
+def _tags(store: Store, names: list[str]) -> dict[str, tuple[str, ...]]:
+    places = ", ".join("?" * len(names))
+    found: dict[str, tuple[str, ...]] = {}
+    for run, tag in store.connection.execute(
+        f"SELECT run, tag FROM curation.tags WHERE run IN ({places}) ORDER BY tag", names
+    ):
+        found[run] = (*found.get(run, ()), tag)
+    return found

@@ -1,0 +1,347 @@
+"""Reading run folders, whatever lies in them: which files, which settings, what is wrong.
+
+Nothing here writes, follows a link out of a folder, or raises for what a stranger may have put
+there. Never imports torch.
+"""
+
+import math
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import storage
+from errors import BadInput
+from storage import ACTIVE, ID_LENGTH
+
+STATUSES = ("queued", "running", "done", "stopped", "failed", "interrupted", "broken")
+MAX_EXACT = 2**53  # what a browser's number holds exactly
+MAX_TEXT = 20_000
+MAX_DEPTH = 8
+MAX_ITEMS = 1000
+
+FOLDER_TIME = re.compile(r"(\d{8}T\d{6})(?!\d)")
+MEDIA_TYPES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "mp4": "video/mp4",
+    "json": "application/json",
+    "txt": "text/plain; charset=utf-8",
+}
+_IMAGE = r"\.(png|jpe?g|webp)"
+# The files of a run by what they are, in the order of preference. Frames, numbered, are all that
+# some other programs leave of a picture.
+KINDS = {
+    "picture": re.compile(rf"output{_IMAGE}", re.IGNORECASE),
+    "preview": re.compile(re.escape(storage.PREVIEW), re.IGNORECASE),
+    "animation": re.compile(r"(anim|output)\.mp4", re.IGNORECASE),
+    "live animation": re.compile(re.escape(storage.LIVE_VIDEO), re.IGNORECASE),
+    "details": re.compile(r"details\.(json|txt)", re.IGNORECASE),
+    "init image": re.compile(rf"init-image{_IMAGE}", re.IGNORECASE),
+    "image prompt": re.compile(rf"image-prompt-?\d{{0,6}}{_IMAGE}", re.IGNORECASE),
+    "start": re.compile(re.escape(storage.START), re.IGNORECASE),
+    "traceback": re.compile(re.escape(storage.TRACEBACK), re.IGNORECASE),
+    "frame": re.compile(r"\d{1,9}\.(png|jpe?g)", re.IGNORECASE),
+}
+PICTURES = ("picture", "preview", "frame")
+ANIMATIONS = ("animation", "live animation")
+
+
+def kind_of(name: str) -> str | None:
+    """What a file of a run is by its name: a key of KINDS, or None for what is not served."""
+    return next((kind for kind, pattern in KINDS.items() if pattern.fullmatch(name)), None)
+
+
+def media_type(name: str) -> str:
+    """The content type of a file with a name that `kind_of` knows."""
+    return MEDIA_TYPES[name.rpartition(".")[2].lower()]
+
+
+def is_run_name(name: str) -> bool:
+    """Whether a folder of that name could be a run."""
+    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a folder says about its run.
+
+    details: cleaned, see `clean`. problem: why it counts as broken, for people; "" if it does not.
+    width and height: of the picture in pixels, 0 where unknown. began: seconds since 1970.
+    """
+
+    name: str
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    status: str = "broken"
+    problem: str = ""
+    width: int = 0
+    height: int = 0
+    began: float = 0.0
+
+    @property
+    def picture(self) -> str | None:
+        """The file of the picture: while the run goes on its preview, else the result."""
+        kinds = ("preview", "picture") if self.status in ACTIVE else PICTURES
+        return next((name for kind in kinds for name in self.files.get(kind, ())), None)
+
+    @property
+    def animation(self) -> str | None:
+        """The file of the video, or of as much of it as there is."""
+        return next((name for kind in ANIMATIONS for name in self.files.get(kind, ())), None)
+
+    @property
+    def prompt(self) -> str:
+        """What was asked for, on one line."""
+        return " ".join(as_text(self.details.get("text_input")).split())
+
+    @property
+    def id8(self) -> str:
+        """The 8 characters by which `prev_run_id` of others means it."""
+        return as_text(self.details.get("run_id")) or self.name[-ID_LENGTH:]
+
+
+class Shelf:
+    """A folder of run folders, opened for reading only.
+
+    Every path is walked without following links, so that nothing outside can be reached.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """The folders that may be runs, in no order. Raises OSError."""
+        with os.scandir(self.root) as entries:
+            return [
+                e.name
+                for e in entries
+                if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)
+            ]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a folder of that name."""
+        try:
+            with self._folder(name):
+                return True
+        except OSError:
+            return False
+
+    def files(self, name: str) -> dict[str, tuple[str, ...]]:
+        """The known files of a run by kind; where there are several, the best first.
+
+        Raises OSError.
+        """
+        found: dict[str, list[str]] = {}
+        with self._folder(name) as folder, os.scandir(folder) as entries:
+            for entry in entries:
+                kind = kind_of(entry.name)
+                if kind and entry.is_file(follow_symlinks=False):
+                    found.setdefault(kind, []).append(entry.name)
+        return {kind: tuple(sorted(names, key=_rank)) for kind, names in found.items()}
+
+    def open(self, name: str, file: str) -> BinaryIO:
+        """An ordinary file of a run with a known name. Raises OSError."""
+        if kind_of(file) is None and file != storage.PROGRESS:
+            raise FileNotFoundError(file)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with self._folder(name) as folder:
+            descriptor = os.open(file, flags, dir_fd=folder)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileNotFoundError(file)
+        return os.fdopen(descriptor, "rb")
+
+    def read_json(self, name: str, file: str) -> dict[str, Any]:
+        """An object in a JSON file of a run. Raises BadInput."""
+        try:
+            with self.open(name, file) as opened:
+                data = opened.read(storage.MAX_JSON_BYTES + 1)
+        except OSError as error:
+            raise BadInput(f"{file} cannot be read: {error.strerror or 'it is gone'}.") from None
+        if len(data) > storage.MAX_JSON_BYTES:
+            raise BadInput(f"{file} is too large: over {storage.MAX_JSON_BYTES // 1_000_000} MB.")
+        return storage.parse_json(data, file)
+
+    def progress(self, name: str) -> dict[str, Any]:
+        """How far a running run is, see `RunFolder.read_progress`; empty where nobody knows."""
+        try:
+            return clean(self.read_json(name, storage.PROGRESS))
+        except BadInput:
+            return {}
+
+    def read(self, name: str) -> Run:
+        """A run, broken or not. Raises FileNotFoundError where there is no such folder."""
+        try:
+            files = self.files(name)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            return Run(name, problem=f"The folder cannot be read: {error.strerror or error}.")
+        details, problem = self._details(name, files)
+        status = _status(details) if details else "broken"
+        if status not in STATUSES:
+            status, problem = "broken", f"details.json names a status that is none: {status[:40]}."
+        run = Run(name, files, details, status)
+        size, flaw = self._picture_size(name, run.picture)
+        if not run.picture and status in ("done", "broken"):
+            flaw = "It has no picture."
+        problem = " ".join(filter(None, [problem, flaw]))
+        return Run(
+            name, files, details, status, problem, *size, began=began(name, details, self.root)
+        )
+
+    @contextmanager
+    def _folder(self, name: str) -> Iterator[int]:
+        """A descriptor of a run's folder. Raises OSError."""
+        if not is_run_name(name):
+            raise FileNotFoundError(name)
+        try:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self.root / name, flags)
+        except NotADirectoryError:
+            raise FileNotFoundError(name) from None
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, PermissionError):
+                raise
+            raise FileNotFoundError(name) from None
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _details(self, name: str, files: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        """The cleaned details and what is wrong with them."""
+        if "details" not in files:
+            details = self._embedded(name, files)
+            return details, "" if details else "It has no details.json: its settings are unknown."
+        try:
+            return clean(self.read_json(name, files["details"][0])), ""
+        except BadInput as error:
+            return self._embedded(name, files), str(error)
+
+    def _embedded(self, name: str, files: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that travel in a picture, as other programs have them in nothing else."""
+        file = next((names[0] for kind, names in files.items() if kind in PICTURES), None)
+        if file is None:
+            return {}
+        from gallery_pictures import embedded_details  # Pillow takes its time, and is rarely needed
+
+        try:
+            with self.open(name, file) as opened:
+                return clean(embedded_details(opened))
+        except OSError:
+            return {}
+
+    def _picture_size(self, name: str, file: str | None) -> tuple[tuple[int, int], str]:
+        """Width and height, as the header has them, and what can be seen to be wrong."""
+        if file is None:
+            return (0, 0), ""
+        try:
+            with self.open(name, file) as opened:
+                return _measure(opened, file)
+        except OSError as error:
+            return (0, 0), f"{file} cannot be read: {error.strerror or 'it is gone'}."
+
+
+def clean(value: Any, depth: int = 0) -> Any:
+    """JSON from strangers as JSON that every reader takes.
+
+    Integers beyond 2^53 (seeds) and numbers that are none become strings; text is cut and holds no
+    half characters; what is nested too deeply is left out.
+    """
+    if isinstance(value, str):
+        return as_text(value)
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if abs(value) <= MAX_EXACT else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if depth == MAX_DEPTH:
+        return "…"
+    if isinstance(value, Mapping):
+        items = list(value.items())[:MAX_ITEMS]
+        return {as_text(key)[:200]: clean(item, depth + 1) for key, item in items}
+    return [clean(item, depth + 1) for item in list(value)[:MAX_ITEMS]]
+
+
+def as_text(value: Any) -> str:
+    """Any value as text that can be written down, cut; "" for None."""
+    if value is None:
+        return ""
+    if isinstance(value, str) and value.isascii() and value.isprintable() and len(value) < MAX_TEXT:
+        return value
+    text = value if isinstance(value, str) else str(value)
+    text = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+    return text.encode("utf-8", "replace").decode().replace("\0", "�")
+
+
+def as_count(value: Any) -> int | None:
+    """A whole number from 0 to 2^53, or None for anything else."""
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_EXACT
+    return value if is_count else None
+
+
+def began(name: str, details: Mapping[str, Any], root: Path) -> float:
+    """When a run was begun, in seconds since 1970.
+
+    By the folder's name, within that second by the details; without such a name by the details;
+    else by the folder's own time.
+    """
+    named = FOLDER_TIME.match(name)
+    by_name = _seconds(named[1]) if named else None
+    by_details = _seconds(details.get("queued_at") or details.get("start_time"))
+    if by_name is not None:
+        close = by_details is not None and 0 <= by_details - by_name < 1
+        return by_details if close else by_name
+    if by_details is not None:
+        return by_details
+    try:
+        return (root / name).lstat().st_mtime
+    except (OSError, UnicodeError):
+        return 0.0
+
+
+def _seconds(time: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(str(time)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _status(details: Mapping[str, Any]) -> str:
+    return as_text(storage.status_of(details))
+
+
+def _rank(name: str) -> tuple[int, int, str]:
+    """The layout's own name first, JSON before text, the latest frame before the earlier ones."""
+    stem, _, suffix = name.lower().rpartition(".")
+    known = ("png", "json", "mp4", "jpeg", "jpg", "txt", "webp").index(suffix)
+    digits = re.sub(r"\D", "", stem)
+    number = int(digits) if digits else 0
+    return (known, -number if stem.isdigit() else number, name)
+
+
+def _measure(file: BinaryIO, name: str) -> tuple[tuple[int, int], str]:
+    """As `Shelf._picture_size`. PNGs, nearly all, are measured without Pillow, which is slower."""
+    head = file.read(24)
+    if not head:
+        return (0, 0), f"{name} is empty."
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) == 24:
+        size = struct.unpack(">II", head[16:24])
+        file.seek(-min(12, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        whole = b"IEND" in file.read()
+        return size, "" if whole else f"{name} is cut off: its end is missing."
+    from gallery_pictures import measure
+
+    file.seek(0)
+    return measure(file, name)
