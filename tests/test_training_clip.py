@@ -227,6 +227,7 @@ def test_training_begins_with_exported_weights(tiny, drawn_cache):
 def test_training_learns_and_uses_its_time(tiny, drawn_cache, monkeypatch):
     monkeypatch.setattr(train_clip, "WARM_UP", 1)
     monkeypatch.setattr(train_clip, "ADVERSARIAL_FROM", 0.5)
+    monkeypatch.setattr(train_clip, "ARTEFACTS_FROM", 0.5)
     trainer = train_clip.Trainer(minutes=100, resume=False)
     before = [trainer.train_step()[0] for _ in range(4)]
     for _ in range(25):

@@ -50,7 +50,7 @@ class ArtefactPool:
                 self.entries.append((picture, sample))
         self.entries = self.entries[-POOL:]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode, whose tensors impostors could not use
     def redrawn(self, pictures: Tensor) -> Tensor:
         """Pictures [n, 3, H, W] in [0, 1] after encoding, damaging some codes, and decoding."""
         vqgan = newest_vqgan()
