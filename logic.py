@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cutouts import add_noise, augmentations, cut_out, random_windows, whole_views
-from errors import RunFailed
+from errors import BadInput, RunFailed
 from pictures import cover
 from prompts import parse_prompts
 from settings import RunSettings, VQGANCLIPSettings
@@ -36,6 +36,12 @@ from vqgan_utils import (
     vector_quantize,
 )
 from weights import get_weights, picture_size
+
+
+# How a run goes on from another: all goes on, only more steps (exactly); other settings, so that the
+# latent and the optimiser's moments go on, and a new MSE regularisation starts (from its latent); or
+# another size or VQGAN, so that only random numbers go on (from its picture).
+Continuing = Literal["exactly", "from its latent", "from its picture"]
 
 
 @dataclass(frozen=True)
@@ -96,11 +102,27 @@ class Run(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """All that an exact continuation needs, as tensors and plain values on the CPU."""
+        """All that an exact continuation needs, as after the last whole step.
+
+        Numpy arrays, numbers, text and dicts of them with text as keys. It must also tell after
+        `iterate` broke off, whether by an error or by KeyboardInterrupt.
+        """
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there; call it after model_init."""
+        """Go on from there as if never stopped; call it after model_init."""
+
+    @abstractmethod
+    def continue_from(self, state: dict[str, Any], how: Continuing, reseed: bool) -> None:
+        """Begin where another run ended, with step 1; call it after model_init.
+
+        state: what that run's `state_dict` gave.
+        reseed: draw random numbers by the own seed, instead of going on with that run's.
+        """
+
+
+class Unfit(BadInput):
+    """A state that is not one of this kind of run, at this size, with these weights."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +160,8 @@ class VQGANCLIPRun(Run):
     def model_init(self) -> None:
         self._random = RandomStream(self.settings.seed)
         self._frames = self._optimisation_steps = 0
+        self._has_moved_on = False  # whether the latent is beyond a frame that was filmed
+        self._before_step: dict[str, Any] | None = None
         self._augment = augmentations() if self.settings.use_cutout_augmentations else nn.Identity()
         with _explain_lack_of_memory(self.settings), self._random, torch.no_grad():
             codebook = self.vqgan.codebook
@@ -147,31 +171,73 @@ class VQGANCLIPRun(Run):
             self._start_from(self._first_latent())
 
     def iterate(self) -> Step:
+        self._before_step = self._state()
         with _explain_lack_of_memory(self.settings), self._random:
-            if self.settings.use_scrolling_zooming and self._frames:
+            if self.settings.use_scrolling_zooming and self._has_moved_on:
                 self._move()
             for _ in range(self._steps_per_frame):
                 picture, losses = self._optimise()
         self._frames += 1
-        return Step(self._frames, _to_uint8(picture), losses)
+        self._has_moved_on = True
+        step = Step(self._frames, _to_uint8(picture), losses)
+        self._before_step = None
+        return step
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "z": _copy_to_cpu(self._z),
-            "mse_target": _copy_to_cpu(self._mse_target),
-            "optimiser": _copy_to_cpu(self._optimiser.state_dict()),
-            "frames": self._frames,
-            "optimisation_steps": self._optimisation_steps,
-            "random": _copy_to_cpu(self._random.state),
-        }
+        return _to_arrays(self._before_step or self._state())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._start_from(state["z"].to(self.device))
-        self._mse_target = state["mse_target"].to(self.device)
-        self._optimiser.load_state_dict(_copy_to_cpu(state["optimiser"]))
-        self._frames = state["frames"]
-        self._optimisation_steps = state["optimisation_steps"]
-        self._random.state = _copy_to_cpu(state["random"])
+        self._take_latent(state)
+        self._mse_target = self._tensor_like_z(state, "mse_target")
+        self._optimisation_steps = int(state["optimisation_steps"])
+        self._frames = int(state["frames"])
+        self._has_moved_on = self._frames > 0
+        self._take_random_numbers(state)
+
+    def continue_from(self, state: dict[str, Any], how: Continuing, reseed: bool) -> None:
+        if how == "exactly":
+            self.load_state_dict(state)
+            self._frames = 0
+        elif how == "from its latent":
+            self._take_latent(state)
+        if not reseed:
+            self._take_random_numbers(state)
+
+    def _state(self) -> dict[str, Any]:
+        """What steps change, in copies that stay on the device."""
+        adam = self._optimiser.state_dict()["state"].get(0, {})
+        return {
+            "z": self._z.detach().clone(),
+            "mse_target": self._mse_target.clone(),
+            "adam": {name: value.clone() for name, value in adam.items()},
+            "frames": self._frames,
+            "optimisation_steps": self._optimisation_steps,
+            "random": self._random.state.clone(),
+        }
+
+    def _take_latent(self, state: dict[str, Any]) -> None:
+        """Go on with that z and the optimiser's moments; hold it near where it is now."""
+        self._start_from(self._tensor_like_z(state, "z"))
+        if state.get("adam"):
+            adam = {"step": torch.tensor(float(state["adam"]["step"]))}
+            for moment in ("exp_avg", "exp_avg_sq"):
+                adam[moment] = self._tensor_like_z(state["adam"], moment)
+            fresh = self._optimiser.state_dict()
+            self._optimiser.load_state_dict(fresh | {"state": {0: adam}})
+
+    def _tensor_like_z(self, values: dict[str, Any], name: str) -> Tensor:
+        array = values.get(name)
+        if not isinstance(array, np.ndarray) or array.shape != tuple(self._z.shape):
+            found = getattr(array, "shape", "none")
+            raise Unfit(
+                f"The checkpoint does not fit: its {name} is {found}, this run's"
+                f" {tuple(self._z.shape)}. Continue from the run's picture instead: delete the"
+                " checkpoint."
+            )
+        return torch.tensor(array, dtype=torch.float32, device=self.device)
+
+    def _take_random_numbers(self, state: dict[str, Any]) -> None:
+        self._random.state = torch.tensor(state["random"], dtype=torch.uint8)
 
     # --- before the first step ---
 
@@ -364,14 +430,12 @@ def _is_lack_of_memory(error: Exception) -> bool:
     return "out of memory" in str(error) or "allocate memory" in str(error)
 
 
-def _copy_to_cpu(state: Any) -> Any:
-    """The tensors in a state as they are now, whatever goes on with the originals."""
+def _to_arrays(state: Any) -> Any:
+    """The tensors in a state as numpy arrays of their own."""
     if isinstance(state, Tensor):
-        return state.detach().cpu().clone()
+        return state.cpu().numpy().copy()
     if isinstance(state, dict):
-        return {key: _copy_to_cpu(value) for key, value in state.items()}
-    if isinstance(state, list):
-        return [_copy_to_cpu(value) for value in state]
+        return {key: _to_arrays(value) for key, value in state.items()}
     return state
 
 
