@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from cutouts import add_noise, augmentations, cut_out, random_windows, whole_vie
 from errors import BadInput, RunFailed
 from pictures import cover
 from prompts import parse_prompts
-from settings import RunSettings, VQGANCLIPSettings
+from settings import Continuing, RunSettings, VQGANCLIPSettings
 from vqgan_utils import (
     VQGAN,
     Perceptor,
@@ -36,12 +36,6 @@ from vqgan_utils import (
     vector_quantize,
 )
 from weights import get_weights, picture_size
-
-
-# How a run goes on from another: all goes on, only more steps (exactly); other settings, so that the
-# latent and the optimiser's moments go on, and a new MSE regularisation starts (from its latent); or
-# another size or VQGAN, so that only random numbers go on (from its picture).
-Continuing = Literal["exactly", "from its latent", "from its picture"]
 
 
 @dataclass(frozen=True)

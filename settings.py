@@ -7,7 +7,7 @@ widget, an option, a line of `defaults.yaml` and a key of `details.json`.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 import annotated_types
 from pydantic import (
@@ -36,6 +36,10 @@ MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
 MAX_STEPS = 10_000_000
 BY_WEIGHTS = "what the weights recommend"
+# How a run goes on from another one. Exactly: all goes on, since there are only more steps. From its
+# latent: the optimiser's moments too, while MSE regularisation begins anew. From its picture: with
+# another size or another VQGAN, only the random numbers.
+Continuing = Literal["exactly", "from its latent", "from its picture"]
 AIMS = ("text_input", "init_image", "image_prompt")
 DEFAULTS_FILE = Path(__file__).with_name("defaults.yaml")
 
@@ -73,6 +77,9 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
     )
+
+    LATENT_DEPENDS_ON: ClassVar = ("Xdim", "ydim")
+    NO_MATTER_FOR_STEPS: ClassVar = ("num_steps", "set_seed", "init_image", "checkpoint_seconds")
 
     text_input: str = setting(
         "",
@@ -124,6 +131,16 @@ class RunSettings(BaseModel):
         unset="none",
     )
 
+    checkpoint_seconds: float = setting(
+        10.0,
+        "Checkpoint every ... seconds",
+        "How often to save what resuming a run needs. Where saving is slow it happens less often,"
+        " so that it takes at most 2 % of the time.",
+        unit="seconds",
+        ge=0,
+        le=86_400,
+    )
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
@@ -147,6 +164,16 @@ class RunSettings(BaseModel):
             )
         return self
 
+    def continuing(self, earlier: Mapping[str, Any]) -> Continuing:
+        """How a run with these settings goes on from the state of one with the `earlier` ones.
+
+        Pictures go by what `image_prompt` says: give the same names for the same pictures.
+        """
+        ours, theirs = _that_matter(type(self), self.model_dump()), _that_matter(type(self), earlier)
+        if any(ours[name] != theirs[name] for name in self.LATENT_DEPENDS_ON):
+            return "from its picture"
+        return "exactly" if ours == theirs else "from its latent"
+
     @classmethod
     def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
         """What the weights that `values` choose recommend, the weights' own name included.
@@ -165,6 +192,8 @@ class RunSettings(BaseModel):
 
 class VQGANCLIPSettings(RunSettings):
     """The settings of `logic.VQGANCLIPRun`."""
+
+    LATENT_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "vqgan_ckpt")
 
     vqgan_ckpt: str = setting(
         "emoji_f8",
@@ -337,6 +366,20 @@ class VQGANCLIPSettings(RunSettings):
             f" multiples of {weights.factor} px."
         )
         return self.model_copy(update={"Xdim": width, "ydim": height}), [warning]
+
+
+def _that_matter(kind: type[RunSettings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that make a difference to a step: no members of a switch that is off."""
+    fields = kind.model_fields
+    known = {n: values.get(n, f.get_default(call_default_factory=True)) for n, f in fields.items()}
+
+    def matters(name: str) -> bool:
+        switch = meta(fields[name])["group"]
+        if name in kind.NO_MATTER_FOR_STEPS:
+            return False
+        return switch in (None, "set_seed") or bool(known[switch])  # the seed is always used
+
+    return {name: value for name, value in known.items() if matters(name)}
 
 
 def meta(field: FieldInfo) -> dict[str, Any]:
