@@ -8,8 +8,9 @@ import difflib
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,8 +18,9 @@ from pydantic.fields import FieldInfo
 from tqdm import tqdm
 
 import registry
+import stages
 from errors import BadInput, StudioError
-from runner import DEFAULT_MODEL, Plan, Request, execute, prepare, submit
+from runner import DEFAULT_MODEL, Request, execute, prepare, reopen, submit
 from settings import RunSettings, default_text, option_name, range_text, read_defaults, value_type
 from stopping import Stop
 from storage import RunFolder, find_run
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from logic import Step
 
 ROOT = Path(__file__).parent
-OTHERS = ("settings_file", "continue_run", "output_dir", "assets_dir")  # beside the settings
-ERRANDS = ("gpu", "enqueue", "list", "cancel", "queue_url")
+# Options beside the settings, by where their values go.
+OF_COMMAND = ("gpu", "resume", "stages", "enqueue", "list", "cancel", "queue_url")
+OF_REQUEST = ("settings_file", "continue_run", "output_dir", "assets_dir")
 HELP_WIDTH = 72
 LINES_APART = 10.0  # seconds, where the progress goes to a file
 
@@ -45,14 +48,39 @@ def run(argv: Sequence[str], stop: Stop) -> int:
         return 1
 
 
+@dataclass(frozen=True)
+class Command:
+    """What a command line asks for.
+
+    request: a new run, or what holds for all of a chain.
+    resume, cancel: a run as `storage.find_run` takes it. stages: the file of a chain of runs.
+    enqueue: leave the computing to a worker, which `queue_url` helps to wake up.
+    list: only tell what runs there are.
+    """
+
+    request: Request
+    gpu: int | None = None
+    resume: str | None = None
+    stages: Path | None = None
+    enqueue: bool = False
+    queue_url: str | None = None
+    list: bool = False
+    cancel: str | None = None
+
+
 def _run(argv: Sequence[str], stop: Stop) -> int:
-    request, more = parse(argv)
-    if more["list"] or more["cancel"]:
-        return _look_after(request.output_dir, more["cancel"])
-    plan = prepare(request)
-    if more["enqueue"]:
-        return _enqueue(plan, more["queue_url"])
-    return _compute(plan, request.assets_dir, more["gpu"], stop)
+    command = parse(argv)
+    if command.list or command.cancel:
+        return _look_after(command.request.output_dir, command.cancel)
+    if command.enqueue:
+        return _enqueue(command)
+    if command.resume:
+        return _resume(command, stop)
+    folder = _submit(command, "running")
+    if stop.signum:
+        folder.remove()
+        return 128 + stop.signum
+    return _compute_chain(folder, command, stop, is_new=True)
 
 
 def _look_after(output_dir: Path, cancel: str | None) -> int:
@@ -70,34 +98,74 @@ def _look_after(output_dir: Path, cancel: str | None) -> int:
     return 0
 
 
-def _enqueue(plan: Plan, queue_url: str | None) -> int:
-    """--enqueue."""
+def _enqueue(command: Command) -> int:
+    """--enqueue, also of a chain's first run and of one to resume."""
     import run_queue
-    from delivery import check_url
+    from delivery import check_url, notify
     from serving import is_served
 
-    if queue_url:
-        check_url(queue_url)
-    folder = run_queue.enqueue(plan, queue_url)
-    for warning in plan.warnings:
-        _say(warning)
-    if not is_served(plan.output_dir):
+    output_dir, url = command.request.output_dir, command.queue_url
+    if url:
+        check_url(url)
+    if command.resume:
+        folder = find_run(output_dir, command.resume)
+        run_queue.resume(folder, url)
+    else:
+        folder = _submit(command, "queued")
+        notify(output_dir, url, folder.name)
+        for warning in folder.read()["warnings"]:
+            _say(warning)
+    if not is_served(output_dir):
         _say("No worker runs on this machine: make app and make worker start one.")
     print(folder.name, flush=True)
     return 0
 
 
-def _compute(plan: Plan, assets_dir: Path, gpu: int | None, stop: Stop) -> int:
-    if stop.signum:
-        return 128 + stop.signum
-    folder = submit(plan, status="running")
+def _submit(command: Command, status: str) -> RunFolder:
+    """The folder of a new run, or of the first of a chain."""
+    if command.stages is None:
+        return submit(prepare(command.request), status)
+    listed = stages.read(command.stages, registry.get(command.request.model).settings)
+    return stages.begin(command.request, listed, status)
+
+
+def _resume(command: Command, stop: Stop) -> int:
+    """Go on with a run, or with the chain after it."""
+    folder = find_run(command.request.output_dir, command.resume)
+    following = stages.follow(folder, command.request.assets_dir, "running")
+    if following is None:
+        reopen(folder, "running")
+    return _compute_chain(following or folder, command, stop, is_new=following is not None)
+
+
+def _compute_chain(folder: RunFolder, command: Command, stop: Stop, is_new: bool) -> int:
+    """A run and the stages that follow it; those that are done stay, whatever comes."""
+    exit_status = _compute(folder, command, stop, is_new)
+    while exit_status == 0:
+        following = stages.follow(folder, command.request.assets_dir, "running")
+        if following is None:
+            break
+        folder, exit_status = following, _compute(following, command, stop, is_new=True)
+    if folder.read().get("chain") and (film := stages.make_video(folder)):
+        _say(f"The video of all stages: {film}")
+    return exit_status
+
+
+def _compute(folder: RunFolder, command: Command, stop: Stop, is_new: bool) -> int:
+    """One run. Of a new one whose input turns out to be bad nothing stays."""
+    planned = folder.read()["planned_num_steps"]
     try:
-        with closing(Progress(folder, plan.settings.num_steps)) as progress:
+        with closing(Progress(folder, planned)) as progress:
             status = execute(
-                folder, assets_dir=assets_dir, gpu=gpu, on_step=progress.show, stop=stop
+                folder,
+                assets_dir=command.request.assets_dir,
+                gpu=command.gpu,
+                on_step=progress.show,
+                stop=stop,
             )
     except BadInput:
-        folder.remove()
+        if is_new:
+            folder.remove()
         raise
     finally:
         if folder.path.exists():
@@ -129,30 +197,47 @@ class Progress:
         """Move on to this step."""
         with suppress(OSError):
             if self._bar is None:
-                self._bar = self._begin()
+                self._bar = self._begin(step.index - 1)
             self._bar.set_postfix_str(f"loss {step.losses['total']:.4f}", refresh=False)
             self._bar.update()
 
-    def _begin(self) -> tqdm:
+    def _begin(self, done: int) -> tqdm:
         details = self._folder.read()
         for line in (*details["warnings"], f"Running on {details['device']}."):
             _say(line)
         pause = 0.1 if sys.stderr.isatty() else LINES_APART
-        return tqdm(total=self._planned, unit="step", mininterval=pause, file=sys.stderr)
+        count = {"total": self._planned, "initial": done, "unit": "step"}
+        return tqdm(**count, mininterval=pause, file=sys.stderr)
 
 
-def parse(argv: Sequence[str]) -> tuple[Request, dict[str, Any]]:
-    """What was asked for, and what to do with it: the options named in ERRANDS.
-
-    Raises BadInput; ends the process for --help.
-    """
+def parse(argv: Sequence[str]) -> Command:
+    """What was asked for. Raises BadInput; ends the process for --help."""
     model = _model(argv)
     parser = _Parser(model)
     given = parser.parse(argv)
-    more = {name: given.pop(name) for name in ERRANDS}
-    own = {name: given.pop(name) for name in OTHERS}
     given.pop("model", None)
-    return Request(given=given, model=model, **own), more
+    of_command = {name: given.pop(name) for name in OF_COMMAND}
+    of_request = {name: given.pop(name) for name in OF_REQUEST}
+    if of_command["resume"]:
+        _refuse_changes(given, of_request, of_command["stages"])
+    return Command(Request(given=given, model=model, **of_request), **of_command)
+
+
+def _refuse_changes(
+    given: Mapping[str, Any], of_request: Mapping[str, Any], chain: Path | None
+) -> None:
+    """A run that is resumed stays the run that it was."""
+    others = {
+        "--continue-run": of_request["continue_run"],
+        "--settings": of_request["settings_file"],
+        "--stages": chain,
+    }
+    wrong = [*map(option_name, given), *(name for name, value in others.items() if value)]
+    if wrong:
+        raise BadInput(
+            f"--resume goes on with a run as it was, so it takes no {wrong[0]}."
+            " To change something, use --continue-run instead."
+        )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -199,8 +284,22 @@ class _Parser(argparse.ArgumentParser):
             "--continue-run",
             metavar="RUN_ID",
             default=None,
-            help="Go on from the picture of this run, with its settings.\n"
-            "RUN_ID: a run folder's name, or its last 8 characters.",
+            help="Go on from the end of this run in a new one, with its settings where you\n"
+            "give no others. RUN_ID: a run folder's name, or its last 8 characters.",
+        )
+        self._add_option(
+            "--resume",
+            metavar="RUN_ID",
+            default=None,
+            help="Go on with a run that was interrupted, stopped or failed, in its folder.",
+        )
+        self._add_option(
+            "--stages",
+            metavar="FILE",
+            type=Path,
+            default=None,
+            help="Make a chain of runs, each going on from the one before: a yaml list,\n"
+            "each with prompt, steps and any setting that changes.",
         )
         self._add_option(
             "--settings",

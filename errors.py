@@ -11,3 +11,7 @@ class BadInput(StudioError):
 
 class RunFailed(StudioError):
     """A run that could not go on; what it had made is kept."""
+
+
+class DiskFull(RunFailed):
+    """There is no room left; other runs would fail as well."""

@@ -98,20 +98,22 @@ class Run(ABC):
     def state_dict(self) -> dict[str, Any]:
         """All that an exact continuation needs, as after the last whole step.
 
-        Numpy arrays, numbers, text and dicts of them with text as keys. It must also tell after
-        `iterate` broke off, whether by an error or by KeyboardInterrupt.
+        Numpy arrays, numbers, text and dicts of them with text as keys; "frames" is that step's
+        index. It must also tell after `iterate` broke off, by an error or by KeyboardInterrupt.
         """
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there as if never stopped; call it after model_init."""
 
-    @abstractmethod
-    def continue_from(self, state: dict[str, Any], how: Continuing, reseed: bool) -> None:
+    def continue_from(  # noqa: B027 (nothing is a way to do it)
+        self, state: dict[str, Any], how: Continuing, reseed: bool
+    ) -> None:
         """Begin where another run ended, with step 1; call it after model_init.
 
         state: what that run's `state_dict` gave.
         reseed: draw random numbers by the own seed, instead of going on with that run's.
+        A run that does not implement this begins from the other's picture, its start_image.
         """
 
 

@@ -3,7 +3,7 @@
 Files of the older layout, which recorded less, are read as well.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from settings import RunSettings, make_partial
 from storage import RunFolder, parse_json, read_json
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_ANCESTORS = 10_000
 PICTURES = ("init_image", "image_prompt", "image_prompts")
 
 
@@ -24,40 +25,48 @@ PICTURES = ("init_image", "image_prompt", "image_prompts")
 class Recipe:
     """values: settings, pictures among them as paths. start: the picture that was continued.
 
-    parent: the folder's name of the run which that picture is from.
+    checkpoint: the state that was continued, where one was kept; its picture ranks above `start`.
+    ancestors: the folders' names of the runs that lead here, oldest first; the last is the one that
+    start and checkpoint are from.
     """
 
     values: dict[str, Any]
     start: Path | None = None
-    parent: str | None = None
+    checkpoint: Path | None = None
+    ancestors: Sequence[str] = ()
 
 
-def continued(folder: RunFolder, kind: type[RunSettings]) -> Recipe:
+def continued(folder: RunFolder, kind: type[RunSettings], given: Collection[str] = ()) -> Recipe:
     """What a run takes over that continues the one in `folder`. Raises BadInput.
 
-    Its starting image is left out, since its result is the start; its seed too, unless it was set.
+    Settings that are `given` anew are not looked at, whatever they were. Its starting image is left
+    out, since its result is the start.
     """
-    details = folder.read()
-    if (status := storage.status_of(details)) in storage.ACTIVE:
+    if (status := folder.proven_status()) in storage.ACTIVE:
         raise BadInput(f"The run {folder.name} is still {status}. Continue it when it is done.")
+    details = folder.read()
+    checkpoint = _if_there(folder.path / storage.CHECKPOINT)
     picture = folder.picture_path()
-    if picture is None:
+    if picture is None and checkpoint is None:
         raise BadInput(f"The run {folder.name} has no picture to go on from. Continue another.")
-    values = _values(details, folder.path, kind)
-    values.pop("init_image", None)
-    if not values.get("set_seed"):
+    values = _values(details, folder.path, kind, {*given, "init_image"})
+    if checkpoint is None and not values.get("set_seed"):
         values.pop("seed", None)
-    return Recipe(values, start=picture, parent=folder.name)
+    ancestors = [*_ancestors(details, folder.path.parent), folder.name]
+    return Recipe(values, picture, checkpoint, ancestors)
 
 
-def from_file(path: Path, output_dir: Path, kind: type[RunSettings]) -> Recipe:
+def from_file(
+    path: Path, output_dir: Path, kind: type[RunSettings], given: Collection[str] = ()
+) -> Recipe:
     """What makes the picture of a `details.json` or `output.PNG` again. Raises BadInput.
 
     The pictures that the run used are looked for beside the file, and in the run's own folder.
+    Settings that are `given` anew are not looked at.
     """
     details = _read_details(path)
     folder = _home(details, path, output_dir)
-    values = _values(details, folder, kind)
+    values = _values(details, folder, kind, given)
     if "seed" in values:
         values["set_seed"] = True
     if details.get("status") == "stopped" and details.get("num_steps"):
@@ -65,8 +74,32 @@ def from_file(path: Path, output_dir: Path, kind: type[RunSettings]) -> Recipe:
     if not details.get("continue_prev_run"):
         return Recipe(values)
     start = _start(details, folder, output_dir)
-    parent = details.get("prev_run_folder") or details.get("prev_run_id")
-    return Recipe(values, start, str(parent) if parent else None)
+    checkpoint = _if_there(folder / storage.START_CHECKPOINT)
+    return Recipe(values, start, checkpoint, _ancestors(details, output_dir))
+
+
+def _ancestors(details: Mapping[str, Any], output_dir: Path) -> list[str]:
+    """The runs before this one, oldest first. The older layout names the last of them only."""
+    found: list[str] = []
+    while len(found) < MAX_ANCESTORS:
+        if isinstance(known := details.get("ancestors"), list):
+            return [*map(str, known), *found]
+        earlier = details.get("prev_run_folder") or details.get("prev_run_id")
+        if not earlier:
+            break
+        folder = _run(output_dir, earlier)
+        if (name := folder.name if folder else str(earlier)) in found:
+            break
+        found.insert(0, name)
+        try:
+            details = RunFolder(folder).read() if folder else {}
+        except BadInput:
+            break
+    return found
+
+
+def _if_there(path: Path) -> Path | None:
+    return path if path.is_file() else None
 
 
 def _read_details(path: Path) -> dict[str, Any]:
@@ -125,17 +158,21 @@ def _start(details: Mapping[str, Any], folder: Path, output_dir: Path) -> Path:
     return _existing(kept, "the picture that it continued")
 
 
-def _values(details: Mapping[str, Any], folder: Path, kind: type[RunSettings]) -> dict[str, Any]:
-    """The settings in a run's details, its pictures as paths of the copies in its folder."""
+def _values(
+    details: Mapping[str, Any], folder: Path, kind: type[RunSettings], besides: Collection[str]
+) -> dict[str, Any]:
+    """The settings in a run's details, its pictures as paths of the copies in its folder.
+
+    besides: names to leave out.
+    """
     values = {name: details[name] for name in kind.model_fields if details.get(name) is not None}
     if details.get("planned_num_steps") is not None:
         values["num_steps"] = details["planned_num_steps"]
     if "schema_version" not in details:
         values = _older(details) | values
-    for name in PICTURES:
-        values.pop(name, None)
+    values = {n: value for n, value in values.items() if n not in (*PICTURES, *besides)}
     make_partial(kind, values, source=f"the settings of {details.get('run_folder') or folder}")
-    return values | _pictures(details, folder)
+    return values | _pictures(details, folder, besides)
 
 
 def _older(details: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,12 +184,13 @@ def _older(details: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _pictures(details: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _pictures(details: Mapping[str, Any], folder: Path, besides: Collection[str]) -> dict[str, Any]:
     """Whatever the details call them (older ones only say that there were some)."""
     found: dict[str, Any] = {}
-    if details.get("init_image"):
+    if details.get("init_image") and "init_image" not in besides:
         found["init_image"] = str(_existing(folder / storage.INIT_IMAGE, "its starting image"))
-    if prompts := details.get("image_prompts"):
+    prompts = details.get("image_prompts")
+    if prompts and "image_prompt" not in besides:
         count = len(prompts) if isinstance(prompts, list) else _count_prompts(folder)
         paths = [folder / storage.image_prompt_name(n + 1) for n in range(max(count, 1))]
         found["image_prompt"] = [str(_existing(path, "its image prompt")) for path in paths]

@@ -1,12 +1,12 @@
 """What a run leaves in its folder, live and at its end, whichever way it ends."""
 
-import errno
 import json
 import math
 import os
+import socket
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
@@ -14,42 +14,53 @@ from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
+import run_checkpoints
 import storage
 import video
 from errors import RunFailed, StudioError
 from pictures import encode_jpeg, encode_png
-from storage import RunFolder, atomic_write
+from run_checkpoints import Checkpoint
+from storage import RunFolder, atomic_write, disk_failure
 
 if TYPE_CHECKING:
     from logic import Step
 
 OF_THIS_RUN = (
     *("run_id", "run_folder"),
-    *("queued_at", "start_time", "end_time", "heartbeat", "steps_per_second"),
+    *("queued_at", "start_time", "end_time", "heartbeat", "steps_per_second", "host"),
 )
 LIVE_SECONDS = 0.25
 LIVE_SHARE = 0.05  # of the run's time, at most, may go into its live picture
 LIVE_QUALITY = 85
+CHECKPOINT_SHARE = 0.02  # of the run's time, at most, may go into its checkpoints
 HISTORY_POINTS = 200
 RESERVE_BYTES = 300_000  # room for details, beside the room for the picture
+FILM_LACKS = (
+    "The video does not hold the steps before this run was resumed at step {}: it had been changed."
+)
 
 
 class Recording:
     """A context manager around the loop of a run: one save path for done, stopped and failed.
 
-    KeyboardInterrupt inside counts as a wish to stop, and ends here. Other errors are recorded and
-    go on as BadInput or RunFailed. `status` then says what became of the run.
+    Only under the folder's `computing`. After `resume`, `checkpoint` is what the engine is to go on
+    from. KeyboardInterrupt inside counts as a wish to stop, and ends here. Other errors are
+    recorded and go on as BadInput or RunFailed. `status` then says what became of the run.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.status = "running"
         self._details = folder.read()
-        self._step: Step | None = None
+        self._step: Step | Checkpoint | None = None
+        self.checkpoint: Checkpoint | None = None
+        self._saved_step = 0  # the one in the checkpoint file
+        self._tell_state: Callable[[], Mapping[str, Any]] | None = None
+        self._facts: dict[str, Any] = {}
         self._film: video.VideoWriter | None = None
         self._history = History(HISTORY_POINTS)
         self._clock = Clock()
-        self._next_look = 0.0
+        self._next_look = self._next_checkpoint = 0.0
         self._beating = ExitStack()
 
     @property
@@ -63,32 +74,103 @@ class Recording:
         return self._step.index if self._step else 0
 
     def __enter__(self) -> Self:
+        began = self._details.get("start_time") or storage.now()
         try:
-            self._update(status="running", start_time=storage.now(), heartbeat=storage.now())
+            self._update(
+                status="running",
+                start_time=began,
+                heartbeat=storage.now(),
+                host=socket.gethostname(),
+            )
+            self.folder.sweep()
         except OSError as error:
-            raise _disk_failure(error) from None
+            raise disk_failure(error) from None
         self._beating.enter_context(self.folder.heartbeat(lambda: {"num_steps": self.steps_done}))
         return self
 
-    def loaded(self, device: str, warnings: list[str]) -> None:
-        """Note what the run computes on, and what the engine has to say about its input."""
-        warnings = [*self._details["warnings"], *warnings]
-        self._update(device=device, torch_version=_version("torch"), warnings=warnings)
+    def loaded(
+        self,
+        device: str,
+        warnings: list[str],
+        tell_state: Callable[[], Mapping[str, Any]],
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Note what the run computes on, and what the engine has to say about its input.
+
+        tell_state: the engine's `state_dict`. facts: model and settings, for `Checkpoint`.
+        """
+        self._tell_state, self._facts = tell_state, dict(facts)
+        self._warn(warnings, device=device, torch_version=_version("torch"))
         self._clock.start()
 
     def add(self, step: "Step") -> None:
-        """Keep a step: into the film, and now and then into the live files."""
-        if self._film is None:
-            height, width, _ = step.picture.shape
-            room = RESERVE_BYTES + height * width * 3
-            atomic_write(self.folder.path / storage.RESERVE, os.urandom(room))
-            self._film = video.VideoWriter(self.folder.path / storage.LIVE_VIDEO, (width, height))
-        self._film.add(step.picture)
+        """Keep a step: into the film, and now and then into the live files and a checkpoint."""
+        film = self._film or self._begin_film(step)
+        film.add(step.picture)
         self._step = step
         self._clock.tick()
         self._history.add(step.index, step.losses["total"])
         if time.monotonic() >= self._next_look:
             self._show(step)
+        if time.monotonic() >= self._next_checkpoint:
+            self._save_checkpoint()
+
+    def resume(self) -> None:
+        """Take up what a checkpoint holds, if there is one, and the film as far as that."""
+        path = self.folder.path / storage.CHECKPOINT
+        if not path.exists():
+            return
+        self._step = self.checkpoint = checkpoint = run_checkpoints.read(path)
+        self._saved_step = checkpoint.index
+        self._history.restore(checkpoint.history)
+        self._show(checkpoint)
+        part, film = (self.folder.path / name for name in (storage.LIVE_VIDEO, storage.VIDEO))
+        if film.exists() and not part.exists():
+            video.unfinish(film, part)
+        for name in (storage.VIDEO, storage.PICTURE):
+            self._remove(name)
+        # The last frame is in the checkpoint, and maybe not in the film; see `VideoWriter.settle`.
+        writer = self._begin_film(checkpoint, keep=checkpoint.index - 1)
+        writer.add(checkpoint.picture)
+        if writer.kept < checkpoint.index - 1:
+            self._warn([FILM_LACKS.format(checkpoint.index)])
+
+    def _begin_film(self, step: "Step | Checkpoint", keep: int = 0) -> video.VideoWriter:
+        height, width, _ = step.picture.shape
+        room = RESERVE_BYTES + height * width * 3
+        atomic_write(self.folder.path / storage.RESERVE, os.urandom(room))
+        part = self.folder.path / storage.LIVE_VIDEO
+        self._film = video.VideoWriter(part, (width, height), keep)
+        return self._film
+
+    def _save_checkpoint(self) -> None:
+        """Save the state after the last step, once the film holds the frames before it."""
+        began, step = time.monotonic(), self._step
+        if step is None or self._tell_state is None or step.index == self._saved_step:
+            return
+        data = self._checkpoint_of(step)
+        if data is None:
+            return
+        self._film.settle()
+        atomic_write(self.folder.path / storage.CHECKPOINT, data)
+        self._saved_step = step.index
+        spent = time.monotonic() - began
+        pause = self._facts["settings"]["checkpoint_seconds"]
+        self._next_checkpoint = began + max(pause, spent / CHECKPOINT_SHARE)
+
+    def _checkpoint_of(self, step: "Step | Checkpoint") -> bytes | None:
+        """None where a signal came between the step and its recording."""
+        facts = {"index": step.index, "picture": step.picture, "losses": step.losses}
+        try:
+            state = self._tell_state()
+            if state.get("frames", step.index) != step.index:
+                return None
+            history = self._history.as_dict()
+            return run_checkpoints.encode(
+                Checkpoint(**facts, state=state, history=history, **self._facts)
+            )
+        except Exception as error:  # such as of a GPU that has failed
+            raise RunFailed(f"The run's state cannot be saved: {error}.") from None
 
     def stop(self) -> None:
         """Note that the loop ends before its time because somebody wished it."""
@@ -105,7 +187,8 @@ class Recording:
             self.status = "stopped"
         elif error is None and self.status == "running":
             self.status = "done"
-        failures = [self._as_failure(error), self._attempt(self._close_film)]
+        failures = [self._as_failure(error)]
+        failures += [self._attempt(save) for save in (self._save_checkpoint, self._close_film)]
         final = self._final(failures)
         for save in (self._free_reserve, self._save_picture, self._save_film):
             failures.append(self._attempt(save, final))
@@ -136,6 +219,11 @@ class Recording:
             "history": self._history.points,
         }
 
+    def _warn(self, warnings: Sequence[str], **changes: Any) -> None:
+        """Say it once, however often the run is resumed."""
+        said = self._details["warnings"]
+        self._update(warnings=[*said, *(w for w in warnings if w not in said)], **changes)
+
     def _update(self, **changes: Any) -> None:
         self._details = self.folder.update(**changes)
 
@@ -145,7 +233,7 @@ class Recording:
         if isinstance(error, StudioError):
             return error
         if isinstance(error, OSError):
-            return _disk_failure(error)
+            return disk_failure(error)
         try:
             text = "".join(traceback.format_exception(error))
             atomic_write(self.folder.path / storage.TRACEBACK, text.encode(errors="replace"))
@@ -161,7 +249,7 @@ class Recording:
         try:
             save(*args)
         except OSError as error:
-            return _disk_failure(error)
+            return disk_failure(error)
         except StudioError as failure:
             return failure
         return None
@@ -229,6 +317,15 @@ class History:
             self.points = self.points[::2]
             self._stride *= 2
 
+    def as_dict(self) -> dict[str, Any]:
+        """All that `restore` needs, for JSON."""
+        return {"points": self.points, "stride": self._stride}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on with what `as_dict` gave."""
+        self.points = [(step, value) for step, value in saved["points"]]
+        self._stride = saved["stride"]
+
 
 class Clock:
     """Steps per second; the first step, which warms up, does not count beside others."""
@@ -268,15 +365,6 @@ def _lasting(details: dict[str, Any]) -> dict[str, Any]:
 def _finite(losses: dict[str, float]) -> dict[str, float | None]:
     """JSON knows no nan."""
     return {name: value if math.isfinite(value) else None for name, value in losses.items()}
-
-
-def _disk_failure(error: OSError) -> RunFailed:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return RunFailed(
-            "The disk is full, so the run stopped; what was done is kept."
-            " Free some space, then continue the run."
-        )
-    return RunFailed(f"The run's folder cannot be written: {error}.")
 
 
 def _version(package: str) -> str | None:

@@ -42,9 +42,9 @@ class Checkpoint:
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The file's bytes."""
+    """The file's bytes. Raises TypeError for a state of other things than `logic.Run` may give."""
     leaves = dict(_leaves(checkpoint.state, STATE))
-    arrays = {path: leaf for path, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
+    arrays = {path: np.ascontiguousarray(leaf) for path, leaf in leaves.items() if _is_array(leaf)}
     plain = {
         "index": checkpoint.index,
         "losses": dict(checkpoint.losses),
@@ -81,6 +81,10 @@ def _checkpoint(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> Checkpo
     if not all(isinstance(plain[name], dict) for name in ("losses", "settings", "history")):
         raise ValueError("its facts are none")
     return Checkpoint(picture=picture, state=_tree(state | arrays)[STATE], **plain)
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "__array__")
 
 
 def _leaves(tree: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:

@@ -92,19 +92,14 @@ def cancel(folder: RunFolder) -> str:
 def resume(folder: RunFolder, queue_url: str | None = None) -> None:
     """Let a run that broke off or was stopped go on in its folder, last in the queue.
 
-    Raises BadInput for a run that goes or waits already, or that is done.
+    Raises BadInput as `runner.reopen` does, and for a run that a worker has.
     """
-    status = folder.live_status()
-    if status not in ("interrupted", "stopped", "failed"):
-        raise BadInput(f"The run {folder.name} is {status}: there is nothing to resume.")
     with claimed(folder.path) as claim:
         if claim is None:
             raise BadInput(f"The run {folder.name} is in the hands of a worker that still lives.")
-        for name in (RANK, storage.STOP):
-            (folder.path / name).unlink(missing_ok=True)
-        folder.update(
-            status="queued", queued_at=storage.now(), end_time=None, error=None, crashes=0
-        )
+        runner.reopen(folder)
+        (folder.path / RANK).unlink(missing_ok=True)
+        folder.update(queued_at=storage.now(), crashes=0)
     notify(folder.path.parent, queue_url, folder.name)
 
 

@@ -18,11 +18,13 @@ from PIL import Image
 
 import recipes
 import registry
+import run_checkpoints
 import storage
 from errors import BadInput
 from pictures import crop_or_cover, encode_png, load_picture, saved_copy
 from recipes import Recipe
 from recording import Recording
+from run_checkpoints import Checkpoint
 from settings import RunSettings, make, read_defaults
 from stopping import Stop
 from storage import RunFolder
@@ -59,7 +61,8 @@ class Plan:
 
     settings: complete; the seed is the one to use, the size is a multiple of f.
     init_image, image_prompts: the JPEG files to keep and to use.
-    start: the picture that the run goes on from. parent: the folder's name of the run it is from.
+    start: the picture that the run goes on from. checkpoint: the file of the state to go on from.
+    ancestors: the folders' names of the runs before it, oldest first; it goes on from the last.
     warnings: for the person.
     """
 
@@ -69,7 +72,8 @@ class Plan:
     init_image: bytes | None
     image_prompts: Sequence[bytes]
     start: Image.Image | None
-    parent: str | None
+    checkpoint: bytes | None
+    ancestors: Sequence[str]
     warnings: list[str]
 
 
@@ -83,35 +87,64 @@ def prepare(request: Request) -> Plan:
     if origin and settings.init_image:
         warnings.append("The starting image is not used: the run continues another one.")
         settings = settings.model_copy(update={"init_image": None})
+    checkpoint = run_checkpoints.read(origin.checkpoint) if origin and origin.checkpoint else None
     if not settings.set_seed:
-        settings = settings.model_copy(update={"seed": secrets.randbits(64)})
+        seed = checkpoint.settings.get("seed", 0) if checkpoint else secrets.randbits(64)
+        settings = settings.model_copy(update={"seed": seed})
     return Plan(
         model=request.model,
         settings=settings,
         output_dir=request.output_dir,
         init_image=_copy(request, "starting image", settings.init_image),
         image_prompts=[_copy(request, "image prompt", name) for name in settings.image_prompt],
-        start=_start(origin, settings),
-        parent=origin.parent if origin else None,
+        start=_start(origin, checkpoint, settings),
+        checkpoint=origin.checkpoint.read_bytes() if checkpoint else None,
+        ancestors=origin.ancestors if origin else (),
         warnings=warnings,
     )
 
 
-def submit(plan: Plan, status: str = "queued") -> RunFolder:
+def submit(plan: Plan, status: str = "queued", chain: Mapping[str, Any] | None = None) -> RunFolder:
     """Make the run's folder, with all that `execute` needs. Raises BadInput.
 
     status: "queued" for the worker to take, "running" to execute it here at once.
+    chain: what `stages` wants to know when the run is done.
     """
     folder = storage.create_run_folder(plan.output_dir)
     try:
         inputs = _inputs(plan)
         for name, data in inputs.items():
             storage.atomic_write(folder.path / name, data)
-        folder.write(_details(plan, folder, status) | {"inputs_sha256": _digest(inputs)})
+        details = _details(plan, folder, status) | {"inputs_sha256": _digest(inputs)}
+        folder.write(details | ({"chain": chain} if chain else {}))
     except OSError as error:
         folder.remove()
         raise BadInput(f"{plan.output_dir} cannot be written: {error.strerror or error}.") from None
     return folder
+
+
+def reopen(folder: RunFolder, status: str = "queued") -> None:
+    """Let a run that ended before its time go on in its folder; then `execute` it.
+
+    status: as for `submit`. Raises BadInput for a run that goes, waits or is done, and for one that
+    has a result but no checkpoint to go on from.
+    """
+    before = folder.proven_status()
+    if before in storage.ACTIVE:
+        raise BadInput(f"The run {folder.name} is still {before}: there is nothing to resume.")
+    if before == "done":
+        raise BadInput(
+            f"The run {folder.name} is done. Go on from it in a new run:"
+            f" --continue-run {folder.name}."
+        )
+    has_checkpoint = (folder.path / storage.CHECKPOINT).exists()
+    if not has_checkpoint and folder.read().get("num_steps") and before != "interrupted":
+        raise BadInput(
+            f"The run {folder.name} kept no checkpoint. Go on from its picture in a new run:"
+            f" --continue-run {folder.name}."
+        )
+    folder.forget_stop()
+    folder.update(status=status, error=None, end_time=None, heartbeat=storage.now(), host=None)
 
 
 def execute(
@@ -124,14 +157,17 @@ def execute(
 ) -> str:
     """Compute the run of that folder in this process; returns "done" or "stopped".
 
-    on_step is called after each step. stop: see `stopping.Stop`; the folder's own stop flag counts
-    as well. Raises BadInput (a checkpoint that is none, a GPU that is not there) and RunFailed,
-    after having recorded them in the folder.
+    Where the folder holds a checkpoint, the run goes on from there. on_step is called after each
+    step. stop: see `stopping.Stop`; the folder's own stop flag counts as well.
+
+    Raises BadInput (weights that are none, a GPU that is not there) and RunFailed, after having
+    recorded them in the folder; and Taken, if another process computes it, having done nothing.
     """
     stop = stop or Stop()
-    with Recording(folder) as recording:
+    with folder.computing(), Recording(folder) as recording:
+        recording.resume()
         run = None
-        for _ in _counted(recording.planned_num_steps):
+        for _ in _counted(recording.planned_num_steps, recording.steps_done):
             if stop.requested or folder.stop_requested():
                 recording.stop()
                 break
@@ -147,11 +183,12 @@ def execute(
 def _earlier(request: Request, kind: type[RunSettings]) -> list[Recipe]:
     """The runs that this one builds on, the later in rank last."""
     earlier = []
+    given = [name for name, value in request.given.items() if value is not None]
     if request.continue_run is not None:
         parent = storage.find_run(request.output_dir, request.continue_run)
-        earlier.append(recipes.continued(parent, kind))
+        earlier.append(recipes.continued(parent, kind, given))
     if request.settings_file is not None:
-        earlier.append(recipes.from_file(request.settings_file, request.output_dir, kind))
+        earlier.append(recipes.from_file(request.settings_file, request.output_dir, kind, given))
     return earlier
 
 
@@ -169,13 +206,18 @@ def _origin(request: Request, earlier: Sequence[Recipe]) -> Recipe | None:
     """The earlier run whose picture this one goes on from."""
     if request.continue_run is None and request.given.get("init_image"):
         return None
-    return next((recipe for recipe in earlier if recipe.start), None)
+    return next((recipe for recipe in earlier if recipe.start or recipe.checkpoint), None)
 
 
-def _start(origin: Recipe | None, settings: RunSettings) -> Image.Image | None:
-    if origin is None or origin.start is None:
+def _start(
+    origin: Recipe | None, checkpoint: Checkpoint | None, settings: RunSettings
+) -> Image.Image | None:
+    if origin is None:
         return None
-    picture = load_picture(origin.start, f"The picture to continue, {origin.start},")
+    if checkpoint:
+        picture = Image.fromarray(checkpoint.picture)
+    else:
+        picture = load_picture(origin.start, f"The picture to continue, {origin.start},")
     return crop_or_cover(picture, (settings.Xdim, settings.ydim))
 
 
@@ -190,7 +232,11 @@ def _inputs(plan: Plan) -> dict[str, bytes]:
     inputs = {storage.INIT_IMAGE: plan.init_image} if plan.init_image else {}
     for number, data in enumerate(plan.image_prompts, start=1):
         inputs[storage.image_prompt_name(number)] = data
-    return inputs | ({storage.START: encode_png(plan.start)} if plan.start else {})
+    if plan.start:
+        inputs[storage.START] = encode_png(plan.start)
+    if plan.checkpoint:
+        inputs[storage.START_CHECKPOINT] = plan.checkpoint
+    return inputs
 
 
 def _digest(inputs: Mapping[str, bytes]) -> str | None:
@@ -204,6 +250,7 @@ def _digest(inputs: Mapping[str, bytes]) -> str | None:
 def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:
     """details.json as a run begins with it: its settings, where it comes from, and no results."""
     image_prompts = [storage.image_prompt_name(n + 1) for n in range(len(plan.image_prompts))]
+    parent = plan.ancestors[-1] if plan.ancestors else None
     return {
         "schema_version": storage.SCHEMA_VERSION,
         "project_version": __version__,
@@ -211,8 +258,10 @@ def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:
         "run_id": folder.run_id,
         "run_folder": folder.name,
         "continue_prev_run": plan.start is not None,
-        "prev_run_id": plan.parent and plan.parent[-storage.ID_LENGTH :],
-        "prev_run_folder": plan.parent,
+        "prev_run_id": parent and parent[-storage.ID_LENGTH :],
+        "parent": parent,
+        "stage": len(plan.ancestors) + 1,
+        "ancestors": list(plan.ancestors),
         "status": status,
         "error": None,
         "warnings": plan.warnings,
@@ -220,6 +269,7 @@ def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:
         "start_time": None,
         "end_time": None,
         "heartbeat": storage.now(),
+        "host": None,
         "model": plan.model,
         **plan.settings.model_dump(),
         "num_steps": 0,
@@ -244,8 +294,9 @@ def _commit() -> dict[str, str]:
     return {"commit_sha": done.stdout.strip()}
 
 
-def _counted(planned: int) -> Iterable[object]:
-    return range(planned) if planned >= 0 else itertools.repeat(None)
+def _counted(planned: int, done: int) -> Iterable[object]:
+    """Once for each step that is left."""
+    return range(done, planned) if planned >= 0 else itertools.repeat(None)
 
 
 def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
@@ -255,6 +306,7 @@ def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
     folder, details = recording.folder.path, recording.folder.read()
     device = devices.pick_device(gpu)
     start = storage.START if details["continue_prev_run"] else details["init_image"]
+    facts = _facts(folder, details)
     run = registry.run_class(details["model"])(
         _settings_in(details),
         assets_dir=assets_dir,
@@ -264,8 +316,28 @@ def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
     )
     run.load_model()
     run.model_init()
-    recording.loaded(devices.describe(device), run.warnings)
+    if recording.checkpoint:
+        run.load_state_dict(recording.checkpoint.state)
+    elif (folder / storage.START_CHECKPOINT).exists():
+        _continue(run, run_checkpoints.read(folder / storage.START_CHECKPOINT), facts)
+    recording.loaded(devices.describe(device), run.warnings, run.state_dict, facts)
     return run
+
+
+def _continue(run: "Run", earlier: Checkpoint, facts: Mapping[str, Any]) -> None:
+    if earlier.model != facts["model"]:
+        return  # then its picture is all that this one can start from
+    ours, theirs = facts["settings"], earlier.settings
+    how = run.settings.model_copy(update={"image_prompt": ours["image_prompt"]}).continuing(theirs)
+    run.continue_from(earlier.state, how, reseed=ours["seed"] != theirs.get("seed"))
+
+
+def _facts(folder: Path, details: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of the run: model and settings, image prompts by their contents."""
+    settings = _settings_in(details).model_dump()
+    prompts = [(folder / name).read_bytes() for name in details["image_prompts"]]
+    settings["image_prompt"] = [hashlib.sha256(prompt).hexdigest() for prompt in prompts]
+    return {"model": details["model"], "settings": settings}
 
 
 def _settings_in(details: Mapping[str, Any]) -> RunSettings:

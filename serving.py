@@ -24,9 +24,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+import run_index
 import run_queue
+import stages
 from claims import Claim, claimed, this_machine
-from delivery import QUEUE_DIR, Delivery
+from delivery import QUEUE_DIR, Delivery, notify
 from errors import BadInput, RunFailed
 from stopping import Stop
 from storage import RunFolder, atomic_write, to_json
@@ -176,6 +178,7 @@ class Server:
             self._tell(phase="refused", error=str(error))
             return EXIT_BAD_INPUT
         log.info("serving %s on %s", self._args.output_dir, self._state.device)
+        self._begin_next_stages()
         while not self._stop.requested:
             folder = run_queue.next_run(self._args.output_dir)
             if folder is None:
@@ -241,7 +244,25 @@ class Server:
             run_queue.hand_back(folder)
             status = "put back into the queue"
         log.info("%s %s", folder.name, status)
+        self._begin_next_stage(folder)
         return True
+
+    def _begin_next_stages(self) -> None:
+        """Of chains whose worker died between two runs."""
+        for entry in stages.unfollowed(run_index.entries(self._args.output_dir)):
+            with claimed(entry.folder.path) as claim:
+                if claim:
+                    self._begin_next_stage(entry.folder)
+
+    def _begin_next_stage(self, folder: RunFolder) -> None:
+        """Put the run that follows in a chain, if one does, into the queue."""
+        try:
+            following = stages.follow(folder, self._args.assets_dir)
+        except BadInput as error:
+            log.info("%s is not followed: %s", folder.name, error)
+            return
+        if following:
+            notify(self._args.output_dir, self._args.queue_url, following.name)
 
     def _tell(self, **changes: Any) -> None:
         self._state = replace(self._state, **changes)

@@ -36,9 +36,9 @@ MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
 MAX_STEPS = 10_000_000
 BY_WEIGHTS = "what the weights recommend"
-# How a run goes on from another one. Exactly: all goes on, since there are only more steps. From its
-# latent: the optimiser's moments too, while MSE regularisation begins anew. From its picture: with
-# another size or another VQGAN, only the random numbers.
+# How a run goes on from another one. Exactly: all goes on, since there are only more steps. From
+# its latent: the optimiser's moments too, while MSE regularisation begins anew. From its picture,
+# with another size or another VQGAN: only the random numbers.
 Continuing = Literal["exactly", "from its latent", "from its picture"]
 AIMS = ("text_input", "init_image", "image_prompt")
 DEFAULTS_FILE = Path(__file__).with_name("defaults.yaml")
@@ -169,7 +169,7 @@ class RunSettings(BaseModel):
 
         Pictures go by what `image_prompt` says: give the same names for the same pictures.
         """
-        ours, theirs = _that_matter(type(self), self.model_dump()), _that_matter(type(self), earlier)
+        ours, theirs = (_that_matter(type(self), v) for v in (self.model_dump(), earlier))
         if any(ours[name] != theirs[name] for name in self.LATENT_DEPENDS_ON):
             return "from its picture"
         return "exactly" if ours == theirs else "from its latent"

@@ -4,10 +4,12 @@ Whoever makes a run and whoever looks at it meet in its folder only. Every file 
 absent at every moment: it is written beside its place and renamed.
 """
 
+import errno
 import json
 import os
 import secrets
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from errors import BadInput
+from filelock import FileLock, Timeout
+
+from errors import BadInput, DiskFull, RunFailed
 
 SCHEMA_VERSION = 1
 HEARTBEAT_SECONDS = 5.0
@@ -34,7 +38,11 @@ STOP = "stop"
 START = "start.PNG"
 INIT_IMAGE = "init-image.JPEG"
 TRACEBACK = "traceback.txt"
+CHECKPOINT = "checkpoint.safetensors"
+START_CHECKPOINT = "start.safetensors"  # of the run that this one goes on from
+CHAIN_VIDEO = "chain.mp4"
 RESERVE = ".reserve"
+LOCK = ".lock"
 PNG_KEY = "details"  # of the text chunk in which output.PNG carries its settings
 
 
@@ -94,6 +102,10 @@ def to_json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
+class Taken(BadInput):
+    """Another process computes that run right now."""
+
+
 class RunFolder:
     """One folder of a run. Writers share one object, whose lock keeps the details in step."""
 
@@ -134,6 +146,47 @@ class RunFolder:
         """
         return status_of(self.read())
 
+    def proven_status(self) -> str:
+        """As `live_status`, but a run whose process is gone is interrupted at once.
+
+        The run's lock proves it on the machine that computes it; elsewhere its silence must.
+        """
+        details = self.read()
+        status = status_of(details)
+        if status != "running" or details.get("host") != socket.gethostname():
+            return status
+        try:
+            with self.computing():
+                return status_of(self.read() | {"heartbeat": None})
+        except Taken:
+            return status
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Be the only one who computes this run, be it from the queue or not.
+
+        Ends with the process at the latest.
+
+        Raises Taken where somebody else does, RunFailed where the folder cannot be written.
+        """
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise Taken(f"The run {self.name} is being computed already.") from None
+        except OSError as error:
+            raise disk_failure(error) from None
+        try:
+            yield
+        finally:
+            (self.path / LOCK).unlink(missing_ok=True)
+            lock.release()
+
+    def sweep(self) -> None:
+        """Clear away what a writer that was killed left half-written. Only under `computing`."""
+        for leftover in (*self.path.glob(".*.tmp"), *self.path.glob(".*.tmp.mp4")):
+            leftover.unlink(missing_ok=True)
+
     def read_progress(self) -> dict[str, Any]:
         """progress.json while the run goes on, else an empty dict.
 
@@ -148,6 +201,10 @@ class RunFolder:
     def request_stop(self) -> None:
         """Ask whoever makes this run to stop and keep what is there."""
         (self.path / STOP).touch()
+
+    def forget_stop(self) -> None:
+        """Take back what `request_stop` asked."""
+        (self.path / STOP).unlink(missing_ok=True)
 
     def stop_requested(self) -> bool:
         """Whether somebody asked."""
@@ -186,6 +243,16 @@ class RunFolder:
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def disk_failure(error: OSError) -> RunFailed:
+    """What an error of the file system means to the person."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFull(
+            "The disk is full, so the run stopped; what was done is kept."
+            " Free some space, then resume the run."
+        )
+    return RunFailed(f"The run's folder cannot be written: {error}.")
 
 
 def status_of(details: Mapping[str, Any]) -> str:

@@ -48,6 +48,17 @@ class FakeRun:
             index=self.index, picture=self.picture, losses={"total": 1 / self.index, "text": 0.5}
         )
 
+    def state_dict(self):
+        return {"frames": self.index, "picture": self.picture.copy(), "random": {"seed": 1}}
+
+    def load_state_dict(self, state):
+        self.index, self.picture = state["frames"], state["picture"]
+
+    def continue_from(self, state, how, reseed):
+        self.continued = (how, reseed)
+        if how != "from its picture":
+            self.picture = state["picture"]
+
 
 FAILURES = {
     "memory": RunFailed("Out of memory: lower Xdim, ydim or cutn."),

@@ -24,6 +24,7 @@ from errors import BadInput
 from settings import VQGANCLIPSettings, meta, option_name
 
 ROOT = Path(__file__).parents[1]
+RESULTS = {"output.PNG", "anim.mp4", "details.json", "checkpoint.safetensors"}
 SMALL = ["--num-steps", "2", "--xdim", "32", "--ydim", "32", "--cutn", "1"]
 
 
@@ -63,7 +64,7 @@ def test_the_main_job(generated, tmp_path):
     assert status == 0
     folder = Path(out[-1])
     assert folder.parent == tmp_path / "output"
-    assert {path.name for path in folder.iterdir()} == {"output.PNG", "anim.mp4", "details.json"}
+    assert {path.name for path in folder.iterdir()} == RESULTS
     details = details_of(folder)
     assert (details["status"], details["text_input"]) == ("done", "a red heart")
     assert (details["seed"], details["set_seed"], details["num_steps"]) == (2**64 - 1, True, 2)
@@ -179,7 +180,7 @@ def test_a_fault_of_ours_is_one_line_too(generated, monkeypatch):
 
 
 def given(*words):
-    return dict(command_line.parse(words)[0].given)
+    return dict(command_line.parse(words).request.given)
 
 
 @pytest.mark.parametrize("name", [n for n in VQGANCLIPSettings.model_fields if n != "text_input"])
@@ -246,8 +247,8 @@ def test_help_and_bad_input_need_no_torch(tmp_path):
 
 def test_another_model_brings_its_own_options(monkeypatch):
     fake_engine.use(monkeypatch)
-    assert command_line.parse(["a", "--model", "Fake"])[0].model == "Fake"
-    assert command_line.parse(["a"])[0].model == "VQGAN-CLIP"
+    assert command_line.parse(["a", "--model", "Fake"]).request.model == "Fake"
+    assert command_line.parse(["a"]).request.model == "VQGAN-CLIP"
     with pytest.raises(BadInput, match="VQGAN-CLIP, Fake"):
         command_line.parse(["a", "--model", "none"])
     monkeypatch.delitem(registry.MODELS, "Fake")
@@ -315,7 +316,7 @@ def test_a_signal_saves_what_is_there(process, signum, status):
     process.wait_for("preview.JPEG")
     found, folder, err = process.end(signum, group=True)  # as a terminal does it
     assert found == status and "Traceback" not in err
-    assert {path.name for path in folder.iterdir()} == {"output.PNG", "anim.mp4", "details.json"}
+    assert {path.name for path in folder.iterdir()} == RESULTS
     details = details_of(folder)
     frames = imageio_ffmpeg.count_frames_and_secs(str(folder / "anim.mp4"))[0]
     assert (details["status"], details["planned_num_steps"]) == ("stopped", -1)

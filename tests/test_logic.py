@@ -19,6 +19,7 @@ from PIL import Image
 
 import cutouts
 import logic
+import run_checkpoints
 import settings
 from errors import BadInput, RunFailed
 from logic import Run, Step, VQGANCLIPRun
@@ -80,7 +81,7 @@ def random_picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def latent(run: VQGANCLIPRun) -> torch.Tensor:
-    return run.state_dict()["z"]
+    return torch.from_numpy(run.state_dict()["z"])
 
 
 def decode(run: VQGANCLIPRun, z: torch.Tensor) -> np.ndarray:
@@ -376,6 +377,13 @@ def test_the_mse_target_follows_the_move(make_run: MakeRun) -> None:
 # --- Going on exactly ----------------------------------------------------------------------------
 
 
+def through_a_file(state: dict[str, Any], folder: Path) -> Any:
+    picture = np.zeros((1, 1, 3), np.uint8)
+    checkpoint = run_checkpoints.Checkpoint(1, picture, {}, state, "", {}, {})
+    (folder / "it").write_bytes(run_checkpoints.encode(checkpoint))
+    return run_checkpoints.read(folder / "it").state
+
+
 @pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 2}])
 def test_a_restored_run_goes_on_as_if_never_stopped(
     changes: dict[str, Any], make_run: MakeRun, tmp_path: Path
@@ -385,9 +393,8 @@ def test_a_restored_run_goes_on_as_if_never_stopped(
     run = make_run(**changes)
     iterate(run, 2)
     state = run.state_dict()
-    torch.save(state, tmp_path / "state.pt")
     iterate(run, 1)
-    for saved in (state, torch.load(tmp_path / "state.pt", weights_only=True)):
+    for saved in (state, through_a_file(state, tmp_path)):
         restored = make_run(**changes)
         restored.load_state_dict(saved)
         for step in straight[2:]:
@@ -427,7 +434,7 @@ def test_an_unknown_clip_is_refused(make_run: MakeRun) -> None:
 def test_a_loss_that_is_no_number_ends_the_run(make_run: MakeRun) -> None:
     run = make_run()
     state = run.state_dict()
-    run.load_state_dict(state | {"z": torch.full_like(state["z"], math.nan)})
+    run.load_state_dict(state | {"z": np.full_like(state["z"], math.nan)})
     with pytest.raises(RunFailed, match=r"[Ll]ower the step size"):
         run.iterate()
 

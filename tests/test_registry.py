@@ -68,7 +68,7 @@ def test_an_unknown_model_lists_those_known() -> None:
 
 def test_its_settings_become_options_and_its_run_runs(grey: None, tmp_path: Path) -> None:
     argv = ["a cat", "--model", "Grey", "--darkness", "0.25", "--num-steps", "3"]
-    request, _ = command_line.parse([*argv, "--output-dir", str(tmp_path)])
+    request = command_line.parse([*argv, "--output-dir", str(tmp_path)]).request
     assert request.model == "Grey"
     folder = submit(prepare(request), status="running")
     steps: list[Step] = []
@@ -79,7 +79,7 @@ def test_its_settings_become_options_and_its_run_runs(grey: None, tmp_path: Path
 
 
 def test_its_ranges_are_kept(grey: None) -> None:
-    request, _ = command_line.parse(["a cat", "--model", "Grey", "--darkness", "2"])
+    request = command_line.parse(["a cat", "--model", "Grey", "--darkness", "2"]).request
     with pytest.raises(BadInput, match="darkness"):
         prepare(request)
 

@@ -30,6 +30,7 @@ T13 = """run_id num_steps planned_num_steps text_input init_image image_prompts 
     prev_run_id seed Xdim ydim vqgan_ckpt start_time end_time mse_weight mse_weight_decay
     mse_weight_decay_steps tv_loss_weight translation_x translation_y rotation_angle zoom_factor
     transform_interval use_cutout_augmentations""".split()
+RESULTS = {"output.PNG", "anim.mp4", "checkpoint.safetensors"}
 SMALL = {"text_input": "a", "num_steps": 4, "Xdim": 32, "ydim": 16, "vqgan_ckpt": "small"}
 
 
@@ -111,7 +112,7 @@ def comment_in(path):
 
 def test_a_finished_run(run):
     folder = run(seed=5, num_steps=6)
-    assert names(folder) == ["anim.mp4", "details.json", "output.PNG"]
+    assert names(folder) == ["anim.mp4", "checkpoint.safetensors", "details.json", "output.PNG"]
     details = folder.read()
     assert not set(T13) - details.keys()
     assert not set(VQGANCLIPSettings.model_fields) - details.keys()
@@ -206,7 +207,7 @@ def test_a_failure_keeps_what_was_done(ask, assets, prompt, says, raised):
     steps = 0 if prompt == "bad weights" else 2
     assert (details["status"], details["num_steps"]) == ("failed", steps)
     assert says in details["error"]
-    left = {"details.json"} | ({"output.PNG", "anim.mp4"} if steps else set())
+    left = {"details.json"} | (RESULTS if steps else set())
     assert set(names(folder)) == left | ({"traceback.txt"} if prompt == "bug" else set())
     if steps:
         assert imageio_ffmpeg.count_frames_and_secs(str(folder.path / "anim.mp4"))[0] == 2
@@ -230,7 +231,7 @@ def test_stopping_keeps_what_was_done(ask, assets, how):
         2,
         -1,
     )
-    assert names(folder) == ["anim.mp4", "details.json", "output.PNG"]
+    assert names(folder) == ["anim.mp4", "checkpoint.safetensors", "details.json", "output.PNG"]
 
 
 def test_a_queued_run_that_is_stopped_never_loads(ask, assets, monkeypatch):
@@ -255,7 +256,7 @@ def test_a_disk_that_fills(ask, assets, monkeypatch):
     monkeypatch.setattr(recording, "atomic_write", write_if_room)
     with pytest.raises(RunFailed, match="disk is full"):
         execute(folder, assets_dir=assets)
-    assert names(folder) == ["anim.mp4", "details.json", "output.PNG"]
+    assert names(folder) == ["anim.mp4", "checkpoint.safetensors", "details.json", "output.PNG"]
     assert "disk is full" in folder.read()["error"] and folder.read()["num_steps"] == 1
 
 
@@ -373,7 +374,7 @@ def test_a_run_uses_what_its_saved_copies_decode_to(ask, assets, tmp_path, monke
     folder = submit(ask(init_image=start, image_prompt=prompts, uploads=uploads), "running")
     execute(folder, assets_dir=assets)
     copies = ["image-prompt-1.JPEG", "image-prompt-2.JPEG", "init-image.JPEG"]
-    assert names(folder) == ["anim.mp4", "details.json", *copies, "output.PNG"]
+    assert set(names(folder)) == RESULTS | {"details.json", *copies}
     details = folder.read()
     assert details["init_image"] == copies[2]
     assert details["image_prompt"] == details["image_prompts"] == copies[:2]
@@ -403,26 +404,28 @@ def test_continuing_takes_on_picture_and_settings(run):
     child = run(continue_run=parent.run_id, num_steps=1)
     details = child.read()
     assert np.array_equal(picture(child), picture(parent))
-    assert names(child) == ["anim.mp4", "details.json", "output.PNG", "start.PNG"]
+    starts = {"start.PNG", "start.safetensors"}
+    assert set(names(child)) == RESULTS | starts | {"details.json"}
     expected = {
         "text_input": "first",
         "cutn": 9,
         "tv_loss_weight": 0.5,
         "continue_prev_run": True,
         "prev_run_id": parent.run_id,
-        "prev_run_folder": parent.name,
+        "parent": parent.name,
+        "stage": 2,
+        "ancestors": [parent.name],
+        "seed": parent.read()["seed"],
         "planned_num_steps": 1,
         "init_image": None,
     }
     assert {key: details[key] for key in expected} == expected
-    assert details["seed"] != parent.read()["seed"]
 
 
 def test_continuing_keeps_a_seed_that_was_set(run):
     parent = run(seed=7)
     assert run(continue_run=parent.name).read()["seed"] == 7
-    other = run(continue_run=parent.name, set_seed=False).read()
-    assert other["seed"] != 7 and not other["set_seed"]
+    assert run(continue_run=parent.name, set_seed=False).read()["seed"] == 7
 
 
 def test_continuing_at_another_size(run):
@@ -463,6 +466,7 @@ def test_a_run_that_is_going_cannot_be_continued(ask, status):
 def test_a_run_without_a_picture_cannot_be_continued(ask, run):
     folder = run()
     (folder.path / "output.PNG").unlink()
+    (folder.path / "checkpoint.safetensors").unlink()
     with pytest.raises(BadInput, match="no picture"):
         ask(continue_run=folder.run_id)
     (folder.path / "output.PNG").write_bytes(b"\x89PNG")
