@@ -131,7 +131,7 @@ def reopen(folder: RunFolder, status: str = "queued") -> None:
     """
     before = folder.proven_status()
     if before in storage.ACTIVE:
-        raise BadInput(f"The run {folder.name} is still {before}: there is nothing to resume.")
+        raise BadInput(f"The run {folder.name} is {before}: there is nothing to resume.")
     if before == "done":
         raise BadInput(
             f"The run {folder.name} is done. Go on from it in a new run:"
