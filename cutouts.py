@@ -1,15 +1,26 @@
 """What CLIP gets to see of a picture: cutouts, then augmentations, then noise."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 NOISE_FACTOR = 0.1
 
 
+class _Batch:
+    """Tensors of which each has a row for every cutout."""
+
+    def part(self, rows: slice, device: torch.device) -> Self:
+        """Some of the rows, on the device."""
+        return type(self)(*(getattr(self, f.name)[rows].to(device) for f in fields(self)))
+
+
 @dataclass(frozen=True)
-class Windows:
+class Windows(_Batch):
     """Square windows on a picture, in pixels: side, left and top edge, each [N] whole numbers.
 
     A window may hang over the picture's edges; there it sees the edge's colours go on.
@@ -32,14 +43,24 @@ def random_windows(
     views, random = whole_views(width, height, whole_count), count - whole_count
     high = min(width, height)
     low = min(high, smallest)
-    sides = (low + torch.rand(random) ** cut_pow * (high - low)).long()
-    lefts = (torch.rand(random) * (width - sides + 1)).long()
-    tops = (torch.rand(random) * (height - sides + 1)).long()
+    sides = (low + spread(random) ** cut_pow * (high - low)).long()
+    lefts = (spread(random) * (width - sides + 1)).long()
+    tops = (spread(random) * (height - sides + 1)).long()
     return Windows(
         torch.cat([views.sides, sides]),
         torch.cat([views.lefts, lefts]),
         torch.cat([views.tops, tops]),
     )
+
+
+def spread(count: int) -> Tensor:
+    """Numbers in [0, 1), one at random in each of `count` equal parts, in random order.
+
+    Each is uniform, as are those of `torch.rand`, but together they cover the range evenly, so that
+    fewer do (McKay et al. 1979, "Latin hypercube sampling").
+    """
+    numbers = (torch.randperm(count) + torch.rand(count)) / max(count, 1)
+    return numbers.clamp(max=1 - 2**-24)  # the sum may round up
 
 
 def whole_views(width: int, height: int, count: int) -> Windows:
@@ -52,15 +73,20 @@ def whole_views(width: int, height: int, count: int) -> Windows:
     )
 
 
-def cut_out(picture: Tensor, windows: Windows, side: int) -> Tensor:
+def cut_out(
+    picture: Tensor, windows: Windows, side: int, softening: Tensor | None = None
+) -> Tensor:
     """The windows on a picture [1, C, H, W], each resized to [C, side, side]: [N, C, side, side].
 
     Resizing is bilinear with antialiasing, as Pillow's and torch's. It is linear and separable, so
     all windows at once are two matrix products: exact, and the same on every run.
+    softening: see `soften`.
     """
     channels, height, width = picture.shape[1:]
-    across = resize_weights(windows.sides, windows.lefts, width, side).to(picture)
-    down = resize_weights(windows.sides, windows.tops, height, side).to(picture)
+    across, down = (
+        soften(resize_weights(windows.sides, starts, length, side), softening).to(picture.dtype)
+        for starts, length in ((windows.lefts, width), (windows.tops, height))
+    )
     rows = picture.reshape(-1, width) @ across.flatten(0, 1).T  # [C H, N side]
     rows = rows.view(channels, height, -1, side).permute(2, 1, 0, 3).flatten(2)
     return torch.bmm(down, rows).view(-1, side, channels, side).transpose(1, 2)
@@ -75,8 +101,8 @@ def resize_weights(sides: Tensor, starts: Tensor, length: int, size: int) -> Ten
     over = max(0, int(-starts.min()), int((starts + sides).max()) - length)
     scale = (sides / size)[:, None, None]
     begin = starts[:, None, None]
-    pixels = torch.arange(-over, length + over)
-    centres = begin + (torch.arange(size)[:, None] + 0.5) * scale
+    pixels = torch.arange(-over, length + over, device=sides.device)
+    centres = begin + (torch.arange(size, device=sides.device)[:, None] + 0.5) * scale
     weights = (1 - (pixels + 0.5 - centres).abs() / scale.clamp(min=1)).clamp(min=0)
     weights = weights * ((pixels >= begin) & (pixels < begin + sides[:, None, None]))
     return _fold_edges(weights / weights.sum(dim=-1, keepdim=True), over)
@@ -91,26 +117,128 @@ def _fold_edges(weights: Tensor, over: int) -> Tensor:
     return inside
 
 
-def augmentations() -> nn.Module:
-    """Flip, blur, turn and shift, skew and recolour cutouts [N, 3, S, S] in [0, 1]."""
-    import kornia.augmentation as K  # slow to import, and not always wanted
+def soften(weights: Tensor, softening: Tensor | None) -> Tensor:
+    """Mix each target pixel of resize weights [N, size, length] with the two beside it.
 
-    return nn.Sequential(
-        K.RandomHorizontalFlip(p=0.5),
-        K.RandomSharpness(0.3, p=0.4),
-        K.RandomAffine(degrees=30, translate=(0.1, 0.1), p=0.8, padding_mode="border"),
-        K.RandomPerspective(0.2, p=0.4),
-        K.ColorJitter(hue=0.01, saturation=0.01, p=0.7),
+    softening: [N], how much of each of the two; None for none.
+    """
+    if softening is None:
+        return weights
+    beside = F.pad(weights.transpose(1, 2), (1, 1), mode="replicate").transpose(1, 2)
+    mixed = beside[:, :-2] + beside[:, 2:] - 2 * weights
+    return torch.addcmul(weights, mixed, softening[:, None, None])
+
+
+@dataclass(frozen=True)
+class Augmentations(_Batch):
+    """What happens to each of N cutouts. See `random_augmentations`.
+
+    softening: [N], for `cut_out`. source: [N, 3, 3], from a place in the result to where its colour
+    comes from, and frame: [N, 3, 3], to where that lies before perspective; places are homogeneous,
+    with -1 and 1 at the edges. colour: [N, 3, 3], by which red, green and blue are multiplied.
+    noise: [N], standard deviations.
+    """
+
+    softening: Tensor
+    source: Tensor
+    frame: Tensor
+    colour: Tensor
+    noise: Tensor
+
+
+def random_augmentations(count: int, side: int) -> Augmentations:
+    """Flip, soften, turn and shift, skew, recolour and blur with noise cutouts of `side` pixels.
+
+    Chances and strengths are those that kornia's RandomHorizontalFlip(p=0.5),
+    RandomSharpness(0.3, p=0.4), RandomAffine(30, (0.1, 0.1), p=0.8), RandomPerspective(0.2, p=0.4)
+    and ColorJitter(hue=0.01, saturation=0.01, p=0.7) would draw. Where we differ: the three moves
+    are one resampling; the softening kernel is separable, with the same profile along each axis;
+    hue and saturation turn and scale colours about the grey axis.
+    """
+    frame = _perspectives(count, side, chance=0.4, distortion=0.2)
+    moves = _turns_and_shifts(count, chance=0.8, degrees=30, shift=0.1)
+    flips = torch.eye(3).repeat(count, 1, 1)
+    flips[:, 0, 0] = torch.where(spread(count) < 0.5, -1.0, 1.0)
+    kept_sharp = spread(count) * 0.3
+    softening = (spread(count) < 0.4) * (1 - kept_sharp) * 3 / 13
+    noise = NOISE_FACTOR * spread(count)
+    return Augmentations(
+        softening, flips @ moves @ frame, frame, _colours(count, chance=0.7, most=0.01), noise
     )
 
 
-def add_noise(cutouts: Tensor) -> Tensor:
-    """Gaussian noise, up to NOISE_FACTOR strong, of another strength in each cutout.
+def _turns_and_shifts(count: int, chance: float, degrees: float, shift: float) -> Tensor:
+    """Matrices [N, 3, 3] back from turns and shifts (a share of the side) about the centre."""
+    happens = spread(count) < chance
+    angles = happens * (2 * spread(count) - 1) * math.radians(degrees)
+    x, y = (happens * (2 * spread(count) - 1) * 2 * shift for _ in range(2))
+    cos, sin, one, zero = angles.cos(), angles.sin(), torch.ones(count), torch.zeros(count)
+    back = torch.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], dim=1)
+    shifts = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], dim=1)
+    return back.view(-1, 3, 3) @ shifts.view(-1, 3, 3)
 
-    It is drawn where the cutouts are, by a generator that the CPU's random numbers seed.
+
+def _perspectives(count: int, side: int, chance: float, distortion: float) -> Tensor:
+    """Matrices [N, 3, 3] back from perspectives that pull each corner inwards."""
+    corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]) * (side - 1) / side
+    pulls = torch.stack([spread(count) for _ in range(8)], dim=1).view(-1, 4, 2)
+    happens = spread(count) < chance
+    pulled = corners - corners.sign() * distortion * pulls * happens[:, None, None]
+    return _homography(pulled, corners.expand_as(pulled))
+
+
+def _homography(places: Tensor, images: Tensor) -> Tensor:
+    """The projective maps [N, 3, 3] that send four places [N, 4, 2] each to four others."""
+    (x, y), (u, v) = places.unbind(-1), images.unbind(-1)
+    one, zero = torch.ones_like(x), torch.zeros_like(x)
+    for_u = torch.stack([x, y, one, zero, zero, zero, -x * u, -y * u], dim=-1)
+    for_v = torch.stack([zero, zero, zero, x, y, one, -x * v, -y * v], dim=-1)
+    solved = torch.linalg.solve(torch.cat([for_u, for_v], dim=1), torch.cat([u, v], dim=1))
+    return F.pad(solved, (0, 1), value=1.0).view(-1, 3, 3)
+
+
+def _colours(count: int, chance: float, most: float) -> Tensor:
+    """Matrices [N, 3, 3] of random colour changes.
+
+    They turn hues by up to the share `most` of a circle, and scale
+    saturation by up to as much.
     """
-    seed = int(torch.randint(2**32, ()))
+    happens = spread(count) < chance
+    hue, saturation = (happens * (2 * spread(count) - 1) * most for _ in range(2))
+    angles, factors = (hue * 2 * math.pi)[:, None, None], (1 + saturation)[:, None, None]
+    grey = torch.full((3, 3), 1 / 3)
+    turn = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    return grey + factors * (angles.cos() * (torch.eye(3) - grey) + angles.sin() * turn)
+
+
+def warp(cutouts: Tensor, source: Tensor, frame: Tensor) -> Tensor:
+    """Cutouts [N, C, S, S] moved as `Augmentations` say, by one bilinear sampling.
+
+    Beyond its edges a cutout goes on in the edges' colours, and is black beyond the frame.
+    """
+    side = cutouts.shape[-1]
+    centres = (torch.arange(side, device=cutouts.device) * 2 + 1) / side - 1
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    places = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
+    moved = F.grid_sample(
+        cutouts, _project(source, places), padding_mode="border", align_corners=False
+    )
+    within = ((1 - _project(frame, places).abs()) * side / 2 + 0.5).clamp(0, 1).prod(dim=-1)
+    return moved * within[:, None]
+
+
+def _project(maps: Tensor, places: Tensor) -> Tensor:
+    """Where maps [N, 3, 3] send places [3, S S]: [N, S, S, 2]."""
+    x, y, scale = (maps @ places).unbind(1)
+    side = math.isqrt(places.shape[1])
+    return torch.stack([x / scale, y / scale], dim=-1).unflatten(1, (side, side))
+
+
+def recolour(cutouts: Tensor, colour: Tensor, noise: Tensor, seed: int) -> Tensor:
+    """Cutouts [N, 3, S, S] times colour [N, 3, 3], with Gaussian noise of deviations `noise` [N].
+
+    The noise is drawn where the cutouts are, by a generator of that seed.
+    """
     generator = torch.Generator(cutouts.device).manual_seed(seed)
-    strength = torch.rand(len(cutouts), 1, 1, 1, device=cutouts.device, generator=generator)
-    noise = torch.randn(cutouts.shape, device=cutouts.device, generator=generator)
-    return cutouts + NOISE_FACTOR * strength * noise
+    drawn = torch.randn(cutouts.shape, device=cutouts.device, generator=generator).flatten(2)
+    return torch.baddbmm(drawn * noise[:, None, None], colour, cutouts.flatten(2)).view_as(cutouts)

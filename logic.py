@@ -14,10 +14,25 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+<<<<<<< HEAD
 from cutouts import add_noise, augmentations, cut_out, random_windows, whole_views
 from errors import BadInput, RunFailed
+=======
+from cutouts import (
+    Augmentations,
+    Windows,
+    cut_out,
+    random_augmentations,
+    random_windows,
+    recolour,
+    warp,
+    whole_views,
+)
+from device import compute_dtype, keep_freed_memory, release_freed_memory
+from errors import RunFailed
+>>>>>>> 218a366 (Decoder and CLIP in bfloat16 as frozen networks; one warp for all moves of a cutout; CLIP looks in chunks)
 from pictures import cover
 from prompts import parse_prompts
 from settings import Continuing, RunSettings, VQGANCLIPSettings
@@ -36,6 +51,8 @@ from vqgan_utils import (
     vector_quantize,
 )
 from weights import get_weights, picture_size
+
+CHUNK = 16  # cutouts that CLIP looks at at a time
 
 
 @dataclass(frozen=True)
@@ -143,22 +160,28 @@ class VQGANCLIPRun(Run):
     settings: VQGANCLIPSettings
 
     def load_model(self) -> None:
+        keep_freed_memory()
         with _explain_lack_of_memory(self.settings):
             weights = get_weights(self.assets_dir, self.settings.vqgan_ckpt)
             self.size = picture_size(weights, self.settings.Xdim, self.settings.ydim)
             clip_path = find_clip_model(self.settings.clip_model, self.assets_dir)
             self.factor = weights.factor
-            self.perceptor = _warm_clip(_stamp(clip_path), self.device)
+            dtype = compute_dtype(self.device)
+            self.perceptor = _warm_clip(_stamp(clip_path), self.device, dtype)
             self.vqgan = _warm_vqgan(
-                _stamp(weights.config_path), _stamp(weights.checkpoint_path), self.device
+                _stamp(weights.config_path), _stamp(weights.checkpoint_path), self.device, dtype
             )
+        release_freed_memory()
 
     def model_init(self) -> None:
         self._random = RandomStream(self.settings.seed)
         self._frames = self._optimisation_steps = 0
+<<<<<<< HEAD
         self._has_moved_on = False  # whether the latent is beyond a frame that was filmed
         self._before_step: dict[str, Any] | None = None
         self._augment = augmentations() if self.settings.use_cutout_augmentations else nn.Identity()
+=======
+>>>>>>> 218a366 (Decoder and CLIP in bfloat16 as frozen networks; one warp for all moves of a cutout; CLIP looks in chunks)
         with _explain_lack_of_memory(self.settings), self._random, torch.no_grad():
             codebook = self.vqgan.codebook
             self._low = codebook.amin(dim=0)[:, None, None]
@@ -283,11 +306,10 @@ class VQGANCLIPRun(Run):
         """One step; the picture [1, 3, H, W] in [0, 1] before it, and its losses."""
         self._optimiser.zero_grad(set_to_none=True)
         picture = self._decode(self._z)
-        losses = self._losses(picture)
-        total = torch.stack(list(losses.values())).sum()
-        values = {name: loss.item() for name, loss in (losses | {"total": total}).items()}
-        self._check_finite(values)
-        total.backward()
+        gradient, losses = self._compare(picture.detach())
+        held = self._regularisation()
+        values = self._as_numbers(losses | held)
+        torch.autograd.backward([picture, *held.values()], [gradient] + [None] * len(held))
         self._optimiser.step()
         with torch.no_grad():
             self._z.clamp_(self._low, self._high)
@@ -295,32 +317,64 @@ class VQGANCLIPRun(Run):
         return picture.detach(), values
 
     def _decode(self, z: Tensor) -> Tensor:
-        z_q = vector_quantize(z, self.vqgan.codebook)
-        with half_precision(self.device):
-            decoded = self.vqgan.decode(z_q)
+        decoded = self.vqgan.decode(vector_quantize(z, self.vqgan.codebook))
         return clamp_with_gradient((decoded.float() + 1) / 2)
 
-    def _losses(self, picture: Tensor) -> dict[str, Tensor]:
-        cutouts = self._see(picture)
-        with half_precision(self.device):
-            images = self.perceptor.encode_image(cutouts)
+    def _compare(self, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradient at a picture [1, 3, H, W] of how far it is from the prompts, and how far.
+
+        CLIP looks at a chunk of the cutouts at a time and gradients gather at the picture, so that
+        memory does not grow with the number of cutouts.
+        """
+        picture = picture.detach().requires_grad_()
+        count, (width, height) = self.settings.cutn, self.size
+        side, s = self.perceptor.input_resolution, self.settings
+        windows = random_windows(width, height, count, side, s.cut_pow, s.whole_views)
+        moves = random_augmentations(count, side) if s.use_cutout_augmentations else None
+        seed = int(torch.randint(2**31, ()))
+        losses: dict[str, Tensor] = {}
+        for start in range(0, count, CHUNK):
+            rows = slice(start, min(start + CHUNK, count))
+            images = self.perceptor.encode_image(self._see(picture, rows, windows, moves, seed))
+            found = self._distances(images, share=len(images) / count)
+            torch.stack(list(found.values())).sum().backward()
+            for name, loss in found.items():
+                losses[name] = losses.get(name, 0) + loss.detach()
+        return picture.grad, losses
+
+    def _see(
+        self,
+        picture: Tensor,
+        rows: slice,
+        windows: Windows,
+        augmentations: Augmentations | None,
+        seed: int,
+    ) -> Tensor:
+        """What CLIP gets of these rows: cutouts, then augmentations, then noise."""
+        side, device = self.perceptor.input_resolution, self.device
+        picture, windows = picture.to(self.perceptor.dtype), windows.part(rows, device)
+        if augmentations is None:
+            return cut_out(picture, windows, side).float()
+        change = augmentations.part(rows, device)
+        cutouts = cut_out(picture, windows, side, change.softening).float()
+        cutouts = warp(cutouts, change.source, change.frame)
+        return recolour(cutouts, change.colour, change.noise, seed + rows.start)
+
+    def _distances(self, images: Tensor, share: float) -> dict[str, Tensor]:
+        """What embeddings of cutouts, which are a `share` of all, add to the prompts' losses."""
         losses: dict[str, Tensor] = {}
         for target in self._targets:
-            loss = prompt_loss(images, target.embedding, target.weight, target.stop)
+            loss = share * prompt_loss(images, target.embedding, target.weight, target.stop)
             losses[target.name] = losses.get(target.name, 0) + loss
+        return losses
+
+    def _regularisation(self) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
         if self.settings.use_mse_regularization:
             losses["mse"] = self._mse_weight * F.mse_loss(self._z, self._mse_target)
         if self.settings.use_tv_loss_regularization:
             losses["tv"] = self.settings.tv_loss_weight * tv_loss(self._z)
         return losses
-
-    def _see(self, picture: Tensor) -> Tensor:
-        """What CLIP gets: cutouts, then augmentations, then noise."""
-        width, height = self.size
-        side, s = self.perceptor.input_resolution, self.settings
-        windows = random_windows(width, height, s.cutn, side, s.cut_pow, s.whole_views)
-        cutouts = self._augment(cut_out(picture, windows, side))
-        return add_noise(cutouts) if self.settings.use_cutout_augmentations else cutouts
 
     @property
     def _mse_weight(self) -> float:
@@ -329,9 +383,13 @@ class VQGANCLIPRun(Run):
             self._optimisation_steps, s.mse_weight, s.mse_weight_decay, s.mse_weight_decay_steps
         )
 
-    def _check_finite(self, losses: dict[str, float]) -> None:
+    def _as_numbers(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """The losses with their sum, by one transfer from the device. Raises RunFailed."""
+        parts = torch.stack([loss.detach() for loss in losses.values()])
+        numbers = torch.cat([parts, parts.sum(dim=0, keepdim=True)]).tolist()
+        losses = dict(zip([*losses, "total"], numbers))
         if math.isfinite(losses["total"]):
-            return
+            return losses
         wrong = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         raise RunFailed(
             f"After {self._optimisation_steps} steps the loss is not a number any more ({wrong})."
@@ -351,20 +409,11 @@ class VQGANCLIPRun(Run):
         self._start_from(self._encode(moved))
 
 
-def half_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 for what runs within, on GPUs that compute in it; elsewhere nothing changes.
-
-    For decoder and CLIP only. Distances to the codebook, losses and optimiser stay in float32.
-    """
-    has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_it)
-
-
 class RandomStream:
     """Random numbers of one run: within `with stream:` torch draws from it, and only there.
 
-    What is drawn on a GPU is seeded from here too (see `cutouts.add_noise`), so the state of the
-    CPU's generator is all that there is to keep. seed: any whole number in [0, 2^64).
+    Noise, which is drawn on the device, is seeded from here too (see `cutouts.recolour`), so the
+    state of the CPU's generator is all that there is to keep. seed: any whole number in [0, 2^64).
     """
 
     def __init__(self, seed: int) -> None:
@@ -398,13 +447,15 @@ def _stamp(path: Path) -> _Stamp:
 
 
 @lru_cache(maxsize=1)
-def _warm_vqgan(config: _Stamp, checkpoint: _Stamp, device: torch.device) -> VQGAN:
-    return load_vqgan_model(config[0], checkpoint[0]).to(device)
+def _warm_vqgan(
+    config: _Stamp, checkpoint: _Stamp, device: torch.device, dtype: torch.dtype
+) -> VQGAN:
+    return load_vqgan_model(config[0], checkpoint[0]).quicken(dtype).to(device)
 
 
 @lru_cache(maxsize=1)
-def _warm_clip(checkpoint: _Stamp, device: torch.device) -> Perceptor:
-    return load_clip_model(checkpoint[0]).to(device)
+def _warm_clip(checkpoint: _Stamp, device: torch.device, dtype: torch.dtype) -> Perceptor:
+    return load_clip_model(checkpoint[0], dtype).to(device)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ with warnings.catch_warnings():
 
 from checkpoints import StateDict, read_state_dict
 from errors import BadInput
+from frozen import frozen_conv, frozen_decoder, frozen_visual
 from weights import find_clip, read_config
 
 VQ_MODEL = "taming.models.vqgan.VQModel"
@@ -93,7 +94,13 @@ class VQGAN(nn.Module):
 
     def decode(self, z_q: Tensor) -> Tensor:
         """Code vectors [B, d, h, w] to pictures [B, 3, h f, w f], about in [-1, 1]."""
-        return self.decoder(self.post_quant_conv(z_q))
+        return self.decoder(self.post_quant_conv(z_q.to(self.post_quant_conv.weight.dtype)))
+
+    def quicken(self, dtype: torch.dtype) -> Self:
+        """Decode in `dtype`, by frozen networks that know gradients at their input alone."""
+        self.post_quant_conv = frozen_conv(self.post_quant_conv, dtype)
+        self.decoder = frozen_decoder(self.decoder, dtype)
+        return self
 
 
 class GumbelVQGAN(VQGAN):
@@ -216,32 +223,45 @@ def _as_float32(tensors: StateDict, path: Path) -> StateDict:
 
 
 class Perceptor(nn.Module):
-    """An OpenAI CLIP that turns pictures and texts into unit embeddings [N, D]."""
+    """An OpenAI CLIP that turns pictures and texts into unit embeddings [N, D].
 
-    def __init__(self, model: CLIP) -> None:
+    It sees in `dtype`, by a frozen network that knows gradients at its input alone, and reads in
+    float32.
+    """
+
+    def __init__(self, model: CLIP, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.model = model
-        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
-
-    @property
-    def input_resolution(self) -> int:
-        """The side of the square pictures that it takes, in pixels."""
-        return self.model.visual.input_resolution
+        self.input_resolution: int = model.visual.input_resolution
+        self.context_length: int = model.context_length
+        self.dtype = dtype
+        self.visual = frozen_visual(model.visual, dtype)
+        self.text = model
+        del model.visual
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+        self.register_buffer("scale", 1 / std, persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
 
     def encode_image(self, pictures: Tensor) -> Tensor:
-        """Unit embeddings of pictures [N, 3, S, S] in [0, 1], S the input resolution."""
-        features = self.model.encode_image((pictures - self.mean) / self.std)
+        """Unit embeddings of pictures [N, 3, S, S] in [0, 1], S the input resolution in pixels."""
+        normalised = torch.addcmul(self.shift, pictures, self.scale).to(self.dtype)
+        features = self.visual(normalised.contiguous(memory_format=torch.channels_last))
         return F.normalize(features.float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Unit embeddings of texts; what is beyond the context length is left out."""
-        tokens = clip.tokenize(texts, self.model.context_length, truncate=True)
-        return F.normalize(self.model.encode_text(tokens.to(self.mean.device)).float(), dim=-1)
+        """Unit embeddings of texts, as `clip.model.CLIP.encode_text` has them.
+
+        What is beyond the context length is left out.
+        """
+        tokens = clip.tokenize(texts, self.context_length, truncate=True).to(self.scale.device)
+        text = self.text
+        x = text.token_embedding(tokens) + text.positional_embedding
+        x = text.transformer(x.transpose(0, 1)).transpose(0, 1)
+        ends = text.ln_final(x)[torch.arange(len(x)), tokens.argmax(dim=-1)]
+        return F.normalize(ends @ text.text_projection, dim=-1)
 
     def cut_off(self, text: str) -> str:
         """The end of a text that is beyond the context length; empty where all of it fits."""
-        room = self.model.context_length - 2  # a token each marks start and end
+        room = self.context_length - 2  # a token each marks start and end
         return clip_tokenizer.decode(clip_tokenizer.encode(text)[room:]).strip()
 
 
@@ -270,8 +290,8 @@ def _published_clip(name: str) -> Path:
         socket.setdefaulttimeout(patience)
 
 
-def load_clip_model(path: Path) -> Perceptor:
-    """The CLIP of a checkpoint: float32 on the CPU, no gradients. Raises BadInput.
+def load_clip_model(path: Path, dtype: torch.dtype = torch.float32) -> Perceptor:
+    """The CLIP of a checkpoint, on the CPU, no gradients; it sees in `dtype`. Raises BadInput.
 
     Takes a state dict and the TorchScript archives that OpenAI publishes; neither runs anything.
     """
@@ -291,7 +311,7 @@ def load_clip_model(path: Path) -> Perceptor:
             f"{path} knows {model.vocab_size} tokens; CLIP's tokeniser has"
             f" {len(clip_tokenizer.encoder)}."
         )
-    return Perceptor(model.float()).eval().requires_grad_(False)
+    return Perceptor(model.float().eval().requires_grad_(False), dtype)
 
 
 # --- Gradients that pass -----------------------------------------------------------------------

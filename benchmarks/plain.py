@@ -5,30 +5,46 @@ other with Lanczos resampling, and a second decode for the picture that is shown
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
+import clip
 import torch
 import torch.nn.functional as F
+from clip.model import build_model
 from torch import Tensor, nn
+
+from checkpoints import read_state_dict
+from vqgan_utils import CLIP_MEAN, CLIP_STD, find_clip_model, load_vqgan_model
+from weights import get_weights, picture_size
 
 
 class PlainLoop:
-    """The loop on a VQGANCLIPRun's loaded models and settings."""
+    """The loop with a run's settings, on models of its own: in float32, as they are published."""
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, settings: Any, assets_dir: Path, device: torch.device) -> None:
         import kornia.augmentation as K
 
-        torch.manual_seed(0)
-        self.settings, self.size = run.settings, run.size
-        self.vqgan, self.perceptor = run.vqgan, run.perceptor
+        torch.manual_seed(settings.seed)
+        weights = get_weights(assets_dir, settings.vqgan_ckpt)
+        self.settings, self.device = settings, device
+        self.size = picture_size(weights, settings.Xdim, settings.ydim)
+        self.vqgan = load_vqgan_model(weights.config_path, weights.checkpoint_path).to(device)
+        clip_path = find_clip_model(settings.clip_model, assets_dir)
+        self.clip = build_model(read_state_dict(clip_path)).float().to(device)
+        self.clip.eval().requires_grad_(False)
+        self.mean, self.std = (
+            torch.tensor(part, device=device).view(3, 1, 1) for part in (CLIP_MEAN, CLIP_STD)
+        )
         codebook = self.vqgan.codebook
         self.low, self.high = codebook.amin(0)[:, None, None], codebook.amax(0)[:, None, None]
-        width, height = (side // run.factor for side in self.size)
+        width, height = (side // weights.factor for side in self.size)
         tokens = torch.randint(len(codebook), (height * width,), device=codebook.device)
         z = F.one_hot(tokens, len(codebook)).float() @ codebook
         self.z = z.view(1, height, width, -1).permute(0, 3, 1, 2).clone().requires_grad_()
         self.optimiser = torch.optim.Adam([self.z], lr=self.settings.step_size)
-        self.prompt = self.perceptor.encode_text([self.settings.text_input])
+        tokens = clip.tokenize([settings.text_input], self.clip.context_length).to(device)
+        self.prompt = F.normalize(self.clip.encode_text(tokens), dim=-1)
         self.augment = nn.Sequential(
             K.RandomHorizontalFlip(p=0.5),
             K.RandomSharpness(0.3, p=0.4),
@@ -40,7 +56,8 @@ class PlainLoop:
     def step(self) -> Tensor:
         """Optimise once; the picture, uint8 [H, W, 3], decoded after the update."""
         self.optimiser.zero_grad()
-        embeddings = self.perceptor.encode_image(self.cutouts(self.decode()))
+        cutouts = self.cutouts(self.decode())
+        embeddings = F.normalize(self.clip.encode_image((cutouts - self.mean) / self.std), dim=-1)
         distance = (embeddings - self.prompt).norm(dim=-1).div(2).arcsin().square().mul(2).mean()
         (distance + self.settings.tv_loss_weight * self.total_variation()).backward()
         self.optimiser.step()
@@ -63,7 +80,7 @@ class PlainLoop:
         return (across.square() + down.square() + 1e-8).mean(dim=1).sqrt().mean()
 
     def cutouts(self, picture: Tensor) -> Tensor:
-        (width, height), side = self.size, self.perceptor.input_resolution
+        (width, height), side = self.size, self.clip.visual.input_resolution
         high, cutouts = min(width, height), []
         low = min(high, side)
         for _ in range(self.settings.cutn):

@@ -3,13 +3,15 @@
     python benchmarks/step.py [--steps 3] [--size 256] [--cutn 64] [--models full bundled]
 
 "bundled" are the weights in assets/, at 128x128; "full" are a VQGAN f16-1024 and CLIP ViT-B/32 of
-the published sizes with random numbers. Each is measured in a process of its own, as long runs of
-one disturb the other. Ratios hold across machines; seconds do not.
+the published sizes with random numbers. Each loop has a process of its own, so that its memory is
+its own, and they take turns step by step, so that what else the machine does slows both. Ratios
+hold across machines; seconds do not.
 """
 
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -44,11 +46,12 @@ FULL_DDCONFIG = {
 
 def main() -> None:
     args = _parse()
-    if args.measure:
-        print(json.dumps(_measure(args)))
+    if args.serve:
+        serve(args.serve, args.assets_dir, chosen_settings(args), devices.pick_device(args.gpu))
         return
-    print(f"CPU flags: {' '.join(_cpu_flags()) or 'none of ' + ' '.join(CPU_FLAGS)}")
-    print("models        size  cutn    loop   s/step  peak MiB  weights MiB")
+    flags = [flag for flag in CPU_FLAGS if flag in devices.cpu_flags()]
+    print(f"CPU flags: {' '.join(flags) or 'none of ' + ' '.join(CPU_FLAGS)}")
+    print("models        size  cutn    loop   s/step  CPU s  peak MiB  weights MiB")
     with tempfile.TemporaryDirectory() as folder:
         for models in args.models:
             _compare(models, args, Path(folder))
@@ -57,13 +60,29 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=3, help="steps to time, after a first one")
-    parser.add_argument("--size", type=int, help="side of the picture (256, for the bundled 128)")
+    parser.add_argument("--size", type=_size, help="WIDTHxHEIGHT, or the side of a square")
     parser.add_argument("--cutn", type=int, default=64, help="cutouts")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS))
     parser.add_argument("--gpu", type=int, help="number of the GPU")
-    parser.add_argument("--measure", choices=LOOPS, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=LOOPS, help=argparse.SUPPRESS)
     parser.add_argument("--assets-dir", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    return int(width), int(height or width)
+
+
+def chosen_settings(args: argparse.Namespace) -> settings.RunSettings:
+    """The first weights in the folder with what they recommend, but size and cutouts as asked."""
+    from logic import VQGANCLIPRun
+
+    name = weights.default_weights(args.assets_dir)
+    (width, height), recommended = args.size, weights.get_weights(args.assets_dir, name).recommended
+    given = {"text_input": PROMPT, "Xdim": width, "ydim": height, "cutn": args.cutn}
+    return settings.make(VQGANCLIPRun.Settings, recommended, given | {"vqgan_ckpt": name})
 
 
 def _compare(models: str, args: argparse.Namespace, folder: Path) -> None:
@@ -71,36 +90,103 @@ def _compare(models: str, args: argparse.Namespace, folder: Path) -> None:
     if assets_dir is None:
         print(f"{models}: not in {ROOT / 'assets'}, left out")
         return
-    results = {}
-    for loop in LOOPS:
-        results[loop] = found = _in_own_process(loop, assets_dir, size, args)
+    found = dict(zip(args.loops, _take_turns(args, assets_dir, size)))
+    for loop, result in found.items():
         print(
-            f"{models:9}{f'{size}x{size}':>9}{args.cutn:6}{loop:>8}{found['seconds']:9.3f}"
-            f"{found['peak_mib']:10.0f}{found['weights_mib']:13.0f}"
+            f"{models:9}{'x'.join(map(str, size)):>9}{args.cutn:6}{loop:>8}"
+            f"{result['seconds']:9.3f}{result['cpu_seconds']:7.2f}"
+            f"{result['peak_mib']:10.0f}{result['weights_mib']:13.0f}"
         )
-    ours, plain = results["ours"], results["plain"]
+    if len(found) < 2:
+        return
+    ours, plain = found["ours"], found["plain"]
     memory = (ours["peak_mib"] - ours["weights_mib"]) / (plain["peak_mib"] - plain["weights_mib"])
     print(
-        f"{models:9}ours is {plain['seconds'] / ours['seconds']:.2f}x as fast as plain, with"
+        f"{models:9}ours is {plain['seconds'] / ours['seconds']:.2f}x as fast as plain"
+        f" ({plain['cpu_seconds'] / ours['cpu_seconds']:.2f}x by CPU seconds), with"
         f" {ours['peak_mib'] / plain['peak_mib']:.2f}x its peak memory"
         f" ({memory:.2f}x above the weights), on {ours['device']}"
     )
 
 
-def _in_own_process(
-    loop: str, assets_dir: Path, size: int, args: argparse.Namespace
-) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--measure", loop, "--assets-dir", str(assets_dir)]
-    command += ["--steps", str(args.steps), "--size", str(size), "--cutn", str(args.cutn)]
+# --- Two processes that take turns -------------------------------------------------------------
+
+
+def _take_turns(
+    args: argparse.Namespace, assets_dir: Path, size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Medians of seconds, and the latest of all else, for each loop."""
+    loops = [_start(loop, args, assets_dir, size) for loop in args.loops]
+    found: list[list[dict[str, Any]]] = [[] for _ in loops]
+    for _ in range(args.steps + 1):
+        for process, results in zip(loops, found):
+            results.append(_ask(process))
+    for process in loops:
+        process.stdin.close()
+        process.wait()
+    return [_summary(results[1:]) for results in found]
+
+
+def _start(
+    loop: str, args: argparse.Namespace, assets_dir: Path, size: tuple[int, int]
+) -> subprocess.Popen:
+    command = [sys.executable, __file__, "--serve", loop, "--assets-dir", str(assets_dir)]
+    command += ["--size", "{}x{}".format(*size), "--cutn", str(args.cutn)]
     command += ["--gpu", str(args.gpu)] if args.gpu is not None else []
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])
+    return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def _cpu_flags() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    words = set(info.read_text().split()) if info.exists() else set()
-    return [flag for flag in CPU_FLAGS if flag in words]
+def _ask(process: subprocess.Popen) -> dict[str, Any]:
+    process.stdin.write("step\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    if not line:
+        sys.exit("A loop ended before its time; what it said stands above.")
+    return json.loads(line)
+
+
+def _summary(results: list[dict[str, Any]]) -> dict[str, Any]:
+    medians = ("seconds", "cpu_seconds")
+    return results[-1] | {name: statistics.median(r[name] for r in results) for name in medians}
+
+
+def serve(loop: str, assets_dir: Path, chosen: settings.RunSettings, device: Any) -> None:
+    """Take a step for each line on stdin, and answer with what it took."""
+    warnings.simplefilter("ignore")
+    step = LOOPS[loop](chosen, assets_dir, device)
+    weights_mib = memory_mib(device)
+    for _ in sys.stdin:
+        print(
+            json.dumps(
+                timed(step)
+                | {
+                    "peak_mib": memory_mib(device),
+                    "weights_mib": weights_mib,
+                    "device": devices.describe(device),
+                }
+            ),
+            flush=True,
+        )
+
+
+def timed(step: Callable[[], Any]) -> dict[str, float]:
+    """What one step takes, on the clock and of all cores."""
+    start, cpu_start = time.perf_counter(), time.process_time()
+    step()
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu_start,
+    }
+
+
+def memory_mib(device: Any) -> float:
+    """Peak so far: of the GPU where one computes, else resident memory of the process."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 2**10 if sys.platform != "darwin" else 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 # --- The models --------------------------------------------------------------------------------
@@ -138,65 +224,28 @@ MODELS: dict[str, Callable[[Path], Path | None]] = {
     "bundled": _bundled_models,
     "full": _full_size_models,
 }
-SIZES = {"bundled": 128, "full": 256}
+SIZES = {"bundled": (128, 128), "full": (256, 256)}
 
 
 # --- The loops ---------------------------------------------------------------------------------
 
 
-def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Time the steps of one loop, in this process."""
-    warnings.simplefilter("ignore")
-    import torch
-
+def _our_loop(chosen: Any, assets_dir: Path, device: Any) -> Callable[[], Any]:
     from logic import VQGANCLIPRun
 
-    name = weights.default_weights(args.assets_dir)
-    given = {"text_input": PROMPT, "Xdim": args.size, "ydim": args.size, "cutn": args.cutn}
-    chosen = settings.make(
-        VQGANCLIPRun.Settings,
-        weights.get_weights(args.assets_dir, name).recommended,
-        given | {"vqgan_ckpt": name},
-    )
-    device = devices.pick_device(args.gpu)
-    run = VQGANCLIPRun(chosen, assets_dir=args.assets_dir, device=device)
+    run = VQGANCLIPRun(chosen, assets_dir=assets_dir, device=device)
     run.load_model()
-    weights_mib = _memory_mib(torch, device)
-    step = LOOPS[args.measure](run)
-    step()
-    seconds = []
-    for _ in range(args.steps):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return {
-        "seconds": sorted(seconds)[len(seconds) // 2],
-        "peak_mib": _memory_mib(torch, device),
-        "weights_mib": weights_mib,
-        "device": devices.describe(device),
-    }
-
-
-def _memory_mib(torch: Any, device: Any) -> float:
-    """Peak so far: of the GPU where one computes, else resident memory of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 2**10 if sys.platform != "darwin" else 1
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def _our_loop(run: Any) -> Callable[[], Any]:
     run.model_init()
     return run.iterate
 
 
-def _plain_loop(run: Any) -> Callable[[], Any]:
+def _plain_loop(chosen: Any, assets_dir: Path, device: Any) -> Callable[[], Any]:
     from plain import PlainLoop
 
-    return PlainLoop(run).step
+    return PlainLoop(chosen, assets_dir, device).step
 
 
-LOOPS: dict[str, Callable[[Any], Callable[[], Any]]] = {"ours": _our_loop, "plain": _plain_loop}
+LOOPS: dict[str, Callable[..., Callable[[], Any]]] = {"ours": _our_loop, "plain": _plain_loop}
 
 
 if __name__ == "__main__":

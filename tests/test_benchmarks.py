@@ -1,5 +1,7 @@
 """The benchmark measures what it says, on tiny models."""
 
+import io
+import json
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -19,12 +21,18 @@ from tiny_models import write_tiny_assets  # noqa: E402
 
 
 @pytest.mark.parametrize("loop", benchmark.LOOPS)
-def test_both_loops_are_measured(loop: str, tmp_path: Path) -> None:
+def test_both_loops_are_measured(
+    loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     write_tiny_assets(tmp_path)
-    args = Namespace(measure=loop, assets_dir=tmp_path, steps=1, size=32, cutn=2, gpu=None)
-    found = benchmark._measure(args)
-    assert found["seconds"] > 0
-    assert found["peak_mib"] >= found["weights_mib"] > 0
+    chosen = benchmark.chosen_settings(Namespace(assets_dir=tmp_path, size=(32, 48), cutn=2))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("step\nstep\n"))
+    benchmark.serve(loop, tmp_path, chosen, torch.device("cpu"))
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(answers) == 2
+    for found in answers:
+        assert found["seconds"] > 0 and found["cpu_seconds"] > 0
+        assert found["peak_mib"] >= found["weights_mib"] > 0
 
 
 def test_the_plain_loop_resamples_as_lanczos_does() -> None:

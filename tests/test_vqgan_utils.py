@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import cutouts
 from vqgan_utils import (
     clamp_with_gradient,
     move_picture,
@@ -216,99 +215,3 @@ def test_turning_comes_before_shifting(picture: np.ndarray) -> None:
     square = picture[:, :8]
     expected = np.roll(np.rot90(square), 2, axis=1)
     np.testing.assert_allclose(move(square, x=2, turn=90), expected, atol=1e-5)
-
-
-# --- Cutouts -------------------------------------------------------------------------------------
-
-
-def plain_cutouts(picture: Tensor, windows: cutouts.Windows, side: int) -> Tensor:
-    """Pad by the edge's colours, crop, resize, one after the other."""
-    pad, views = 64, []
-    padded = F.pad(picture, (pad, pad, pad, pad), mode="replicate")
-    for size, left, top in zip(windows.sides, windows.lefts, windows.tops, strict=True):
-        window = padded[..., pad + top : pad + top + size, pad + left : pad + left + size]
-        views.append(F.interpolate(window, (side, side), mode="bilinear", antialias=True))
-    return torch.cat(views)
-
-
-def windows(*rows: tuple[int, int, int]) -> cutouts.Windows:
-    return cutouts.Windows(*torch.tensor(rows).T)
-
-
-@pytest.mark.parametrize("side", [8, 32, 50])
-def test_cutouts_are_antialiased_crops(side: int) -> None:
-    picture = torch.rand(1, 3, 40, 56, requires_grad=True)
-    places = windows((40, 0, 0), (40, 16, 0), (17, 3, 22), (8, 48, 32), (32, 5, 1), (56, 0, -8))
-    ours = cutouts.cut_out(picture, places, side)
-    plain = plain_cutouts(picture, places, side)
-    torch.testing.assert_close(ours, plain, atol=1e-4, rtol=0)
-    upstream = torch.randn_like(ours)
-    for_ours, for_plain = (
-        torch.autograd.grad(views, picture, upstream)[0] for views in (ours, plain)
-    )
-    torch.testing.assert_close(for_ours, for_plain, atol=1e-3, rtol=1e-3)
-
-
-def test_whole_views_hold_the_picture_undistorted() -> None:
-    wide, tall = cutouts.whole_views(64, 48, 2), cutouts.whole_views(30, 50, 1)
-    assert (wide.sides.tolist(), wide.lefts.tolist()) == ([64, 64], [0, 0])
-    assert wide.tops.tolist() == [-8, -8]
-    assert [tall.sides.item(), tall.lefts.item(), tall.tops.item()] == [50, -10, 0]
-
-
-@pytest.mark.parametrize(
-    ("count", "share", "whole"),
-    [(1, 0.125, 0), (3, 0.125, 0), (4, 0.125, 1), (24, 0.125, 3), (64, 0.125, 8)]
-    + [(64, 0, 0), (10, 0.5, 5), (7, 1, 7)],
-)
-def test_some_cutouts_see_the_whole_picture(count: int, share: float, whole: int) -> None:
-    places = cutouts.random_windows(64, 48, count, smallest=16, cut_pow=1.0, whole=share)
-    assert len(places.sides) == count
-    assert (places.sides == 64).sum() == whole
-
-
-def test_random_windows_stay_inside_and_reach_everywhere() -> None:
-    places = cutouts.random_windows(20, 13, 4000, smallest=5, cut_pow=1.0, whole=0.125)
-    inside = places.sides < 20
-    sides, lefts, tops = places.sides[inside], places.lefts[inside], places.tops[inside]
-    assert (sides.min(), sides.max()) == (5, 12)
-    assert (lefts.min(), tops.min()) == (0, 0)
-    assert ((lefts + sides).max(), (tops + sides).max()) == (20, 13)
-
-
-def test_a_picture_under_the_perceptors_size_is_seen_whole() -> None:
-    places = cutouts.random_windows(16, 16, 10, smallest=32, cut_pow=1.0, whole=0.125)
-    assert (places.sides == 16).all() and (places.lefts == 0).all() and (places.tops == 0).all()
-
-
-def test_a_high_cut_power_favours_small_cutouts() -> None:
-    small, even, large = (
-        cutouts.random_windows(100, 100, 1000, 10, power, whole=0.125).sides.float().mean()
-        for power in (4.0, 1.0, 0.25)
-    )
-    assert small < even < large
-
-
-def test_augmentations_are_those_of_the_reference() -> None:
-    flip, sharpness, affine, perspective, colour = cutouts.augmentations()
-    assert [flip.p, sharpness.p, affine.p, perspective.p, colour.p] == [0.5, 0.4, 0.8, 0.4, 0.7]
-    assert affine._param_generator.degrees == 30
-    assert affine._param_generator.translate == (0.1, 0.1)
-    assert affine.flags["padding_mode"].name == "BORDER"
-    assert (colour.hue, colour.saturation) == (0.01, 0.01)
-
-
-def test_augmentations_change_cutouts_and_let_gradients_through() -> None:
-    batch = torch.rand(8, 3, 16, 16, requires_grad=True)
-    changed = cutouts.augmentations()(batch)
-    assert changed.shape == batch.shape
-    assert ((changed - batch).abs().amax(dim=(1, 2, 3)) > 0.01).float().mean() > 0.5
-    changed.sum().backward()
-    assert batch.grad.isfinite().all() and batch.grad.abs().sum() > 0
-
-
-def test_noise_is_of_another_strength_in_each_cutout() -> None:
-    noise = cutouts.add_noise(torch.zeros(200, 3, 16, 16))
-    strengths = noise.std(dim=(1, 2, 3))
-    assert strengths.min() < 0.01 and 0.09 < strengths.max() < 0.11
-    assert noise.mean().abs() < 1e-3
