@@ -16,10 +16,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-<<<<<<< HEAD
-from cutouts import add_noise, augmentations, cut_out, random_windows, whole_views
-from errors import BadInput, RunFailed
-=======
 from cutouts import (
     Augmentations,
     Windows,
@@ -31,8 +27,7 @@ from cutouts import (
     whole_views,
 )
 from device import compute_dtype, keep_freed_memory, release_freed_memory
-from errors import RunFailed
->>>>>>> 218a366 (Decoder and CLIP in bfloat16 as frozen networks; one warp for all moves of a cutout; CLIP looks in chunks)
+from errors import BadInput, RunFailed
 from pictures import cover
 from prompts import parse_prompts
 from settings import Continuing, RunSettings, VQGANCLIPSettings
@@ -176,12 +171,8 @@ class VQGANCLIPRun(Run):
     def model_init(self) -> None:
         self._random = RandomStream(self.settings.seed)
         self._frames = self._optimisation_steps = 0
-<<<<<<< HEAD
         self._has_moved_on = False  # whether the latent is beyond a frame that was filmed
         self._before_step: dict[str, Any] | None = None
-        self._augment = augmentations() if self.settings.use_cutout_augmentations else nn.Identity()
-=======
->>>>>>> 218a366 (Decoder and CLIP in bfloat16 as frozen networks; one warp for all moves of a cutout; CLIP looks in chunks)
         with _explain_lack_of_memory(self.settings), self._random, torch.no_grad():
             codebook = self.vqgan.codebook
             self._low = codebook.amin(dim=0)[:, None, None]
