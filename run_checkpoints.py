@@ -44,7 +44,7 @@ class Checkpoint:
 def encode(checkpoint: Checkpoint) -> bytes:
     """The file's bytes. Raises TypeError for a state of other things than `logic.Run` may give."""
     leaves = dict(_leaves(checkpoint.state, STATE))
-    arrays = {path: np.ascontiguousarray(leaf) for path, leaf in leaves.items() if _is_array(leaf)}
+    arrays = {path: np.asarray(leaf, order="C") for path, leaf in leaves.items() if _is_array(leaf)}
     plain = {
         "index": checkpoint.index,
         "losses": dict(checkpoint.losses),
@@ -53,7 +53,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "settings": dict(checkpoint.settings),
         "history": dict(checkpoint.history),
     }
-    pictures = {PICTURE: np.ascontiguousarray(checkpoint.picture)}
+    pictures = {PICTURE: np.asarray(checkpoint.picture, order="C")}
     return save(pictures | arrays, metadata={JSON_KEY: json.dumps(plain)})
 
 

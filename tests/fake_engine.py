@@ -3,6 +3,8 @@
 Its pictures are real functions of its input: of the seed, or of the picture that it starts from.
 """
 
+import sys
+import types
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +74,14 @@ def use(monkeypatch):
     """Register the fake model beside the real one."""
     model = registry.Model(settings=VQGANCLIPSettings, run=f"{__name__}:FakeRun")
     monkeypatch.setitem(registry.MODELS, MODEL, model)
+
+
+def use_no_torch(monkeypatch):
+    """Compute on a device of no kind, so that a test may fork and starts at once."""
+    device = types.ModuleType("device")
+    device.pick_device = lambda gpu: gpu
+    device.describe = lambda device: "fake device"
+    monkeypatch.setitem(sys.modules, "device", device)
 
 
 def write_assets(folder: Path) -> Path:
