@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request, url_for
 import gallery_search
 from gallery_lineage import lineage
 from gallery_pages import files_shown, library, need_tile, progress
-from gallery_query import MAX_NUMBER, MAX_PER_PAGE, MAX_QUERY, SORTS, read_query
+from gallery_query import MAX_NUMBER, MAX_PER_PAGE, MAX_QUERY, NO, SORTS, YES, read_query
 from gallery_search import Tile
 from gallery_utils import STATUSES, clean
 from version import __version__
@@ -211,7 +211,7 @@ FILTERS = [
     _asked("steps_max", "At most so many steps.", **STEPS),
     _asked("date_from", "Begun on this day or later.", type="string", format="date"),
     _asked("date_to", "Begun on this day or earlier.", type="string", format="date"),
-    _asked("favourite", "1: only favourites.", type="string", enum=["0", "1"]),
+    _asked("favourite", "1: only favourites.", type="string", enum=[*YES, *NO]),
     _asked("tag", "Only with this tag.", type="string", maxLength=100),
 ]
 RUN_ID = {

@@ -20,6 +20,7 @@ SORTS = {
     "steps": "Most steps",
     "size": "Largest",
 }
+YES, NO = ("1", "true", "on"), ("0", "false")
 SIZE = re.compile(r"(\d{1,6})[x×](\d{1,6})")
 
 
@@ -120,9 +121,9 @@ def _day(text: str) -> str:
 
 
 def _yes(text: str) -> bool:
-    if text not in ("1", "0", "true", "false", "on"):
+    if text not in (*YES, *NO):
         raise ValueError("it must be 1 or 0")
-    return text not in ("0", "false")
+    return text in YES
 
 
 def _text(limit: int) -> Callable[[str], str]:

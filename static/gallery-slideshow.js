@@ -13,6 +13,7 @@ let { cursor, animation } = screen.dataset;
 let timer;
 let idleTimer;
 let paused = false;
+let turn = 0; // what was begun in an earlier turn must not show itself any more
 
 const [shown, waiting] = screen.querySelectorAll(".slide");
 let front = shown;
@@ -34,19 +35,19 @@ function plan(delay) {
 }
 
 async function next() {
+  const own = ++turn;
   try {
     const response = await fetch(`${screen.dataset.next}?after=${encodeURIComponent(cursor)}`);
     if (!response.ok) throw new Error(response.status);
     const answer = await response.json();
-    if (!answer.slide) {
-      showNothing();
-      return plan(RETRY);
-    }
-    cursor = answer.cursor;
-    await show(answer.slide);
-    plan(interval);
+    if (answer.slide) await load(answer.slide);
+    if (own !== turn) return;
+    if (answer.slide) show(answer);
+    else showNothing();
+    plan(answer.slide ? interval : RETRY);
   } catch {
-    plan(Math.max(interval, 1000)); // a picture that went meanwhile, or a gallery that was ended
+    // A picture that went meanwhile, or a gallery that was ended.
+    if (own === turn) plan(Math.max(interval, 1000));
   }
 }
 
@@ -56,11 +57,15 @@ function showNothing() {
   playButton.hidden = true;
 }
 
-async function show(slide) {
+async function load(slide) {
   const image = imageOf(back);
   image.alt = slide.prompt;
   image.src = slide.picture;
   await image.decode();
+}
+
+function show({ slide, cursor: following }) {
+  cursor = following;
   stopFilm();
   front.classList.remove("shown");
   back.classList.add("shown");
@@ -74,6 +79,7 @@ async function show(slide) {
 
 function playFilm() {
   if (!animation) return;
+  turn += 1;
   clearTimeout(timer);
   const film = document.createElement("video");
   film.muted = true;
@@ -102,6 +108,7 @@ function stopFilm() {
 }
 
 function setPaused(value) {
+  turn += 1;
   paused = value;
   pauseButton.setAttribute("aria-pressed", paused);
   pauseButton.textContent = paused ? "Go on" : "Pause";

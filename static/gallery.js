@@ -199,7 +199,9 @@ if (part()) {
     event.target.blur();
   });
   search.addEventListener("submit", () => {
-    for (const field of search.elements) field.disabled = field.name && !field.value;
+    for (const field of search.elements) {
+      field.disabled = field.name && ["", field.dataset.default].includes(field.value);
+    }
   });
   addEventListener("pageshow", () => {
     for (const field of search.elements) field.disabled = false;

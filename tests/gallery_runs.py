@@ -2,14 +2,19 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from PIL import Image
+from waiting import PATIENCE
 
 from gallery import create_app
 from gallery_library import Options
 
+ROOT = Path(__file__).resolve().parents[1]
 FIRST = datetime(2026, 1, 1, 12)
 
 
@@ -66,3 +71,18 @@ def post_json(client, address, **fields):
     """A change, as our scripts ask for it."""
     accept = {"Accept": "application/json"}
     return client.post(address, data={"token": token_of(client)} | fields, headers=accept)
+
+
+def start(*options):
+    """The gallery in a process of its own, once it says where it is: process, address, stderr."""
+    command = [sys.executable, str(ROOT / "gallery.py"), *map(str, options)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    found = re.search(r"http://\S+", line)
+    assert found, process.communicate(timeout=PATIENCE)[1]
+    return process, found[0]
+
+
+def end(process):
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=PATIENCE)[1]

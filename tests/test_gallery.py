@@ -1,8 +1,5 @@
 """The gallery as a program: its options, its port, its start, and what it imports."""
 
-import os
-import re
-import signal
 import socket
 import subprocess
 import sys
@@ -11,30 +8,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from gallery_runs import make_run
+from gallery_runs import end, make_run, start
 from waiting import PATIENCE
 
 import gallery
 from launch import in_use
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def start(*options):
-    """The gallery in a process of its own, once it says where it is: process, address, stderr."""
-    command = [sys.executable, str(ROOT / "gallery.py"), *map(str, options)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    )
-    line = process.stdout.readline()
-    found = re.search(r"http://\S+", line)
-    assert found, process.communicate(timeout=PATIENCE)[1]
-    return process, found[0]
-
-
-def end(process):
-    process.send_signal(signal.SIGINT)
-    return process.communicate(timeout=PATIENCE)[1]
 
 
 @pytest.fixture
