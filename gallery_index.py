@@ -79,7 +79,8 @@ class Index:
         """Remember what showed only when the picture was decoded."""
         with self._writing() as connection:
             changed = connection.execute(
-                "UPDATE runs SET problem = ? WHERE name = ? AND problem = ''", (problem, name)
+                "UPDATE runs SET problem = ?, status = 'broken' WHERE name = ? AND problem = ''",
+                (problem, name),
             )
             self.revision += changed.rowcount
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
@@ -23,7 +24,7 @@ import trash
 from errors import BadInput
 from gallery_details import Difference, differences, readable
 from gallery_library import Library
-from gallery_lineage import lineage
+from gallery_lineage import Lineage, lineage
 from gallery_query import SORTS, Query, read_query
 from gallery_search import Tile
 from gallery_utils import ANIMATIONS, PICTURES, Run, Shelf, kind_of, media_type
@@ -32,6 +33,7 @@ from gallery_zip import as_zip
 pages = Blueprint("pages", __name__)
 
 MAX_JSON_SHOWN = 200_000
+MAX_CHILDREN = 12  # whose changes are told
 IN_KIOSK = (*PICTURES, *ANIMATIONS)
 
 
@@ -93,7 +95,7 @@ def run(run_id: str) -> Any:
         newer=newer,
         older=older,
         relatives=relatives,
-        changes=_changes(own, [*relatives.ancestors, tile]) if relatives else {},
+        changes=_changes(own, tile, relatives) if relatives else {},
         app_links=_app_links(own.options.app_url, tile),
     )
 
@@ -199,9 +201,7 @@ def static(name: str) -> Response:
     """Style and scripts; the folder holds another page's as well."""
     if name != "icon.svg" and not name.startswith("gallery"):
         abort(404)
-    response = current_app.send_static_file(name)
-    response.headers["Cache-Control"] = "max-age=3600" if request.args else "no-cache"
-    return response
+    return current_app.send_static_file(name)
 
 
 # --- Parts of pages ----------------------------------------------------------------------------
@@ -253,11 +253,15 @@ def _as_json(found: Run) -> str:
     return text if len(text) <= MAX_JSON_SHOWN else f"{text[:MAX_JSON_SHOWN]}\n…"
 
 
-def _changes(own: Library, chain: list[Tile]) -> dict[str, list[Difference]]:
-    """What each run of a chain does otherwise than the one before, by its name."""
-    details = [own.run(tile.name).details for tile in chain]
-    pairs = zip(chain[1:], details, details[1:], strict=False)
-    return {tile.name: differences(before, after) for tile, before, after in pairs}
+def _changes(own: Library, tile: Tile, family: Lineage) -> dict[str, list[Difference]]:
+    """What each run of a chain does otherwise than the one that it continues, by its name."""
+    chain = [*family.ancestors, tile]
+    steps = [*pairwise(chain), *((tile, child) for child in family.children[:MAX_CHILDREN])]
+    details = {t.name: own.run(t.name).details for t in {t for step in steps for t in step}}
+    return {
+        after.name: differences(details[before.name], details[after.name])
+        for before, after in steps
+    }
 
 
 def _app_links(app_url: str, tile: Tile) -> dict[str, str]:

@@ -58,8 +58,8 @@ class Tile:
 
     @property
     def title(self) -> str:
-        """What to call it: its prompt, or what is known instead, cut."""
-        text = self.prompt or ("A picture from pictures" if self.steps else "Without a prompt")
+        """What to call it: its prompt, cut."""
+        text = self.prompt or "Without a prompt"
         return text if len(text) <= 300 else f"{text[:299]}…"
 
     @property

@@ -195,6 +195,8 @@ class Shelf:
         if not run.picture and status in ("done", "broken"):
             flaw = "It has no picture."
         problem = " ".join(filter(None, [problem, flaw]))
+        if problem and status not in ACTIVE:
+            status = "broken"
         return Run(
             name, files, details, status, problem, *size, began=began(name, details, self.root)
         )
