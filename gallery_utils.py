@@ -27,14 +27,15 @@ MAX_DEPTH = 8
 MAX_ITEMS = 1000
 
 FOLDER_TIME = re.compile(r"(\d{8}T\d{6})(?!\d)")
-MEDIA_TYPES = {
+MEDIA_TYPES = {  # the layout's own suffixes before others for the same
     "png": "image/png",
-    "jpg": "image/jpeg",
     "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
     "webp": "image/webp",
     "mp4": "video/mp4",
     "json": "application/json",
     "txt": "text/plain; charset=utf-8",
+    "safetensors": "application/octet-stream",
 }
 _IMAGE = r"\.(png|jpe?g|webp)"
 # The files of a run by what they are, in the order of preference. Frames, numbered, are all that
@@ -44,11 +45,15 @@ KINDS = {
     "preview": re.compile(re.escape(storage.PREVIEW), re.IGNORECASE),
     "animation": re.compile(r"(anim|output)\.mp4", re.IGNORECASE),
     "live animation": re.compile(re.escape(storage.LIVE_VIDEO), re.IGNORECASE),
+    "chain animation": re.compile(re.escape(storage.CHAIN_VIDEO), re.IGNORECASE),
     "details": re.compile(r"details\.(json|txt)", re.IGNORECASE),
     "init image": re.compile(rf"init-image{_IMAGE}", re.IGNORECASE),
     "image prompt": re.compile(rf"image-prompt-?\d{{0,6}}{_IMAGE}", re.IGNORECASE),
     "start": re.compile(re.escape(storage.START), re.IGNORECASE),
     "traceback": re.compile(re.escape(storage.TRACEBACK), re.IGNORECASE),
+    "checkpoint": re.compile(
+        "|".join(map(re.escape, (storage.CHECKPOINT, storage.START_CHECKPOINT))), re.IGNORECASE
+    ),
     "frame": re.compile(r"\d{1,9}\.(png|jpe?g)", re.IGNORECASE),
 }
 PICTURES = ("picture", "preview", "frame")
@@ -327,7 +332,7 @@ def _status(details: Mapping[str, Any]) -> str:
 def _rank(name: str) -> tuple[int, int, str]:
     """The layout's own name first, JSON before text, the latest frame before the earlier ones."""
     stem, _, suffix = name.lower().rpartition(".")
-    known = ("png", "json", "mp4", "jpeg", "jpg", "txt", "webp").index(suffix)
+    known = list(MEDIA_TYPES).index(suffix)
     digits = re.sub(r"\D", "", stem)
     number = int(digits) if digits else 0
     return (known, -number if stem.isdigit() else number, name)
