@@ -6,6 +6,7 @@ turns it into an ordinary one.
 
 import errno
 import fcntl
+import mmap
 import os
 import struct
 import subprocess
@@ -24,7 +25,8 @@ from errors import RunFailed
 
 FPS = 24
 BOX_HEADER = struct.Struct(">I4s")  # size and kind; an mp4 is a row of boxes
-HEADERS, FRAME = (b"ftyp", b"moov"), b"mdat"
+BOX_SIZE = struct.Struct(">I")
+HEADERS, FRAME, DECODER_BOX = (b"ftyp", b"moov"), b"mdat", b"avcC"
 SETTLE_SECONDS = 0.001
 # A fragment a frame and no look-ahead: once a frame follows, one is there, playable. Fragments may
 # begin at any time, as those of a film that is gone on with do.
@@ -146,12 +148,12 @@ def unfinish(path: Path, part: Path) -> None:
 def join(films: Sequence[Path], path: Path, comment: str = "") -> None:
     """One film of several, at the size of the last. Raises OSError or RunFailed.
 
-    Films of one size are joined as they are; others are scaled to fit, and encoded anew.
+    Films that are encoded alike are joined as they are; others are scaled to fit, and encoded anew.
     """
     sizes = [_size(film) for film in films]
     inputs = [word for film in films for word in ("-i", str(film))]
     with tempfile.TemporaryDirectory() as folder:
-        if len(set(sizes)) == 1:
+        if len({_encoding(film) for film in films}) == 1:
             playlist = Path(folder) / "films"
             playlist.write_text("".join(f"file '{_quoted(film)}'\n" for film in films))
             how = ["-f", "concat", "-safe", "0", "-i", str(playlist), "-c", "copy"]
@@ -196,6 +198,16 @@ def _size(film: Path) -> tuple[int, int]:
         raise RunFailed(f"The film {film} cannot be read.") from None
     finally:
         reader.close()
+
+
+def _encoding(film: Path) -> bytes:
+    """What a decoder must know of an H.264 film, its size included; its path for other films."""
+    with film.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = data.find(DECODER_BOX)
+        if start < BOX_SIZE.size:
+            return bytes(film)
+        (size,) = BOX_SIZE.unpack(data[start - BOX_SIZE.size : start])
+        return data[start : start - BOX_SIZE.size + size]
 
 
 def _fitted(count: int, width: int, height: int) -> str:

@@ -4,7 +4,9 @@ import io
 import itertools
 import json
 import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from PIL import Image
 import command_line
 import generate
 import registry
+import storage
 from errors import BadInput
 from settings import VQGANCLIPSettings, meta, option_name
 
@@ -111,6 +114,72 @@ def test_nobody_need_read_what_it_says(folders, monkeypatch, tmp_path):
     assert generate.main(["a", "--model", "Fake", *SMALL, *folders]) == 0
     (folder,) = (tmp_path / "output").iterdir()
     assert details_of(folder)["status"] == "done"
+
+
+# --- going on ------------------------------------------------------------------------------------
+
+
+def test_stages_and_their_film(generated, tmp_path):
+    path = tmp_path / "stages.yaml"
+    path.write_text(
+        "- prompt: spring\n- {prompt: summer, steps: 3}\n- {prompt: autumn, xdim: 64}\n"
+    )
+    status, out, err = generated("--stages", path, *SMALL)
+    details = [details_of(folder) for folder in out]
+    assert status == 0 and [d["text_input"] for d in details] == ["spring", "summer", "autumn"]
+    assert [d["num_steps"] for d in details] == [2, 3, 3]
+    assert [d["stage"] for d in details] == [1, 2, 3]
+    film = Path(out[-1]) / "chain.mp4"
+    assert imageio_ffmpeg.count_frames_and_secs(str(film))[0] == 8
+    assert any(str(film) in line for line in err)
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [("- {prompt: a, cutn: 0}", "Stage 1: cutn"), ("- {stepps: 3}", "stepps"), ("", "no stages")],
+)
+def test_bad_stages_make_nothing(generated, tmp_path, text, says):
+    path = tmp_path / "stages.yaml"
+    path.write_text(text)
+    status, out, err = generated("--stages", path, *SMALL)
+    assert (status, out) == (2, []) and len(err) == 1 and re.search(says, err[0]), err
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_chain_goes_on_where_it_was_stopped(generated, tmp_path, monkeypatch):
+    path = tmp_path / "stages.yaml"
+    path.write_text("- prompt: spring\n- prompt: summer\n- prompt: autumn\n")
+    status, out, _ = generated("--stages", path, *SMALL)
+    second, third = map(Path, out[1:])
+    shutil.rmtree(third)  # as if the process had died before it was made
+    status, again, _ = generated("--resume", second.name)
+    assert (status, len(again)) == (0, 1) and details_of(again[0])["text_input"] == "autumn"
+    assert imageio_ffmpeg.count_frames_and_secs(str(Path(again[0]) / "chain.mp4"))[0] == 6
+
+
+@pytest.mark.parametrize(
+    "words", [["a"], ["--seed", "1"], ["--continue-run", "x"], ["--stages", "x"], ["--settings=x"]]
+)
+def test_what_is_resumed_stays_as_it_was(generated, words):
+    status, _, err = generated("--resume", "abcdefgh", *words)
+    assert status == 2 and "--continue-run" in err[0]
+
+
+def test_what_is_done_is_not_resumed(generated):
+    _, out, _ = generated("a", *SMALL)
+    status, _, err = generated("--resume", Path(out[-1]).name)
+    assert status == 2 and "is done" in err[0] and (Path(out[-1]) / "output.PNG").exists()
+
+
+def test_a_run_that_cannot_be_resumed_stays(generated, assets, tmp_path):
+    _, out, _ = generated("a", *SMALL)
+    folder = storage.RunFolder(Path(out[-1]))
+    folder.update(status="interrupted", planned_num_steps=5, clip_model="gone.pt")
+    status, _, err = generated("--resume", folder.name)
+    assert status == 2 and "gone.pt" in err[-1]
+    assert {"output.PNG", "checkpoint.safetensors", "anim.mp4"} <= {
+        path.name for path in folder.path.iterdir()
+    }
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -269,12 +338,15 @@ def test_a_group_is_switched_on_by_its_values():
 # --- signals --------------------------------------------------------------------------------------
 
 
-class Process:
-    """generate.py as a process of its own, without an end."""
+ENDLESS = ["a", *SMALL, "--num-steps", "-1"]
 
-    def __init__(self, output, assets):
+
+class Process:
+    """generate.py as a process of its own."""
+
+    def __init__(self, output, assets, words=ENDLESS):
         self.output = output
-        words = [sys.executable, str(ROOT / "generate.py"), "a", *SMALL, "--num-steps", "-1"]
+        words = [sys.executable, str(ROOT / "generate.py"), *words]
         words += ["--output-dir", str(output), "--assets-dir", str(assets)]
         self.process = subprocess.Popen(
             words,
@@ -382,3 +454,50 @@ def test_the_queue_is_looked_after_without_torch(folders):
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# --- kills ----------------------------------------------------------------------------------------
+
+LONG = ["a | b:-0.5", "--num-steps", "30", "--xdim", "32", "--ydim", "32", "--cutn", "2"]
+LONG += ["--seed", "5", "--use-mse-regularization", "--mse-weight-decay-steps", "3"]
+LONG += ["--checkpoint-seconds", "0"]
+
+
+def kill_and_resume(kills, tmp_path, assets):
+    """A run that is killed again and again, at random; it ends as one that was left alone."""
+    folders = ["--output-dir", str(tmp_path / "alone"), "--assets-dir", str(assets)]
+    assert generate.main([*LONG, *folders]) == 0
+    (alone,) = (tmp_path / "alone").iterdir()
+    while kills:
+        output = tmp_path / f"killed-{kills}"
+        going = Process(output, assets, LONG)
+        going.wait_for("details.json")
+        (folder,) = output.iterdir()
+        while kills and details_of(folder)["status"] != "done":
+            wait_for_steps(folder, random.randint(0, 30), going.process)
+            going.end(signal.SIGKILL)
+            kills -= 1
+            if details_of(folder)["status"] == "done":
+                break
+            storage.RunFolder(folder).update(heartbeat=None)
+            going = Process(output, assets, ["--resume", folder.name])
+        going.process.communicate(timeout=600)
+        for name in ("output.PNG", "checkpoint.safetensors"):
+            assert (folder / name).read_bytes() == (alone / name).read_bytes()
+        assert {path.name for path in folder.iterdir()} == RESULTS
+        assert imageio_ffmpeg.count_frames_and_secs(str(folder / "anim.mp4"))[0] == 30
+
+
+def wait_for_steps(folder, steps, process):
+    run = storage.RunFolder(folder)
+    while process.poll() is None and run.read_progress().get("step", 0) < steps:
+        time.sleep(0.02)
+
+
+def test_kill_9(tmp_path, assets, capfd):
+    kill_and_resume(2, tmp_path, assets)
+
+
+@pytest.mark.slow
+def test_kill_9_at_fifty_moments(tmp_path, assets, capfd):
+    kill_and_resume(50, tmp_path, assets)

@@ -256,6 +256,16 @@ def test_films_become_one(tmp_path, sizes):
     assert b"a comment" in (folder / "all.mp4").read_bytes()
 
 
+def test_films_encoded_otherwise_become_one_too(tmp_path):
+    """As those of older runs, which other programs wrote."""
+    film(tmp_path / "part", 0, 4).close()
+    video.finish(tmp_path / "part", tmp_path / "a.mp4", "")
+    other = ["-i", str(tmp_path / "a.mp4"), "-c:v", "mpeg4", "-q:v", "1", str(tmp_path / "b.mp4")]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *other], check=True, capture_output=True)
+    video.join([tmp_path / "b.mp4", tmp_path / "a.mp4"], tmp_path / "all.mp4")
+    assert shown(tmp_path / "all.mp4") == pytest.approx([0, 1, 2, 3, 0, 1, 2, 3], abs=1)
+
+
 def test_films_that_are_none_are_told(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"nonsense")
     with pytest.raises(RunFailed, match=r"a\.mp4 cannot be read"):
