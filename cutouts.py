@@ -220,11 +220,35 @@ def warp(cutouts: Tensor, source: Tensor, frame: Tensor) -> Tensor:
     centres = (torch.arange(side, device=cutouts.device) * 2 + 1) / side - 1
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     places = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
-    moved = F.grid_sample(
-        cutouts, _project(source, places), padding_mode="border", align_corners=False
-    )
+    moved = _sample(cutouts, _project(source, places))
     within = ((1 - _project(frame, places).abs()) * side / 2 + 0.5).clamp(0, 1).prod(dim=-1)
     return moved * within[:, None]
+
+
+def _sample(pictures: Tensor, places: Tensor) -> Tensor:
+    """Bilinear samples of [N, C, S, S] at places [N, S, S, 2], the edges' colours beyond edges.
+
+    The gradient of torch's own kernel adds up in any order on a GPU, so where the same bytes are
+    wanted there, four lookups do it.
+    """
+    if pictures.device.type == "cpu" or not torch.are_deterministic_algorithms_enabled():
+        return F.grid_sample(pictures, places, padding_mode="border", align_corners=False)
+    return sample_by_lookup(pictures, places)
+
+
+def sample_by_lookup(pictures: Tensor, places: Tensor) -> Tensor:
+    """As `F.grid_sample` with padding_mode "border" and without align_corners, repeatable."""
+    _, channels, side, _ = pictures.shape
+    x, y = (((places + 1) * side - 1) / 2).clamp(0, side - 1).flatten(1, 2).unbind(-1)
+    left, top = x.floor().clamp(max=side - 2), y.floor().clamp(max=side - 2)
+    across, down = (x - left)[:, None], (y - top)[:, None]
+    first = (top * side + left).long()[:, None].expand(-1, channels, -1)
+    colours = pictures.flatten(2)
+    upper, lower = (
+        torch.lerp(colours.gather(2, first + row), colours.gather(2, first + row + 1), across)
+        for row in (0, side)
+    )
+    return torch.lerp(upper, lower, down).view_as(pictures)
 
 
 def _project(maps: Tensor, places: Tensor) -> Tensor:

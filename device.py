@@ -1,8 +1,10 @@
 """Which device a run computes on."""
 
 import ctypes
+import os
 import platform
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +13,9 @@ import torch
 from errors import BadInput
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
+# cuBLAS repeats itself only with a workspace of a fixed size, chosen before a GPU is first used.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
@@ -63,9 +68,22 @@ def keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Give the system what was freed so far. Does nothing without glibc."""
+    """Give the system and other programs what was freed so far, where they can take it."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Within, a GPU uses algorithms that give the same bytes every time. A CPU always does."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def describe(device: torch.device) -> str:

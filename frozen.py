@@ -26,6 +26,11 @@ QUICK_GELU = 1.702  # CLIP's GELU is x sigmoid(1.702 x)
 SHORT = 4096  # tokens; up to here a CPU attends quicker by plain products than by torch's kernel
 
 
+def own(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy in `dtype`, never a view of a file that was mapped."""
+    return weight.detach().to(dtype, copy=True)
+
+
 # --- Convolutions ------------------------------------------------------------------------------
 
 
@@ -71,9 +76,9 @@ class Conv(nn.Module):
         padding: int = 0,
     ) -> None:
         super().__init__()
-        weight = weight.to(dtype, memory_format=torch.channels_last)
+        weight = own(weight, dtype).contiguous(memory_format=torch.channels_last)
         self.register_buffer("weight", weight)
-        self.register_buffer("bias", None if bias is None else bias.to(dtype))
+        self.register_buffer("bias", None if bias is None else own(bias, dtype))
         self.stride, self.padding = stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,14 +95,11 @@ class DoublingConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        weight = conv.weight
-        spread = sum(
-            F.pad(weight, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1)
-        )  # [out, in, 4, 4]
-        transposed = spread.flip(2, 3).transpose(0, 1)
-        weight = transposed.to(dtype, memory_format=torch.channels_last)
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", conv.bias.to(dtype))
+        weight = conv.weight.float()
+        spread = sum(F.pad(weight, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1))
+        weight = own(spread.flip(2, 3).transpose(0, 1), dtype)  # [in, out, 4, 4]
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", own(conv.bias, dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         return _ConvolveDoubled.apply(x, self.weight, self.bias)
@@ -107,9 +109,9 @@ def frozen_conv(conv: nn.Conv2d, dtype: torch.dtype, norm: nn.BatchNorm2d | None
     """The convolution, with the batch norm that follows it, where there is one, taken in."""
     weight, bias = conv.weight, conv.bias
     if norm is not None:
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)
         shift = norm.bias - norm.running_mean * scale
-        weight = weight * scale[:, None, None, None]
+        weight = weight.float() * scale[:, None, None, None]
         bias = shift if bias is None else bias * scale + shift
     return Conv(weight, bias, dtype, conv.stride[0], conv.padding[0])
 
@@ -172,12 +174,12 @@ def _channel_sums(x: Tensor) -> Tensor:
 
 
 class NormSiLU(nn.Module):
-    """A frozen group norm, and SiLU where `silu` is set."""
+    """A frozen group norm, then SiLU, of pictures [B, C, H, W]."""
 
     def __init__(self, norm: nn.GroupNorm, dtype: torch.dtype) -> None:
         super().__init__()
-        self.register_buffer("weight", norm.weight.to(dtype))
-        self.register_buffer("bias", norm.bias.to(dtype))
+        self.register_buffer("weight", own(norm.weight, dtype))
+        self.register_buffer("bias", own(norm.bias, dtype))
         self.groups, self.eps = norm.num_groups, norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -252,7 +254,8 @@ class SpatialAttention(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k' / sqrt(d)) v, for q [B, heads, n, d] and k, v [B, heads, m, d]."""
-    if q.device.type != "cpu" or k.shape[-2] > SHORT:
+    repeatable = q.device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+    if k.shape[-2] > SHORT or not repeatable:
         return F.scaled_dot_product_attention(q, k, v)
     return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
 
@@ -307,7 +310,7 @@ class FrozenAttentionPool(nn.Module):
     def __init__(self, pool: AttentionPool2d, dtype: torch.dtype) -> None:
         super().__init__()
         self.heads = pool.num_heads
-        self.register_buffer("places", pool.positional_embedding.to(dtype))
+        self.register_buffer("places", own(pool.positional_embedding, dtype))
         self.q, self.k, self.v, self.out = (
             Linear.of(part, dtype) for part in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)
         )
@@ -333,7 +336,7 @@ class FrozenViT(nn.Module):
     def __init__(self, visual: VisionTransformer, dtype: torch.dtype) -> None:
         super().__init__()
         self.patches = frozen_conv(visual.conv1, dtype)
-        places = visual.positional_embedding.clone()
+        places = own(visual.positional_embedding, torch.float32)
         places[0] += visual.class_embedding
         self.register_buffer("places", places.to(dtype))
         self.norm_before = _frozen_norm(visual.ln_pre, dtype)
@@ -341,7 +344,7 @@ class FrozenViT(nn.Module):
         self.blocks = nn.Sequential(*(TransformerBlock(block, dtype) for block in blocks))
         self.last = TransformerBlock(last, dtype)
         self.norm_after = _frozen_norm(visual.ln_post, dtype)
-        self.register_buffer("out", visual.proj.to(dtype))
+        self.register_buffer("out", own(visual.proj, dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = F.pad(self.patches(x).flatten(2).transpose(1, 2), (0, 0, 1, 0))
@@ -360,8 +363,10 @@ class TransformerBlock(nn.Module):
         self.out = Linear.of(block.attn.out_proj, dtype)
         # x sigmoid(1.702 x) = silu(1.702 x) / 1.702, and the layers around take the factors in.
         widen, narrow = block.mlp.c_fc, block.mlp.c_proj
-        self.widen = Linear(widen.weight * QUICK_GELU, widen.bias * QUICK_GELU, dtype)
-        self.narrow = Linear(narrow.weight / QUICK_GELU, narrow.bias, dtype)
+        self.widen = Linear(
+            widen.weight.float() * QUICK_GELU, widen.bias.float() * QUICK_GELU, dtype
+        )
+        self.narrow = Linear(narrow.weight.float() / QUICK_GELU, narrow.bias, dtype)
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
         normed, few = self.norm1(x), slice(read)
@@ -380,8 +385,8 @@ class Linear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
-        self.register_buffer("weight", weight.to(dtype))
-        self.register_buffer("bias", bias.to(dtype))
+        self.register_buffer("weight", own(weight, dtype))
+        self.register_buffer("bias", own(bias, dtype))
 
     @classmethod
     def of(cls, layer: nn.Linear, dtype: torch.dtype) -> "Linear":

@@ -26,7 +26,12 @@ from cutouts import (
     warp,
     whole_views,
 )
-from device import compute_dtype, keep_freed_memory, release_freed_memory
+from device import (
+    compute_dtype,
+    deterministic_algorithms,
+    keep_freed_memory,
+    release_freed_memory,
+)
 from errors import BadInput, RunFailed
 from pictures import cover
 from prompts import parse_prompts
@@ -86,6 +91,9 @@ class Run(ABC):
 
         start_image: what to start from: a continued picture, else the starting image.
         image_prompts: RGB pictures to resemble.
+
+        `warnings` gathers sentences for the person until the first step, and `notes` what
+        details.json should say of how the run was computed, where it is not as usual.
         """
         self.settings = settings
         self.assets_dir = assets_dir
@@ -93,6 +101,7 @@ class Run(ABC):
         self.start_image = start_image
         self.image_prompts = list(image_prompts)
         self.warnings: list[str] = []
+        self.notes: dict[str, Any] = {}
 
     @abstractmethod
     def load_model(self) -> None:
@@ -171,6 +180,7 @@ class VQGANCLIPRun(Run):
     def model_init(self) -> None:
         self._random = RandomStream(self.settings.seed)
         self._frames = self._optimisation_steps = 0
+        self._chunk = min(CHUNK, self.settings.cutn)
         self._has_moved_on = False  # whether the latent is beyond a frame that was filmed
         self._before_step: dict[str, Any] | None = None
         with _explain_lack_of_memory(self.settings), self._random, torch.no_grad():
@@ -182,7 +192,11 @@ class VQGANCLIPRun(Run):
 
     def iterate(self) -> Step:
         self._before_step = self._state()
-        with _explain_lack_of_memory(self.settings), self._random:
+        with (
+            _explain_lack_of_memory(self.settings),
+            deterministic_algorithms(self.settings.deterministic),
+            self._random,
+        ):
             if self.settings.use_scrolling_zooming and self._has_moved_on:
                 self._move()
             for _ in range(self._steps_per_frame):
@@ -295,16 +309,38 @@ class VQGANCLIPRun(Run):
 
     def _optimise(self) -> tuple[Tensor, dict[str, float]]:
         """One step; the picture [1, 3, H, W] in [0, 1] before it, and its losses."""
+        picture, values = self._differentiate()
+        self._optimiser.step()
+        with torch.no_grad():
+            self._z.clamp_(self._low, self._high)
+        self._optimisation_steps += 1
+        return picture, values
+
+    def _differentiate(self) -> tuple[Tensor, dict[str, float]]:
+        """The picture and its losses, with their gradient at z.
+
+        Where memory lacks, the same again with CLIP looking at half as many cutouts at a time.
+        """
+        numbers = torch.get_rng_state()
+        while True:
+            try:
+                return self._differentiate_once()
+            except (MemoryError, RuntimeError) as error:
+                if not _is_lack_of_memory(error) or self._chunk == 1:
+                    raise
+            # Outside of the handler, so that the error's traceback holds no tensors any more.
+            self._chunk //= 2
+            self.notes["cutouts_at_a_time"] = self._chunk
+            torch.set_rng_state(numbers)
+            release_freed_memory()
+
+    def _differentiate_once(self) -> tuple[Tensor, dict[str, float]]:
         self._optimiser.zero_grad(set_to_none=True)
         picture = self._decode(self._z)
         gradient, losses = self._compare(picture.detach())
         held = self._regularisation()
         values = self._as_numbers(losses | held)
         torch.autograd.backward([picture, *held.values()], [gradient] + [None] * len(held))
-        self._optimiser.step()
-        with torch.no_grad():
-            self._z.clamp_(self._low, self._high)
-        self._optimisation_steps += 1
         return picture.detach(), values
 
     def _decode(self, z: Tensor) -> Tensor:
@@ -324,8 +360,8 @@ class VQGANCLIPRun(Run):
         moves = random_augmentations(count, side) if s.use_cutout_augmentations else None
         seed = int(torch.randint(2**31, ()))
         losses: dict[str, Tensor] = {}
-        for start in range(0, count, CHUNK):
-            rows = slice(start, min(start + CHUNK, count))
+        for start in range(0, count, self._chunk):
+            rows = slice(start, min(start + self._chunk, count))
             images = self.perceptor.encode_image(self._see(picture, rows, windows, moves, seed))
             found = self._distances(images, share=len(images) / count)
             torch.stack(list(found.values())).sum().backward()

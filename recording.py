@@ -103,6 +103,11 @@ class Recording:
         self._warn(warnings, device=device, torch_version=_version("torch"))
         self._clock.start()
 
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """Keep in details.json what came up on the way; see `logic.Run`."""
+        if any(self._details.get(name) != value for name, value in notes.items()):
+            self._update(**notes)
+
     def add(self, step: "Step") -> None:
         """Keep a step: into the film, and now and then into the live files and a checkpoint."""
         film = self._film or self._begin_film(step)

@@ -174,6 +174,7 @@ def execute(
             with stop.computing():
                 run = run or _load(recording, assets_dir, gpu)
                 step = run.iterate()
+            recording.note(run.notes)
             recording.add(step)
             if on_step:
                 on_step(step)

@@ -248,6 +248,12 @@ class VQGANCLIPSettings(RunSettings):
         "Flip, turn, skew, recolour and blur the cutouts, so that the picture holds up from every"
         " view.",
     )
+    deterministic: bool = setting(
+        False,
+        "Deterministic",
+        "On a GPU, compute the same bytes every time, which takes a little longer. A CPU always"
+        " does.",
+    )
     use_mse_regularization: bool = setting(
         False,
         "Use MSE regularization",

@@ -26,7 +26,7 @@ with warnings.catch_warnings():
 
 from checkpoints import StateDict, read_state_dict
 from errors import BadInput
-from frozen import frozen_conv, frozen_decoder, frozen_visual
+from frozen import frozen_conv, frozen_decoder, frozen_visual, own
 from weights import find_clip, read_config
 
 VQ_MODEL = "taming.models.vqgan.VQModel"
@@ -237,6 +237,8 @@ class Perceptor(nn.Module):
         self.visual = frozen_visual(model.visual, dtype)
         self.text = model
         del model.visual
+        for part in self.text.parameters():
+            part.data = own(part, torch.float32)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
         self.register_buffer("scale", 1 / std, persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
@@ -297,7 +299,7 @@ def load_clip_model(path: Path, dtype: torch.dtype = torch.float32) -> Perceptor
     """
     state_dict = read_state_dict(path)
     try:
-        model = build_model(state_dict)
+        model = _clip_of(state_dict)
     except MemoryError:
         raise
     except Exception as error:  # sizes are read off the weights, so wrong ones fail anywhere
@@ -311,7 +313,24 @@ def load_clip_model(path: Path, dtype: torch.dtype = torch.float32) -> Perceptor
             f"{path} knows {model.vocab_size} tokens; CLIP's tokeniser has"
             f" {len(clip_tokenizer.encoder)}."
         )
-    return Perceptor(model.float().eval().requires_grad_(False), dtype)
+    return Perceptor(model.eval().requires_grad_(False), dtype)
+
+
+def _clip_of(state_dict: StateDict) -> CLIP:
+    """The model on the very tensors of the state dict, where `build_model` would copy them twice.
+
+    Its sizes are read off their shapes; tensors without memory stand in for them there.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that copying without memory does nothing
+        model = build_model(dict(state_dict))
+    sizes = ("input_resolution", "context_length", "vocab_size")
+    weights = {key: tensor for key, tensor in state_dict.items() if key not in sizes}
+    model.load_state_dict(weights, assign=True)
+    mask = torch.full((model.context_length, model.context_length), -math.inf).triu(1)
+    for block in model.transformer.resblocks:
+        block.attn_mask = mask
+    return model
 
 
 # --- Gradients that pass -----------------------------------------------------------------------
@@ -391,9 +410,7 @@ def tv_loss(z: Tensor) -> Tensor:
     The mean over positions of the root of the mean squared step to the right and down over the
     channels; past the edge there is no step.
     """
-    padded = F.pad(z, (0, 1, 0, 1), mode="replicate")
-    across = padded[..., :-1, 1:] - z
-    down = padded[..., 1:, :-1] - z
+    across, down = F.pad(z.diff(dim=-1), (0, 1)), F.pad(z.diff(dim=-2), (0, 0, 0, 1))
     return ((across.square() + down.square()).mean(dim=1) + 1e-8).sqrt().mean()
 
 

@@ -25,6 +25,7 @@ class FakeRun:
     def __init__(self, settings, *, assets_dir, device, start_image=None, image_prompts=()):
         self.settings, self.start_image, self.image_prompts = settings, start_image, image_prompts
         self.warnings = ["The engine has a remark."]
+        self.notes = {}
         self.index = 0
 
     def load_model(self):

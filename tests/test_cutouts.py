@@ -184,3 +184,13 @@ def test_noise_is_of_another_strength_in_each_cutout() -> None:
     torch.testing.assert_close(noise.std(dim=(1, 2, 3)), strengths, atol=5e-3, rtol=0.1)
     assert strengths.min() < 0.001 and 0.099 < strengths.max() < 0.1
     assert noise.mean().abs() < 1e-3
+
+
+def test_sampling_by_lookup_is_torchs_sampling() -> None:
+    pictures, places = torch.rand(3, 2, 9, 9, requires_grad=True), torch.rand(3, 9, 9, 2) * 3 - 1.5
+    plain = F.grid_sample(pictures, places, padding_mode="border", align_corners=False)
+    ours = cutouts.sample_by_lookup(pictures, places)
+    torch.testing.assert_close(ours, plain)
+    upstream = torch.randn_like(ours)
+    of_ours, of_plain = (torch.autograd.grad(y, pictures, upstream)[0] for y in (ours, plain))
+    torch.testing.assert_close(of_ours, of_plain)

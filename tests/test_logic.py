@@ -226,6 +226,19 @@ def test_half_precision_leaves_latent_and_losses_in_float32(
     assert not np.array_equal(step.picture, exact.picture)
 
 
+@pytest.mark.parametrize("augmented", [True, False])
+def test_chunks_change_nothing(
+    augmented: bool, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logic, "recolour", lambda cutouts, *_: cutouts)  # drawn for each chunk
+    changes = {"cutn": 7, "use_cutout_augmentations": augmented, "text_input": "a dog:1:0.99 | x"}
+    whole = iterate(make_run(**changes), 2)[-1]
+    monkeypatch.setattr(logic, "CHUNK", 3)
+    parts = iterate(make_run(**changes), 2)[-1]
+    assert parts.losses["total"] == pytest.approx(whole.losses["total"], abs=1e-5)
+    np.testing.assert_allclose(parts.picture.astype(int), whole.picture.astype(int), atol=1)
+
+
 # --- Seeds ---------------------------------------------------------------------------------------
 
 
@@ -466,6 +479,30 @@ def test_lack_of_memory_says_what_to_lower(
         with pytest.raises(RunFailed, match=r"48x32 with 4 cutouts\. Lower Xdim"):
             run.iterate()
     assert run.iterate().index == 1
+
+
+def test_where_memory_lacks_clip_looks_at_fewer_cutouts_at_a_time(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on from its last step, with the same random numbers."""
+    plain, run = make_run(cutn=5, **PLAIN), make_run(cutn=5, **PLAIN)
+    steps = iterate(plain, 3)
+    same = run.iterate()
+    seen, encode = [], run.perceptor.encode_image
+
+    def encode_few(pictures: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pictures))
+        if len(pictures) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(pictures)
+
+    monkeypatch.setattr(run.perceptor, "encode_image", encode_few)
+    assert run.notes == {}
+    for step, small in zip(steps, [same, *iterate(run, 2)], strict=True):
+        assert small.index == step.index
+        assert small.losses["total"] == pytest.approx(step.losses["total"], abs=1e-5)
+    assert seen == [5, 2, 2, 1, 2, 2, 1]
+    assert run.notes == {"cutouts_at_a_time": 2}
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory(
