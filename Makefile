@@ -9,7 +9,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 VENV := .venv/bin/python
 
-.PHONY: help setup app gallery worker test test-slow lint weights judge evaluate benchmark
+.PHONY: help setup app gallery worker test test-slow lint weights judge evaluate benchmark \
+	benchmark-keeping
 
 help:  ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +49,9 @@ evaluate: .venv/.training  ## measure how well pictures match their prompts
 
 benchmark: setup  ## measure seconds per step and memory
 	$(VENV) benchmarks/step.py $(ARGS)
+
+benchmark-keeping: setup  ## measure what film and checkpoints cost a run
+	$(VENV) benchmarks/keeping.py $(ARGS)
 
 # The stamp comes last, so a set-up that was interrupted is done again.
 .venv/.ready: requirements.txt requirements-dev.txt

@@ -15,6 +15,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import keeping  # noqa: E402
 import plain  # noqa: E402
 import step as benchmark  # noqa: E402
 from tiny_models import write_tiny_assets  # noqa: E402
@@ -41,3 +42,11 @@ def test_the_plain_loop_resamples_as_lanczos_does() -> None:
     expected = to_pil_image(smooth[0]).resize((32, 32), Image.Resampling.LANCZOS)
     ours = plain.resample(smooth, 32)[0]
     assert (ours - pil_to_tensor(expected) / 255).abs().mean() < 0.03
+
+
+def test_the_cost_of_keeping_a_run_is_measured(tmp_path: Path) -> None:
+    write_tiny_assets(tmp_path)
+    given = {"num_steps": 3, "Xdim": 32, "ydim": 32, "cutn": 2, "checkpoint_seconds": 0}
+    found = keeping.measure(given, tmp_path, tmp_path / "output", None)
+    assert 0 < found["checkpoints"] < found["waiting"] < 1
+    assert found["step"] > 0 and found["encoder"] > 0 and found["mib"] > 0
