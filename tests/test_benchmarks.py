@@ -44,7 +44,10 @@ def test_the_plain_loop_resamples_as_lanczos_does() -> None:
     assert (ours - pil_to_tensor(expected) / 255).abs().mean() < 0.03
 
 
-def test_the_cost_of_keeping_a_run_is_measured(tmp_path: Path) -> None:
+def test_the_cost_of_keeping_a_run_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recording.CHECKPOINT_SHARE", 1e9)  # at each step
     write_tiny_assets(tmp_path)
     given = {"num_steps": 3, "Xdim": 32, "ydim": 32, "cutn": 2, "checkpoint_seconds": 0}
     found = keeping.measure(given, tmp_path, tmp_path / "output", None)
