@@ -67,6 +67,13 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of memory that a GPU has; None for other devices."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.get_device_properties(device).total_memory
+
+
 def release_freed_memory() -> None:
     """Give the system and other programs what was freed so far, where they can take it."""
     if torch.cuda.is_available():

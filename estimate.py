@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import BadInput
-from settings import RunSettings
+from settings import CUTOUTS_AT_A_TIME, RunSettings
 from weights import find_weights, first_stage
 
 PASSES = 3  # forward, and twice as much backward
@@ -37,23 +37,28 @@ GPU_MACS_PER_SECOND = 5e12
 MIN_STEPS = 10  # a shorter run says little about speed
 MAX_RUNS = 5
 
-BASE_BYTES = {"cpu": 1.0e9, "gpu": 1.2e9}
-WEIGHTS_BYTES = 1.0e9  # VQGAN and CLIP of published width
-BYTES_PER_PIXEL = 25e3  # activations at published width; goes with ch
-BYTES_PER_CUTOUT = 20e6  # activations of ViT-B/32; goes with CLIP's multiply-adds
+# Memory: counted on the decoder of vqgan_imagenet_f16 and on ViT-B/32, and rounded up. GPUs are
+# taken to compute in bfloat16; CPUs may have to in float32.
+BASE_BYTES = {"cpu": 0.8e9, "gpu": 0.8e9}
+WEIGHTS_BYTES = {"cpu": 0.9e9, "gpu": 0.5e9}  # VQGAN and CLIP of published width
+BYTES_PER_PIXEL = {"cpu": 8e3, "gpu": 4.5e3}  # activations at published width; goes with ch
+BYTES_PER_CUTOUT = {"cpu": 40e6, "gpu": 24e6}  # of ViT-B/32; goes with CLIP's multiply-adds
+SIDES = 32  # a size that is proposed has sides that are multiples of so many pixels
 
 
 @dataclass(frozen=True)
 class Estimate:
     """seconds_per_step; seconds in all, None for an endless run; memory_bytes at the peak.
 
-    measured: whether earlier runs on this device are behind it.
+    measured: whether earlier runs on this device are behind it. too_large: what to say where the
+    machine has less memory; "" where it has enough, or a GPU computes, of which it is not known.
     """
 
     seconds_per_step: float
     seconds: float | None
     memory_bytes: float
     measured: bool
+    too_large: str = ""
 
 
 def estimate(
@@ -77,6 +82,9 @@ def estimate(
         seconds=per_step * steps if steps > 0 else None,
         memory_bytes=memory_bytes(settings, widths, device),
         measured=bool(speeds),
+        too_large=""
+        if _kind(device) == "gpu"
+        else too_large(settings, widths, device, machine_memory()),
     )
 
 
@@ -97,7 +105,8 @@ def in_words(estimate: Estimate, device: str) -> str:
     else:
         time = f"about {duration(estimate.seconds)}"
     basis = "by your earlier runs" if estimate.measured else "a first guess"
-    return f"Roughly: {time} and {memory}{f' on {device}' if device else ''} ({basis})."
+    place = f" on {device}" if device else ""
+    return f"Roughly: {time} and {memory}{place} ({basis}). {estimate.too_large}".rstrip()
 
 
 def duration(seconds: float) -> str:
@@ -118,14 +127,45 @@ def macs_per_step(settings: Mapping[str, Any], widths: Mapping[str, int]) -> flo
 
 
 def memory_bytes(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
-    """Peak memory of the worker's process, or of the GPU."""
-    width = _width(settings, widths)
-    weights = WEIGHTS_BYTES * width**2
-    picture = settings["Xdim"] * settings["ydim"] * BYTES_PER_PIXEL * width
-    clip_scale = _clip_macs(settings) / CLIP_MACS["ViT-B/32"]
-    return BASE_BYTES[_kind(device)] + weights + picture + settings["cutn"] * (
-        BYTES_PER_CUTOUT * clip_scale
-    )
+    """Peak memory of the worker's process, or of the GPU. device: in words."""
+    kind, width = _kind(device), _width(settings, widths)
+    picture = settings["Xdim"] * settings["ydim"] * BYTES_PER_PIXEL[kind] * width
+    cutouts = min(settings["cutn"], CUTOUTS_AT_A_TIME) * BYTES_PER_CUTOUT[kind]
+    cutouts *= _clip_macs(settings) / CLIP_MACS["ViT-B/32"]
+    return BASE_BYTES[kind] + WEIGHTS_BYTES[kind] * width**2 + picture + cutouts
+
+
+def machine_memory() -> float:
+    """Bytes of memory that this machine has, or that its container allows."""
+    with suppress(OSError, ValueError):
+        return float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+
+
+def size_that_fits(
+    settings: Mapping[str, Any], widths: Mapping[str, int], device: str, limit: float
+) -> tuple[int, int] | None:
+    """The largest width and height of about the same shape that take at most `limit` bytes."""
+    nothing = memory_bytes({**settings, "Xdim": 0, "ydim": 0}, widths, device)
+    picture = memory_bytes(settings, widths, device) - nothing
+    scale = math.sqrt(max(limit - nothing, 0) / picture)
+    width, height = (int(settings[side] * scale) // SIDES * SIDES for side in ("Xdim", "ydim"))
+    return (width, height) if min(width, height) >= 2 * SIDES else None
+
+
+def too_large(
+    settings: Mapping[str, Any], widths: Mapping[str, int], device: str, limit: float
+) -> str:
+    """A sentence that says so where a run takes more than `limit` bytes, else ""."""
+    needed = memory_bytes(settings, widths, device)
+    if needed <= limit:
+        return ""
+    sentence = f"That is more memory than the {limit / 1e9:.0f} GB that there are"
+    size = size_that_fits(settings, widths, device, limit)
+    return f"{sentence}: {size[0]}x{size[1]} would fit." if size else f"{sentence}."
 
 
 def _speeds(

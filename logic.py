@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+import estimate
 from cutouts import (
     Augmentations,
     Windows,
@@ -28,14 +29,16 @@ from cutouts import (
 )
 from device import (
     compute_dtype,
+    describe,
     deterministic_algorithms,
     keep_freed_memory,
     release_freed_memory,
+    total_memory,
 )
 from errors import BadInput, RunFailed
 from pictures import cover
 from prompts import parse_prompts
-from settings import Continuing, RunSettings, VQGANCLIPSettings
+from settings import CUTOUTS_AT_A_TIME, Continuing, RunSettings, VQGANCLIPSettings
 from vqgan_utils import (
     VQGAN,
     Perceptor,
@@ -51,8 +54,6 @@ from vqgan_utils import (
     vector_quantize,
 )
 from weights import get_weights, picture_size
-
-CHUNK = 16  # cutouts that CLIP looks at at a time
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ class VQGANCLIPRun(Run):
 
     def load_model(self) -> None:
         keep_freed_memory()
-        with _explain_lack_of_memory(self.settings):
+        self._warn_of_lack_of_memory()
+        with self._explain_lack_of_memory():
             weights = get_weights(self.assets_dir, self.settings.vqgan_ckpt)
             self.size = picture_size(weights, self.settings.Xdim, self.settings.ydim)
             clip_path = find_clip_model(self.settings.clip_model, self.assets_dir)
@@ -180,10 +182,10 @@ class VQGANCLIPRun(Run):
     def model_init(self) -> None:
         self._random = RandomStream(self.settings.seed)
         self._frames = self._optimisation_steps = 0
-        self._chunk = min(CHUNK, self.settings.cutn)
+        self._chunk = min(CUTOUTS_AT_A_TIME, self.settings.cutn)
         self._has_moved_on = False  # whether the latent is beyond a frame that was filmed
         self._before_step: dict[str, Any] | None = None
-        with _explain_lack_of_memory(self.settings), self._random, torch.no_grad():
+        with self._explain_lack_of_memory(), self._random, torch.no_grad():
             codebook = self.vqgan.codebook
             self._low = codebook.amin(dim=0)[:, None, None]
             self._high = codebook.amax(dim=0)[:, None, None]
@@ -193,7 +195,7 @@ class VQGANCLIPRun(Run):
     def iterate(self) -> Step:
         self._before_step = self._state()
         with (
-            _explain_lack_of_memory(self.settings),
+            self._explain_lack_of_memory(),
             deterministic_algorithms(self.settings.deterministic),
             self._random,
         ):
@@ -262,6 +264,40 @@ class VQGANCLIPRun(Run):
 
     def _take_random_numbers(self, state: dict[str, Any]) -> None:
         self._random.state = torch.tensor(state["random"], dtype=torch.uint8)
+
+    # --- memory ---
+
+    def _warn_of_lack_of_memory(self) -> None:
+        widths, device = estimate.decoder_widths(self.assets_dir), describe(self.device)
+        limit = total_memory(self.device) or estimate.machine_memory()
+        size = f"{self.settings.Xdim}x{self.settings.ydim}"
+        if warning := estimate.too_large(self.settings.model_dump(), widths, device, limit):
+            self.warnings.append(f"{size} may be too large. {warning}")
+
+    @contextmanager
+    def _explain_lack_of_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not _is_lack_of_memory(error):
+                raise
+            s = self.settings
+            raise RunFailed(
+                f"There is not enough memory for {s.Xdim}x{s.ydim} with {s.cutn} cutouts. Lower"
+                " Xdim and ydim or the number of cutouts, or choose smaller weights."
+                f"{self._sizes_that_fit()}"
+            ) from None
+
+    def _sizes_that_fit(self) -> str:
+        """Some that take clearly less memory than this one, which the device did not have."""
+        values, device = self.settings.model_dump(), describe(self.device)
+        widths = estimate.decoder_widths(self.assets_dir)
+        needed = estimate.memory_bytes(values, widths, device)
+        total = total_memory(self.device) or estimate.machine_memory()
+        limits = [share * min(needed, total) for share in (0.7, 0.4)]
+        sizes = [estimate.size_that_fits(values, widths, device, limit) for limit in limits]
+        named = " or ".join(f"{size[0]}x{size[1]}" for size in sizes if size)
+        return f" By an estimate, {named} would fit." if named else ""
 
     # --- before the first step ---
 
@@ -483,19 +519,6 @@ def _warm_vqgan(
 @lru_cache(maxsize=1)
 def _warm_clip(checkpoint: _Stamp, device: torch.device, dtype: torch.dtype) -> Perceptor:
     return load_clip_model(checkpoint[0], dtype).to(device)
-
-
-@contextmanager
-def _explain_lack_of_memory(settings: VQGANCLIPSettings) -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
-            raise
-        raise RunFailed(
-            f"There is not enough memory for {settings.Xdim}x{settings.ydim} with {settings.cutn}"
-            " cutouts. Lower Xdim and ydim or the number of cutouts, or choose smaller weights."
-        ) from None
 
 
 def _is_lack_of_memory(error: Exception) -> bool:

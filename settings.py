@@ -35,6 +35,7 @@ from weights import (
 MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
 MAX_STEPS = 10_000_000
+CUTOUTS_AT_A_TIME = 16  # that CLIP looks at, so that memory does not grow with their number
 BY_WEIGHTS = "what the weights recommend"
 # How a run goes on from another one. Exactly: all goes on, since there are only more steps. From
 # its latent: the optimiser's moments too, while MSE regularisation begins anew. From its picture,

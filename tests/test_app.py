@@ -384,10 +384,30 @@ def test_odd_earlier_runs_are_passed_over(odd):
 
 @pytest.mark.parametrize("changes", [{"Xdim": 512}, {"cutn": 512}, {"vqgan_ckpt": "large"}])
 def test_more_work_takes_longer_and_more_memory(changes):
-    less = estimate.estimate(chosen(), WIDTHS, "CPU", [])
-    more = estimate.estimate(chosen(**changes), WIDTHS, "CPU", [])
+    less = estimate.estimate(chosen(cutn=8), WIDTHS, "CPU", [])
+    more = estimate.estimate(chosen(**{"cutn": 8} | changes), WIDTHS, "CPU", [])
     assert more.seconds > less.seconds
     assert more.memory_bytes > less.memory_bytes
+
+
+def test_memory_does_not_grow_with_many_cutouts():
+    many, more = (chosen(cutn=n).model_dump() for n in (64, 512))
+    assert estimate.memory_bytes(many, WIDTHS, "CPU") == estimate.memory_bytes(more, WIDTHS, "CPU")
+
+
+def test_a_size_beyond_the_memory_is_named_with_one_that_fits(monkeypatch):
+    monkeypatch.setattr(estimate, "machine_memory", lambda: 4e9)
+    large = chosen(Xdim=1600, ydim=800, vqgan_ckpt="large")
+    told = estimate.estimate(large, WIDTHS, "CPU", [])
+    width, height = estimate.size_that_fits(large.model_dump(), WIDTHS, "CPU", 4e9)
+    assert f"more memory than the 4 GB that there are: {width}x{height} would fit." in (
+        estimate.in_words(told, "CPU")
+    )
+    assert width == pytest.approx(2 * height, abs=2 * estimate.SIDES)
+    fitting = chosen(Xdim=width, ydim=height, vqgan_ckpt="large")
+    assert estimate.estimate(fitting, WIDTHS, "CPU", []).too_large == ""
+    assert estimate.memory_bytes(fitting.model_dump(), WIDTHS, "CPU") > 3e9
+    assert estimate.size_that_fits(large.model_dump(), WIDTHS, "CPU", 1e9) is None
 
 
 def test_frames_of_several_steps_take_several_steps():

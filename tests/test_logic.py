@@ -18,6 +18,7 @@ from clip.model import build_model
 from PIL import Image
 
 import cutouts
+import estimate
 import logic
 import run_checkpoints
 import settings
@@ -233,7 +234,7 @@ def test_chunks_change_nothing(
     monkeypatch.setattr(logic, "recolour", lambda cutouts, *_: cutouts)  # drawn for each chunk
     changes = {"cutn": 7, "use_cutout_augmentations": augmented, "text_input": "a dog:1:0.99 | x"}
     whole = iterate(make_run(**changes), 2)[-1]
-    monkeypatch.setattr(logic, "CHUNK", 3)
+    monkeypatch.setattr(logic, "CUTOUTS_AT_A_TIME", 3)
     parts = iterate(make_run(**changes), 2)[-1]
     assert parts.losses["total"] == pytest.approx(whole.losses["total"], abs=1e-5)
     np.testing.assert_allclose(parts.picture.astype(int), whole.picture.astype(int), atol=1)
@@ -479,6 +480,25 @@ def test_lack_of_memory_says_what_to_lower(
         with pytest.raises(RunFailed, match=r"48x32 with 4 cutouts\. Lower Xdim"):
             run.iterate()
     assert run.iterate().index == 1
+
+
+def test_lack_of_memory_names_sizes_that_would_fit(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    large = run.settings.model_copy(update={"Xdim": 1600, "ydim": 800})
+    monkeypatch.setattr(run, "settings", large)
+    monkeypatch.setattr(estimate, "machine_memory", lambda: 3e9)
+    monkeypatch.setattr(run.vqgan, "decode", lambda z: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(RunFailed, match=r"1600x800 .* \d+x\d+ or \d+x\d+ would fit"):
+        run.iterate()
+
+
+def test_a_size_beyond_the_memory_is_warned_of_before_it_starts(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "machine_memory", lambda: 1e8)
+    assert any("48x32 may be too large" in warning for warning in make_run().warnings)
 
 
 def test_where_memory_lacks_clip_looks_at_fewer_cutouts_at_a_time(
