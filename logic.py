@@ -50,6 +50,7 @@ from vqgan_utils import (
     mse_weight_at,
     prompt_loss,
     random_latent,
+    soft_gradient,
     tv_loss,
     vector_quantize,
 )
@@ -322,6 +323,8 @@ class VQGANCLIPRun(Run):
 
     def _first_latent(self) -> Tensor:
         width, height = self.size
+        if self.start_image is None and self.settings.init_gradient:
+            return self._encode(soft_gradient(height, width).to(self.device))
         if self.start_image is None:
             codebook = self.vqgan.codebook
             return random_latent(codebook, height // self.factor, width // self.factor)

@@ -195,7 +195,15 @@ class VQGANCLIPSettings(RunSettings):
     """The settings of `logic.VQGANCLIPRun`."""
 
     LATENT_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "vqgan_ckpt")
+    NO_MATTER_FOR_STEPS: ClassVar = (*RunSettings.NO_MATTER_FOR_STEPS, "init_gradient")
 
+    init_gradient: bool = setting(
+        False,
+        "Start from a gradient",
+        "Start from a soft, light gradient instead of random tokens: shapes stand more clearly on"
+        " it. Without effect where there is a starting image.",
+        unset=BY_WEIGHTS,
+    )
     vqgan_ckpt: str = setting(
         "emoji_f8",
         "Model weights",

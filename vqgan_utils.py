@@ -390,6 +390,16 @@ def random_latent(codebook: Tensor, height: int, width: int) -> Tensor:
     return F.embedding(tokens, codebook).permute(0, 3, 1, 2).contiguous()
 
 
+def soft_gradient(height: int, width: int) -> Tensor:
+    """A picture [1, 3, height, width] in [0.75, 0.95] that goes evenly from corner to corner.
+
+    Of four random light colours. Light, because most drawings stand on light ground, and not white,
+    because a picture that is at its limit hardly feels where to go.
+    """
+    corners = 0.75 + 0.2 * torch.rand(1, 3, 2, 2)
+    return F.interpolate(corners, (height, width), mode="bilinear", align_corners=True)
+
+
 def prompt_loss(images: Tensor, prompt: Tensor, weight: float, stop: float = -math.inf) -> Tensor:
     """How far unit embeddings of cutouts [N, D] are from a prompt's unit embedding [1, D].
 

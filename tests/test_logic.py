@@ -24,7 +24,7 @@ import run_checkpoints
 import settings
 from errors import BadInput, RunFailed
 from logic import Run, Step, VQGANCLIPRun
-from vqgan_utils import CLIP_MEAN, CLIP_STD, load_vqgan_model, move_picture
+from vqgan_utils import CLIP_MEAN, CLIP_STD, load_vqgan_model, move_picture, soft_gradient
 
 CPU = torch.device("cpu")
 BASE = {
@@ -270,6 +270,14 @@ def test_starts_from_random_codes(make_run: MakeRun) -> None:
     run = make_run()
     codes = {tuple(code.tolist()) for code in run.vqgan.codebook}
     assert all(tuple(position.tolist()) in codes for position in latent(run).flatten(2)[0].T)
+
+
+def test_starts_from_a_gradient_of_its_seed(make_run: MakeRun) -> None:
+    run = make_run(init_gradient=True, seed=1)
+    with logic.RandomStream(1):
+        picture = soft_gradient(*reversed(run.size))
+    torch.testing.assert_close(latent(run), run.vqgan.encode(2 * picture - 1))
+    assert not torch.equal(latent(run), latent(make_run(init_gradient=True, seed=2)))
 
 
 def test_starts_from_a_picture_scaled_to_cover(make_run: MakeRun, assets: Path) -> None:

@@ -186,7 +186,7 @@ class Composer:
         return self.compose([sample.scene for sample in samples]), [s.caption for s in samples]
 
     def samples(self, n: int) -> list[Sample]:
-        """n scenes with captions; one in twelve is a variant of the one before.
+        """n scenes with captions; one in five is a variant of the one before.
 
         A variant differs in one thing only (background, colour, partner), and both captions say
         so: that teaches which colour belongs to what.
@@ -195,7 +195,7 @@ class Composer:
         while len(scenes) < n:
             scene = self._scene()
             scenes.append(scene)
-            if self.random.random() < 0.1 and len(scenes) < n:
+            if self.random.random() < 0.25 and len(scenes) < n:
                 scenes[-1] = scene = replace(scene, explicit=True)
                 scenes.append(self._variant(scene))
         return [self._sample(scene) for scene in scenes]
@@ -250,7 +250,7 @@ class Composer:
         columns, rows = (along, across) if layout == "left" else (across, along)
         return tuple(map(self._part, columns, rows, sides)), layout
 
-    def _maybe_tinted(self, part: Part, chance: float = 0.22) -> Part:
+    def _maybe_tinted(self, part: Part, chance: float = 0.08) -> Part:
         record = self.records[part.icon]
         tint = record["tint"]
         if tint is None or tint[1] < 0.3 or self._is_person(record):
@@ -325,7 +325,7 @@ class Composer:
         claims, phrases = [], []
         for part, thing in zip(scene.parts, things, strict=True):
             term = self._term(part, thing)
-            chance = 0.9 if scene.explicit or part.colour else 0.35
+            chance = 0.95 if scene.explicit or part.colour else 0.35
             colour = thing.colour if random.random() < chance else None
             claims.append((term, colour))
             phrases.append(describe_thing(term, colour, self._size(scene, part), random))
