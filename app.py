@@ -5,8 +5,10 @@ only looks at that folder. The computing is the worker's. Never imports torch.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -17,13 +19,19 @@ import run_queue
 from errors import BadInput
 from estimate import decoder_widths, estimate, in_words
 from keeper import WorkerKeeper
+from page_actions import CHOSEN, PROBLEMS, attempt
 from page_docs import show_document
-from page_form import CONTINUE, Form
+from page_form import Form
+from page_history import show_actions, show_history, show_removed, show_trash
+from page_memory import Memory
+from page_picker import CONTINUE, picked_or_last
 from page_places import read_places
-from page_runs import plain, prompt_of
+from page_queue import show_queue
+from page_runs import plain, prompt_of, settings_of
+from page_settings import follow_link, show_drop_zone, show_settings_menu, use_settings
+from page_start import show_how_many, show_stages, start
 from places import Places
 from run_index import Entry
-from runner import Request, prepare
 from serving import read_states
 from storage import ACTIVE
 
@@ -31,7 +39,7 @@ HERE = Path(__file__).parent
 TITLE = "VQGAN-CLIP studio"
 ICON, ICON_DONE = (str(HERE / "static" / name) for name in ("icon.svg", "icon-done.svg"))
 FAST, SLOW = 0.5, 2.0  # seconds between looks, while something goes and while nothing does
-LAST_RUNS = 8
+PAST_RUNS = 100  # of which estimates are made
 
 
 def main() -> None:
@@ -55,26 +63,37 @@ def worker_keeper(places: Places) -> WorkerKeeper:
 def draw(places: Places) -> None:
     """Everything below the title. Raises BadInput for a broken defaults.yaml."""
     runs = run_index.entries(places.output_dir)
+    memory = Memory(places.output_dir)
     with st.sidebar:
         model = _choose_model()
-        form = Form(registry.get(model).settings, places.assets_dir)
+        form = Form(registry.get(model).settings, places.assets_dir, memory)
         form.fill()
-        form.show(_previous(runs))
+        follow_link(form, places)
+        continuable = _continuable(runs)
+        form.show(picked_or_last(continuable), continuable)
     form.show_prompt()
-    with st.container(horizontal=True, vertical_alignment="center"):
+    show_stages(form)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="run-row"):
         st.button("Run!", type="primary", on_click=press_run, args=(places, model, form))
-        _show_estimate(form, places, runs)
+        show_how_many()
+        show_settings_menu(form, places, memory)
+        show_drop_zone(form, places)
+    _show_estimate(form, places, runs)
+    memory.remember(form.changed())
     problems, going_on, result, last = (st.container() for _ in range(4))
     with problems:
         _show_problems(places)
     with going_on:
         going = any(entry.status in ACTIVE for entry in runs)
         st.session_state["seen"] = _snapshot(places, runs)
+        st.session_state["seconds"] = _seconds_of_waiting(places, runs)
         st.fragment(watch, run_every=FAST if going else SLOW)(places)
     with result:
-        _show_chosen(runs)
+        show_removed(places)
+        _show_chosen(runs, form, places)
     with last:
-        _show_last(runs)
+        show_history([entry for entry in runs if entry.status not in ACTIVE], choose)
+        show_trash(places)
     show_document(HERE / "README.md")
     show_document(HERE / "CHANGELOG.md")
 
@@ -82,22 +101,11 @@ def draw(places: Places) -> None:
 def press_run(places: Places, model: str, form: Form) -> None:
     """Put what the form says into the queue, or say why not."""
     state = st.session_state
-    state["problems"] = []
-    try:
-        values, uploads = form.given()
-        request = Request(
-            given=values,
-            output_dir=places.output_dir,
-            assets_dir=places.assets_dir,
-            model=model,
-            continue_run=_run_to_continue(places),
-            uploads=uploads,
-        )
-        folder = run_queue.enqueue(prepare(request), places.queue_url)
-        state["active"] = {*state.get("active", ()), folder.name}  # it may end before the next look
-        state["chosen"] = None
-    except BadInput as problem:
-        state["problems"] = [str(problem)]
+    with attempt():
+        folders = start(form, places, model, _run_to_continue(places))
+        names = {folder.name for folder in folders}
+        state["active"] = {*state.get("active", ()), *names}  # they may end before the next look
+        state[CHOSEN] = None
 
 
 def watch(places: Places) -> None:
@@ -109,7 +117,7 @@ def watch(places: Places) -> None:
     running = run_index.running(runs)
     for entry in running:
         page_runs.show_live(entry)
-    page_runs.show_queue(run_queue.waiting(runs), len(running))
+    show_queue(run_queue.waiting(runs), len(running), st.session_state["seconds"], places)
     _name_tab(running)
 
 
@@ -120,7 +128,7 @@ def _follow(runs: Sequence[Entry]) -> None:
     ended = [e for e in runs if e.name in state.get("active", ()) and e.name not in active]
     state["active"] = active
     if ended:
-        state["chosen"] = state["ended"] = ended[0].name
+        state[CHOSEN] = state["ended"] = ended[0].name
         st.rerun()
 
 
@@ -136,47 +144,42 @@ def _name_tab(running: Sequence[Entry]) -> None:
 
 def _show_problems(places: Places) -> None:
     """Why Run! was refused, and why there is no worker."""
-    for problem in (*st.session_state.get("problems", []), worker_keeper(places).refusal()):
+    for problem in (*st.session_state.get(PROBLEMS, []), worker_keeper(places).refusal()):
         if problem:
             st.error(plain(problem))
 
 
-def _show_chosen(runs: Sequence[Entry]) -> None:
+def _show_chosen(runs: Sequence[Entry], form: Form, places: Places) -> None:
     """The result that was asked for, or that has just come."""
     state = st.session_state
-    chosen = next((entry for entry in runs if entry.name == state.get("chosen")), None)
-    if chosen is None:
+    chosen = next((entry for entry in runs if entry.name == state.get(CHOSEN)), None)
+    if chosen is None or chosen.status in ACTIVE:
         return
-    page_runs.show_result(chosen)
+
+    def use(name: str) -> None:
+        use_settings(name, form, places)
+
+    page_runs.show_result(chosen, lambda entry: show_actions(entry, use, places))
     if state.get("ended") == chosen.name:
         icon = ICON_DONE if chosen.status in ("done", "stopped") else ICON
         word = page_runs.status_word(chosen)
         st.set_page_config(f"{word}: {prompt_of(chosen.details, 40)}", icon)
 
 
-def _show_last(runs: Sequence[Entry]) -> None:
-    finished = [entry for entry in runs if entry.status not in ACTIVE][:LAST_RUNS]
-    if finished:
-        st.subheader("Last runs")
-        page_runs.show_grid(finished, choose)
-
-
 def choose(name: str) -> None:
     """Show the result of that run."""
-    st.session_state["chosen"] = name
+    st.session_state[CHOSEN] = name
 
 
-def _previous(runs: Sequence[Entry]) -> Entry | None:
-    """The run to continue: the one whose result is shown, else the last that has a picture."""
-    ended = [e for e in runs if e.status not in ACTIVE and e.folder.picture_path()]
-    chosen = st.session_state.get("chosen")
-    return next((e for e in ended if e.name == chosen), next(iter(ended), None))
+def _continuable(runs: Sequence[Entry]) -> list[Entry]:
+    """The runs that another can go on from, the newest first."""
+    return [e for e in runs if e.status not in ACTIVE and e.folder.picture_path()]
 
 
 def _run_to_continue(places: Places) -> str | None:
     if not st.session_state.get(CONTINUE):
         return None
-    previous = _previous(run_index.entries(places.output_dir))
+    previous = picked_or_last(_continuable(run_index.entries(places.output_dir)))
     if previous is None:
         raise BadInput("There is no finished run to continue. Switch off 'Continue previous run'.")
     return previous.name
@@ -189,10 +192,26 @@ def _show_estimate(form: Form, places: Places, runs: Sequence[Entry]) -> None:
     except BadInput as problem:
         st.caption(plain(problem))
         return
-    past = (entry.details for entry in runs if entry.status not in ACTIVE)
     device = _device(places)
-    words = in_words(estimate(chosen, decoder_widths(places.assets_dir), device, past), device)
-    st.caption(" ".join(map(plain, [words, *warnings])))
+    told = estimate(chosen, decoder_widths(places.assets_dir), device, _past(runs))
+    st.caption(" ".join(map(plain, [in_words(told, device), *warnings])))
+
+
+def _seconds_of_waiting(places: Places, runs: Sequence[Entry]) -> dict[str, float]:
+    """How long each waiting run takes, by its name, where that can be said."""
+    device, widths, past = _device(places), decoder_widths(places.assets_dir), _past(runs)
+    seconds = {}
+    for entry in run_queue.waiting(runs):
+        with suppress(BadInput, TypeError):
+            told = estimate(settings_of(entry.details), widths, device, past)
+            done = entry.details["num_steps"] * told.seconds_per_step
+            if told.seconds:
+                seconds[entry.name] = max(0.0, told.seconds - done)
+    return seconds
+
+
+def _past(runs: Sequence[Entry]) -> list[Mapping[str, Any]]:
+    return [entry.details for entry in runs[:PAST_RUNS] if entry.status not in ACTIVE]
 
 
 def _choose_model() -> str:
@@ -203,7 +222,8 @@ def _choose_model() -> str:
 def _snapshot(places: Places, runs: Sequence[Entry]) -> tuple[object, ...]:
     """What the page outside of `watch` shows of the world."""
     refusal, device = worker_keeper(places).refusal(), _device(places)
-    return refusal, device, *((entry.name, entry.status) for entry in runs)
+    line = [entry.name for entry in run_queue.waiting(runs)]
+    return refusal, device, line, *((entry.name, entry.status) for entry in runs)
 
 
 def _device(places: Places) -> str:

@@ -1,6 +1,7 @@
 """The sidebar: one widget for each setting, made from what `settings.py` says of it.
 
-Widgets keep their values in Streamlit's session state under the settings' names.
+Widgets keep their values in Streamlit's session state under the settings' names; pictures that came
+with the settings of an earlier run are kept there as paths, under `kept_` and the setting's name.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,8 @@ import streamlit as st
 from pydantic.fields import FieldInfo
 
 from errors import BadInput
-from page_runs import plain, prompt_of
+from page_memory import Memory
+from page_picker import CONTINUE, continue_switch
 from pictures import SUFFIXES
 from run_index import Entry
 from settings import RunSettings, make, members, meta, number_range, read_defaults, value_type
@@ -20,7 +22,6 @@ from weights import OPENAI_CLIP_MODELS, find_clip_checkpoints, find_weights
 
 LARGEST_BROWSER_NUMBER = 2**53
 IN_MAIN_AREA = ("text_input",)
-CONTINUE = "continue_previous_run"
 SWITCHES = {  # of the uploads, which have none among the settings
     "init_image": ("Use starting image", "Start from a picture of yours instead of random tokens."),
     "image_prompt": (
@@ -33,20 +34,45 @@ SWITCHES = {  # of the uploads, which have none among the settings
 class Form:
     """The widgets of one kind of run. Makes no decision that `settings.py` could make."""
 
-    def __init__(self, kind: type[RunSettings], assets_dir: Path) -> None:
+    def __init__(self, kind: type[RunSettings], assets_dir: Path, memory: Memory) -> None:
         self.kind = kind
         self.assets_dir = assets_dir
         self.weights = find_weights(assets_dir)
+        self._memory = memory
 
     def fill(self) -> None:
         """Put the starting values into widgets that have none yet. Raises BadInput."""
-        for name, value in self._starting_values().items():
-            if name in SWITCHES:
-                continue  # an upload cannot start with a picture; the run takes it from there
-            st.session_state.setdefault(name, _as_typed(self.kind.model_fields[name], value))
+        for name, value in self._remembered().items():
+            st.session_state.setdefault(name, value)
 
-    def show(self, previous: Entry | None) -> None:
-        """Draw the sidebar. previous: the run that "Continue previous run" goes on from."""
+    def take(self, values: Mapping[str, Any]) -> None:
+        """Put these settings into the widgets, and the usual ones beside. Raises BadInput.
+
+        Only before the widgets are drawn, so from a callback or at the start of a session.
+        """
+        weights = values.get("vqgan_ckpt")
+        for name, value in (self._usual(weights) | self._own(values)).items():
+            st.session_state[name] = value
+        st.session_state["weights_before"] = weights
+        for name in SWITCHES:
+            pictures = values.get(name) or []
+            pictures = pictures if isinstance(pictures, list) else [pictures]
+            st.session_state[f"use_{name}"] = bool(pictures)
+            st.session_state[f"kept_{name}"] = pictures
+
+    def changed(self) -> dict[str, Any]:
+        """What the fields hold that is not usual with the chosen weights; without the pictures."""
+        state = st.session_state
+        usual = self._usual(state.get("vqgan_ckpt"))
+        start = self._usual()["vqgan_ckpt"] if "vqgan_ckpt" in usual else None
+        usual |= {"vqgan_ckpt": start} if start else {}
+        return {n: state[n] for n, value in usual.items() if state.get(n, value) != value}
+
+    def show(self, previous: Entry | None, others: Sequence[Entry]) -> None:
+        """Draw the sidebar.
+
+        previous: the run that "Continue previous run" goes on from. others: those to pick from.
+        """
         ungrouped = [name for name in self._in_order() if not self._group(name)]
         for row in self._rows(name for name in ungrouped if name not in IN_MAIN_AREA):
             with st.container():  # what comes and goes inside moves nothing below
@@ -54,7 +80,7 @@ class Form:
                 if st.session_state.get(row[0]) is True:
                     self._members(row[0])
             if row == ["image_prompt"]:
-                _continue_switch(previous)
+                continue_switch(previous, others)
 
     def _members(self, name: str) -> None:
         with st.container(key=f"members-{name}"):
@@ -102,7 +128,7 @@ class Form:
 
     def _in_order(self) -> list[str]:
         """Choices first, since they set the rest; otherwise as declared."""
-        return sorted(self.kind.model_fields, key=lambda name: self._options(name) is None)
+        return sorted(self.kind.model_fields, key=lambda name: self.options(name) is None)
 
     def _rows(self, names: Iterable[str]) -> list[list[str]]:
         """One setting a row, but pixels side by side: they are an x and a y."""
@@ -124,17 +150,34 @@ class Form:
     def _group(self, name: str) -> str | None:
         return meta(self.kind.model_fields[name])["group"]
 
-    def _options(self, name: str) -> Sequence[str] | None:
+    def options(self, name: str) -> Sequence[str] | None:
+        """What a person chooses from; None for what is typed."""
         if name == "vqgan_ckpt":
             return list(self.weights)
         if name == "clip_model":
             return [*find_clip_checkpoints(self.assets_dir), *OPENAI_CLIP_MODELS]
         return None
 
-    def _starting_values(self) -> dict[str, Any]:
+    def _usual(self, weights: str | None = None) -> dict[str, Any]:
         """As the command line's: declared, recommended by the weights, set in defaults.yaml."""
         ours = read_defaults(self.kind)
-        return self._declared() | self._recommended(ours) | ours
+        chosen = ours | ({"vqgan_ckpt": weights} if weights else {})
+        return self._own(self._declared() | self._recommended(chosen) | chosen)
+
+    def _remembered(self) -> dict[str, Any]:
+        """What was typed last, as far as it still fits."""
+        last = self._memory.last()
+        if last.get("vqgan_ckpt") not in self.weights:
+            last.pop("vqgan_ckpt", None)
+        usual = self._usual(last.get("vqgan_ckpt"))
+        fits = {n: v for n, v in last.items() if n in usual and type(v) is type(usual[n])}
+        return usual | fits
+
+    def _own(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values as their widgets hold them; uploads can hold none."""
+        fields = self.kind.model_fields
+        names = [name for name in values if name in fields and name not in SWITCHES]
+        return {name: _as_typed(fields[name], values[name]) for name in names}
 
     def _recommended(self, values: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -163,7 +206,7 @@ class Form:
         field = self.kind.model_fields[name]
         about = {"label": self._label(name), "help": field.description, "key": name}
         kept = about | {"persist_state": "page"}
-        options = self._options(name)
+        options = self.options(name)
         if options is not None:
             self._choice(name, options, about)
         elif value_type(field) is bool:
@@ -193,12 +236,16 @@ class Form:
                 help=field.description,
                 key=name,
             )
+            _show_kept(name)
 
     def _uploaded(self, name: str, uploads: dict[str, bytes]) -> dict[str, Any]:
         if not st.session_state.get(f"use_{name}"):
             return {}
         files = st.session_state.get(name) or []
         files = files if isinstance(files, list) else [files]
+        kept = st.session_state.get(f"kept_{name}")
+        if not files and kept:
+            return {name: kept if _is_list(self.kind.model_fields[name]) else kept[0]}
         if not files:
             wanted = self._label(name)
             raise BadInput(f"'{SWITCHES[name][0]}' is on: use '{wanted}', or switch it off.")
@@ -209,19 +256,12 @@ class Form:
         return {name: names if _is_list(self.kind.model_fields[name]) else names[0]}
 
 
-def _continue_switch(previous: Entry | None) -> None:
-    with st.container():
-        on = st.checkbox(
-            "Continue previous run",
-            help="Go on from the picture that is shown, or else from the last one, with this prompt"
-            " and these settings; without a prompt, with its own. A smaller size crops it.",
-            key=CONTINUE,
-        )
-        if on and previous:
-            prompt = plain(prompt_of(previous.details))
-            st.caption(f"Goes on from “{prompt}” ({plain(previous.name)}).")
-        elif on:
-            st.caption("There is no finished run to continue yet.")
+def _show_kept(name: str) -> None:
+    """Pictures that came with an earlier run's settings count until others are uploaded."""
+    kept = [path for path in st.session_state.get(f"kept_{name}") or [] if Path(path).is_file()]
+    if kept and not st.session_state.get(name):
+        st.image(kept, width=64)
+        st.caption("From the run whose settings these are, unless you upload another.")
 
 
 def _number_box(field: FieldInfo, about: Mapping[str, Any]) -> None:

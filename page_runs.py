@@ -1,4 +1,4 @@
-"""How runs look on the page: the one that goes, those that wait, a finished one, the last ones."""
+"""How runs look on the page: the one that goes, a finished one, and their thumbnails."""
 
 import base64
 import html
@@ -13,12 +13,11 @@ import streamlit as st
 from PIL import Image, ImageOps
 
 import registry
-import run_queue
 from errors import BadInput
 from estimate import duration
 from pictures import encode_jpeg, load_picture
 from run_index import Entry
-from settings import meta
+from settings import RunSettings, make, meta
 from storage import DETAILS, PREVIEW
 
 PICTURE_SIDE = 512
@@ -134,30 +133,11 @@ def _as_address(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-# --- Those that wait ---------------------------------------------------------------------------
-
-
-def show_queue(waiting: Sequence[Entry], ahead: int) -> None:
-    """Each waiting run with its place. ahead: how many go before the first of them."""
-    for place, entry in enumerate(waiting, start=ahead):
-        with st.container(horizontal=True, vertical_alignment="center", key=f"wait-{entry.name}"):
-            words = f"waits: {place} before it" if place else "starts as soon as it can"
-            prompt = plain(prompt_of(entry.details, 60))
-            st.markdown(f"{prompt} :gray[— {words}]", width="stretch")
-            st.button("Remove", key=f"remove-{entry.name}", on_click=_withdraw, args=(entry,))
-
-
-def _withdraw(entry: Entry) -> None:
-    """Out of the queue; a run that the worker has just taken stops instead."""
-    if run_queue.cancel(entry.folder) == "stopped":
-        entry.folder.remove()
-
-
 # --- A finished one ----------------------------------------------------------------------------
 
 
-def show_result(entry: Entry) -> None:
-    """Picture, video, downloads, and the settings used."""
+def show_result(entry: Entry, show_actions: Callable[[Entry], None]) -> None:
+    """Picture, video, downloads, what can be done with it, and the settings used."""
     details, path = entry.details, entry.folder.path
     with st.container(border=True, key=f"result-{entry.name}"):
         picture, facts = st.columns([3, 2], gap="medium")
@@ -173,6 +153,7 @@ def show_result(entry: Entry) -> None:
             if video := entry.folder.video_path():
                 st.video(str(video))
             _downloads(entry)
+            show_actions(entry)
             st.caption(f"Run folder: `{path.name}`")
         st.html(_settings_list(details))
 
@@ -235,6 +216,13 @@ def _settings_list(details: Mapping[str, Any]) -> str:
     return f'<dl class="settings">{"".join(items)}</dl>'
 
 
+def settings_of(details: Mapping[str, Any]) -> RunSettings:
+    """What a run was asked to be. Raises BadInput for details of another layout."""
+    kind = registry.get(str(details.get("model"))).settings
+    values = {name: details[name] for name in kind.model_fields if name in details}
+    return make(kind, values | {"num_steps": details.get("planned_num_steps")})
+
+
 def _fields(details: Mapping[str, Any]) -> Mapping[str, Any]:
     name = details.get("model")
     known = registry.MODELS.get(name) or next(iter(registry.MODELS.values()))
@@ -257,31 +245,18 @@ def _shown_size(width: Any, height: Any) -> tuple[int, int, str]:
     return width * factor, height * factor, "crisp" if factor > 1 else "smooth"
 
 
-# --- The last ones -----------------------------------------------------------------------------
+# --- Thumbnails --------------------------------------------------------------------------------
 
 
-def show_grid(entries: Sequence[Entry], choose: Callable[[str], None]) -> None:
-    """Thumbnails; a click on a prompt calls `choose` with the run folder's name."""
-    with st.container(horizontal=True, key="last-runs"):
-        for entry in entries:
-            with st.container(width=164, gap="xxsmall"):
-                _thumbnail(entry)
-                st.button(
-                    plain(prompt_of(entry.details, 40)),
-                    key=f"show-{entry.name}",
-                    type="tertiary",
-                    on_click=choose,
-                    args=(entry.name,),
-                )
-                icon = STATUS_ICONS.get(entry.status, "")
-                st.caption(f"{icon} {_date(entry.name)}")
-
-
-def _thumbnail(entry: Entry) -> None:
+def show_thumbnail(entry: Entry) -> None:
+    """As wide as the container."""
     path = entry.folder.picture_path()
-    data = path and thumbnail(path, path.stat().st_mtime_ns)
+    try:
+        data = path and thumbnail(path, path.stat().st_mtime_ns)
+    except OSError:  # gone meanwhile
+        data = None
     if data:
-        st.image(data, width="stretch")
+        st.image(data, width="stretch", alt=prompt_of(entry.details))
     else:
         st.html('<div class="no-picture">no picture</div>')
 
@@ -297,7 +272,8 @@ def thumbnail(path: Path, mtime_ns: int) -> bytes | None:
     return encode_jpeg(ImageOps.fit(picture, side, Image.Resampling.LANCZOS), 90)
 
 
-def _date(name: str) -> str:
+def date_of(name: str) -> str:
+    """When the run of that folder name began, for people; "" for other names."""
     try:
         made = datetime.strptime(name[:15], FOLDER_TIME)
     except ValueError:

@@ -91,6 +91,11 @@ def run(page):
     return page.run()
 
 
+def press(page, label):
+    next(button for button in page.button if button.label == label).click()
+    return page.run()
+
+
 def set_defaults(monkeypatch, folder, line):
     path = folder / "defaults.yaml"
     path.write_text(line)
@@ -321,13 +326,14 @@ def test_a_broken_upload_is_refused(page, output_dir):
     assert run_index.entries(output_dir) == []
 
 
-def test_continuing_takes_the_picture_that_is_shown_and_keeps_its_prompt(page, output_dir):
+def test_continuing_takes_the_last_run_unless_another_is_picked(page, output_dir):
     make_finished(output_dir, "20260101T000000-aaaaaaaa", text_input="an old tree")
     make_finished(output_dir, "20260102T000000-bbbbbbbb", text_input="a new tree")
-    sidebar(page.run())["Continue previous run"].set_value(True)
+    press(page.run(), "an old tree")
+    sidebar(page)["Continue previous run"].set_value(True)
     assert "Goes on from “a new tree”" in everything(page.run())
-    next(b for b in page.button if b.label == "an old tree").click()
-    assert "Goes on from “an old tree”" in everything(page.run())
+    press(page, "Continue")
+    assert "Goes on from “an old tree”" in everything(page)
     run(page)
     (entry,) = queued(output_dir)
     assert entry.details["prev_run_id"] == "aaaaaaaa"

@@ -1,0 +1,119 @@
+"""The runs that ended: their thumbnails, what can be done with one, and the trash."""
+
+from collections.abc import Callable, Sequence
+
+import streamlit as st
+
+import trash
+from errors import BadInput
+from page_actions import REMOVED, put_back, remove, resume
+from page_picker import pick
+from page_runs import STATUS_ICONS, date_of, plain, prompt_of, show_thumbnail
+from places import Places
+from run_index import Entry
+from storage import RunFolder
+
+PAGE = 8
+TRASH_SHOWN = 24
+RESUMABLE = ("interrupted", "stopped", "failed")
+Choose = Callable[[str], None]
+
+
+def show_history(finished: Sequence[Entry], choose: Choose) -> None:
+    """Thumbnails, the newest first; a click on a prompt calls `choose` with the folder's name."""
+    if not finished:
+        return
+    count = st.session_state.get("history_shown", PAGE)
+    st.subheader("Last runs")
+    with st.container(horizontal=True, key="last-runs"):
+        for entry in finished[:count]:
+            _show_one(entry, choose)
+    if len(finished) > count:
+        st.button("Show more", on_click=_show_more, key="show-more", type="tertiary")
+
+
+def _show_one(entry: Entry, choose: Choose) -> None:
+    with st.container(width=164, gap="xxsmall"):
+        show_thumbnail(entry)
+        st.button(
+            plain(prompt_of(entry.details, 40)),
+            key=f"show-{entry.name}",
+            type="tertiary",
+            on_click=choose,
+            args=(entry.name,),
+        )
+        icon = STATUS_ICONS.get(entry.status, "")
+        status = "" if entry.status == "done" else f"{entry.status} · "
+        st.caption(f"{icon} {status}{date_of(entry.name)}")
+
+
+def _show_more() -> None:
+    st.session_state["history_shown"] = st.session_state.get("history_shown", PAGE) + 3 * PAGE
+
+
+def show_actions(entry: Entry, use: Choose, places: Places) -> None:
+    """The buttons beside a result. use: takes its settings into the form."""
+    with st.container(horizontal=True, key=f"actions-{entry.name}"):
+        if entry.status in RESUMABLE:
+            st.button(
+                "Resume",
+                key=f"resume-{entry.name}",
+                type="primary",
+                help="Goes on in the same folder from where it broke off.",
+                on_click=resume,
+                args=(entry, places),
+            )
+        if entry.folder.picture_path():
+            st.button(
+                "Continue",
+                key=f"continue-{entry.name}",
+                help="The next run goes on from this picture, in a folder of its own.",
+                on_click=pick,
+                args=(entry.name,),
+            )
+        st.button("Use these settings", key=f"use-{entry.name}", on_click=use, args=(entry.name,))
+        st.button(
+            "Remove",
+            key=f"trash-{entry.name}",
+            help="Into the trash; you can put it back.",
+            on_click=remove,
+            args=(entry, places),
+        )
+
+
+def show_removed(places: Places) -> None:
+    """The run that this tab has just removed, with its undo."""
+    name = st.session_state.get(REMOVED)
+    if not name:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="removed"):
+        st.markdown(f"Removed {plain(name)}.", width="stretch")
+        st.button("Undo", on_click=put_back, args=(name, places), key="undo")
+
+
+def show_trash(places: Places) -> None:
+    """All removed runs, for every tab, as long as nobody empties the folder."""
+    gone = trash.trashed(places.output_dir)
+    if not gone:
+        return
+    popover = st.popover(f"Trash ({len(gone)})", on_change="rerun", key="trash", type="tertiary")
+    if not popover.open:
+        return
+    with popover, st.container(horizontal=True, key="trashed-runs"):
+        for folder in gone[:TRASH_SHOWN]:
+            with st.container(width=120, gap="xxsmall"):
+                show_thumbnail(_entry(folder))
+                st.caption(plain(prompt_of(_entry(folder).details, 40)))
+                st.button(
+                    "Put back",
+                    key=f"back-{folder.name}",
+                    on_click=put_back,
+                    args=(folder.name, places),
+                )
+
+
+def _entry(folder: RunFolder) -> Entry:
+    try:
+        return Entry(folder, folder.read())
+    except BadInput:
+        return Entry(folder, {})

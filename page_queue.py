@@ -1,0 +1,102 @@
+"""The queue on the page: who waits, for how long, and the hands on it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import streamlit as st
+
+import run_queue
+import storage
+from estimate import duration
+from page_actions import attempt, remove
+from page_runs import plain, prompt_of, thumbnail
+from places import Places
+from run_index import Entry
+
+SMALL = 44  # px
+
+
+def show_queue(
+    waiting: Sequence[Entry], ahead: int, seconds: Mapping[str, float], places: Places
+) -> None:
+    """Each waiting run with its place.
+
+    ahead: how many go before the first of them. seconds: how long they take, where that is known.
+    """
+    pause = run_queue.paused(places.output_dir)
+    if not waiting and not pause:
+        return
+    _show_head(waiting, seconds, places, pause)
+    for place, entry in enumerate(waiting):
+        with st.container(horizontal=True, vertical_alignment="center", key=f"wait-{entry.name}"):
+            with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+                _show_small(entry)
+                _show_place(entry, place + ahead, seconds.get(entry.name))
+            _show_hands(entry, place, len(waiting), places)
+
+
+def _show_place(entry: Entry, before: int, seconds: float | None) -> None:
+    words = f"waits: {before} before it" if before else "starts as soon as it can"
+    time = "" if seconds is None else f" :gray[· about {duration(seconds)}]"
+    st.markdown(f"{plain(prompt_of(entry.details, 60))} :gray[— {words}]{time}", width="stretch")
+
+
+def _show_head(
+    waiting: Sequence[Entry],
+    seconds: Mapping[str, float],
+    places: Places,
+    pause: run_queue.Pause | None,
+) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key="queue-head"):
+        known = sum(seconds.get(entry.name, 0.0) for entry in waiting)
+        left = f" :small[:gray[· about {duration(known)}]]" if known else ""
+        st.markdown(f"**Queue**{left}", width="stretch")
+        if pause:
+            st.button("Go on", key="go-on", on_click=_go_on, args=(places,), type="primary")
+        elif waiting:
+            help_text = "What is being made goes on; nothing new starts until you let it."
+            st.button("Pause", key="pause", on_click=_pause, args=(places,), help=help_text)
+    if pause:
+        st.info(plain(f"The queue is paused: what waits does not start. {pause.reason}"))
+
+
+def _show_hands(entry: Entry, place: int, count: int, places: Places) -> None:
+    with st.container(horizontal=True, width="content", gap="xxsmall", key=f"hands-{entry.name}"):
+        for word, icon, to in (("Earlier", "upward", place - 1), ("Later", "downward", place + 1)):
+            st.button(
+                f":material/arrow_{icon}:",
+                key=f"{word}-{entry.name}",
+                help=word,
+                type="tertiary",
+                disabled=not 0 <= to < count,
+                on_click=run_queue.move,
+                args=(places.output_dir, entry.name, to),
+            )
+        st.button("Remove", key=f"remove-{entry.name}", on_click=remove, args=(entry, places))
+
+
+def _show_small(entry: Entry) -> None:
+    """What the run starts from, or has already; nothing where it has neither."""
+    names = (storage.PREVIEW, storage.PICTURE, storage.START, storage.INIT_IMAGE)
+    paths = (entry.folder.path / name for name in names)
+    path = next((path for path in paths if path.is_file()), None)
+    data = _thumbnail(path) if path else None
+    if data:
+        st.image(data, width=SMALL)
+
+
+def _thumbnail(path: Path) -> bytes | None:
+    try:
+        return thumbnail(path, path.stat().st_mtime_ns)
+    except OSError:  # the run began meanwhile
+        return None
+
+
+def _pause(places: Places) -> None:
+    with attempt():
+        run_queue.pause(places.output_dir)
+
+
+def _go_on(places: Places) -> None:
+    with attempt():
+        run_queue.go_on(places.output_dir, places.queue_url)

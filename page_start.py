@@ -1,0 +1,120 @@
+"""What Run! makes of the form: one run, several with seeds of their own, or a chain of stages."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+import run_queue
+from errors import BadInput
+from page_form import Form
+from places import Places
+from runner import Request, prepare
+from settings import MAX_SEED, meta, value_type
+from storage import RunFolder
+
+HOW_MANY, MOST = "how_many", 100
+ROWS, STAGES = "stage_rows", "use_stages"
+FIRST_COLUMNS = ("text_input", "num_steps")
+SHORT_NAMES = {"text_input": "prompt", "num_steps": "steps"}
+EMPTY_ROWS = 3
+
+
+def show_how_many() -> None:
+    """How many runs one press of Run! makes."""
+    st.number_input(
+        "How many",
+        min_value=1,
+        max_value=MOST,
+        step=1,
+        key=HOW_MANY,
+        help="So many runs of the same settings, each with a seed of its own: a random one, or"
+        " counted up from the seed that is set.",
+        width=130,
+    )
+
+
+def show_stages(form: Form) -> None:
+    """The table of stages, where they are wanted."""
+    wanted = st.toggle(
+        "Several stages",
+        key=STAGES,
+        help="A chain of runs, each going on from the one before with other words or settings."
+        " Cells left empty stay as they were; the first row takes the form's.",
+    )
+    if not wanted:
+        st.session_state[ROWS] = []
+        return
+    fields = form.kind.model_fields
+    names = [name for name in fields if value_type(fields[name]) is not list]
+    more = st.multiselect(
+        "Also change",
+        [name for name in names if name not in (*FIRST_COLUMNS, "init_image")],
+        format_func=lambda name: meta(fields[name])["label"],
+        key="stage_columns",
+    )
+    edited = st.data_editor(
+        [dict.fromkeys(names) for _ in range(EMPTY_ROWS)],
+        key="stages",
+        num_rows="dynamic",
+        hide_index=True,
+        column_order=[*FIRST_COLUMNS, *more],
+        column_config={name: _column(name, form) for name in names},
+    )
+    st.session_state[ROWS] = list(_rows(edited, (*FIRST_COLUMNS, *more)))
+
+
+def _column(name: str, form: Form) -> Any:
+    field = form.kind.model_fields[name]
+    label, kind = meta(field)["label"], value_type(field)
+    if options := form.options(name):
+        return st.column_config.SelectboxColumn(label, options=list(options))
+    if kind is bool:
+        return st.column_config.CheckboxColumn(label)
+    if kind is int and name != "seed":
+        return st.column_config.NumberColumn(label, step=1)
+    if kind is float:
+        return st.column_config.NumberColumn(label)
+    return st.column_config.TextColumn(label, width="large" if name == "text_input" else None)
+
+
+def _rows(edited: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows that say something, by the names that `stages` knows."""
+    for row in edited:
+        said = {SHORT_NAMES.get(n, n): row[n] for n in names if not _is_empty(row.get(n))}
+        if said:
+            yield said
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def start(form: Form, places: Places, model: str, continue_run: str | None) -> list[RunFolder]:
+    """Put what the form says into the queue. Raises BadInput before anything is made."""
+    values, uploads = form.given()
+    requests = [
+        Request(
+            given=given,
+            output_dir=places.output_dir,
+            assets_dir=places.assets_dir,
+            model=model,
+            continue_run=continue_run,
+            uploads=uploads,
+        )
+        for given in _with_seeds(values, st.session_state.get(HOW_MANY, 1))
+    ]
+    plans = [prepare(request) for request in requests]
+    return [run_queue.enqueue(plan, places.queue_url) for plan in plans]
+
+
+def _with_seeds(values: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
+    """The same values several times; seeds that are set count up."""
+    if count == 1 or not values.get("set_seed"):
+        return [values] * count
+    try:
+        first = int(str(values["seed"]))
+    except ValueError:
+        raise BadInput(f"seed must be a whole number; it was {values['seed']}.") from None
+    return [{**values, "seed": (first + number) % (MAX_SEED + 1)} for number in range(count)]
