@@ -29,6 +29,7 @@ from page_places import read_places
 from page_queue import show_queue
 from page_runs import plain, prompt_of, settings_of
 from page_settings import follow_link, show_drop_zone, show_settings_menu, use_settings
+from page_space import show_space
 from page_start import show_how_many, show_stages, start
 from places import Places
 from run_index import Entry
@@ -93,7 +94,9 @@ def draw(places: Places) -> None:
         _show_chosen(runs, form, places)
     with last:
         show_history([entry for entry in runs if entry.status not in ACTIVE], choose)
-        show_trash(places)
+        with st.container(horizontal=True):
+            show_trash(places)
+            show_space(runs, places)
     show_document(HERE / "README.md")
     show_document(HERE / "CHANGELOG.md")
 

@@ -76,6 +76,12 @@ def is_orphaned(folder: Path) -> bool:
     return said.get("machine") == this_machine() and not _is_locked(path)
 
 
+def lives_here(folder: Path) -> bool:
+    """Whether a process of this machine has the run, be it frozen."""
+    path = _newest(folder)
+    return path is not None and _read(path).get("machine") == this_machine() and _is_locked(path)
+
+
 def was_claimed(folder: Path) -> bool:
     """Whether the run ever was in the hands of a worker."""
     return _newest(folder) is not None

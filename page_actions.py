@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import streamlit as st
 
 import run_queue
+import stages
 import trash
-from errors import BadInput
+from errors import BadInput, StudioError
 from places import Places
 from run_index import Entry
 
@@ -22,7 +23,7 @@ def attempt() -> Iterator[None]:
     st.session_state[PROBLEMS] = []
     try:
         yield
-    except BadInput as problem:
+    except StudioError as problem:
         st.session_state[PROBLEMS] = [str(problem)]
     except OSError as error:
         st.session_state[PROBLEMS] = [f"That did not work: {error.strerror or error}."]
@@ -43,6 +44,13 @@ def remove(entry: Entry, places: Places) -> None:
             return
         trash.move_to_trash(places.output_dir, entry.name)
         st.session_state[REMOVED], st.session_state[WAITED] = entry.name, waited
+
+
+def make_film(entry: Entry) -> None:
+    """One film of a run and of those that it goes on from."""
+    with attempt():
+        if stages.make_video(entry.folder) is None:
+            raise BadInput("There is no other video to join: the earlier runs have none any more.")
 
 
 def put_back(name: str, places: Places) -> None:

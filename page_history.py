@@ -6,12 +6,12 @@ import streamlit as st
 
 import trash
 from errors import BadInput
-from page_actions import REMOVED, put_back, remove, resume
+from page_actions import REMOVED, make_film, put_back, remove, resume
 from page_picker import pick
 from page_runs import STATUS_ICONS, date_of, plain, prompt_of, show_thumbnail
 from places import Places
 from run_index import Entry
-from storage import RunFolder
+from storage import CHAIN_VIDEO, RunFolder
 
 PAGE = 8
 TRASH_SHOWN = 24
@@ -79,6 +79,29 @@ def show_actions(entry: Entry, use: Choose, places: Places) -> None:
             on_click=remove,
             args=(entry, places),
         )
+
+
+def _show_chain_film(entry: Entry) -> None:
+    """Of all the runs that led here, for a run that continues others."""
+    path = entry.folder.path / CHAIN_VIDEO
+    if path.is_file():
+        st.download_button(
+            "Film of all stages",
+            data=path.read_bytes(),
+            file_name=f"{entry.name}-{path.name}",
+            icon=":material/download:",
+            on_click="ignore",
+            key=f"film-{entry.name}",
+        )
+        return
+    help_text = "Joins the videos of this run and of those that it goes on from."
+    st.button(
+        "Make one film of all stages",
+        key=f"make-film-{entry.name}",
+        help=help_text,
+        on_click=make_film,
+        args=(entry,),
+    )
 
 
 def show_removed(places: Places) -> None:

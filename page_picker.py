@@ -41,7 +41,7 @@ def pick(name: str) -> None:
 
 
 def _show_previous(previous: Entry) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", key="previous"):
+    with st.container(horizontal=True, vertical_alignment="center", wrap=False, key="previous"):
         with st.container(width=64):
             show_thumbnail(previous)
         words = f"Goes on from “{plain(prompt_of(previous.details, 60))}” ({plain(previous.name)})."

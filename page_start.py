@@ -7,6 +7,8 @@ from typing import Any
 import streamlit as st
 
 import run_queue
+import stages
+from delivery import notify
 from errors import BadInput
 from page_form import Form
 from places import Places
@@ -105,6 +107,11 @@ def start(form: Form, places: Places, model: str, continue_run: str | None) -> l
         )
         for given in _with_seeds(values, st.session_state.get(HOW_MANY, 1))
     ]
+    if st.session_state.get(STAGES):
+        rows = stages.parse(st.session_state[ROWS], form.kind, "The table of stages")
+        folders = [stages.begin(request, rows) for request in requests]
+        notify(places.output_dir, places.queue_url, folders[0].name)
+        return folders
     plans = [prepare(request) for request in requests]
     return [run_queue.enqueue(plan, places.queue_url) for plan in plans]
 

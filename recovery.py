@@ -9,7 +9,7 @@ from pathlib import Path
 
 import run_index
 import run_queue
-from claims import claimed, is_orphaned, was_claimed
+from claims import claimed, is_orphaned, lives_here, was_claimed
 from delivery import notify
 from errors import BadInput
 from run_index import Entry
@@ -54,7 +54,10 @@ class Watch:
             return False
         if heard is None or heard[0] != beat:
             heard = self._heard[entry.name] = beat, time.monotonic()
-        return is_orphaned(entry.folder.path) or time.monotonic() - heard[1] > SILENT_SECONDS
+        if is_orphaned(entry.folder.path):
+            return True
+        is_silent = time.monotonic() - heard[1] > SILENT_SECONDS
+        return is_silent and not lives_here(entry.folder.path)
 
     def _recover(self, entry: Entry) -> None:
         folder = entry.folder

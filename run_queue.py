@@ -4,7 +4,6 @@ Folders are the truth, and claims decide who changes one (`claims.py`). What a m
 delivers (`delivery.py`) only wakes workers up; nothing here asks it.
 """
 
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import runner
 import storage
 from claims import claimed, is_claimed
 from delivery import notify
-from errors import BadInput, RunFailed
+from errors import BadInput, DiskFull, RunFailed
 from run_index import Entry
 from runner import Plan
 from storage import RunFolder, atomic_write
@@ -25,7 +24,6 @@ RANK = ".rank"  # in a waiting run's folder: its place, where somebody moved it
 FIRST = float("-inf")
 PAUSED = "paused"
 MAX_CRASHES = 1
-LEAST_FREE_BYTES = 20_000_000
 
 
 # --- order ---------------------------------------------------------------------------------------
@@ -159,9 +157,8 @@ def hand_back(folder: RunFolder) -> None:
 
 def after_failure(folder: RunFolder, error: RunFailed) -> None:
     """As `after_crash`, for a run that recorded its end itself. A full disk pauses the queue."""
-    output_dir = folder.path.parent
-    if shutil.disk_usage(output_dir).free < LEAST_FREE_BYTES:
-        pause(output_dir, str(error))
+    if isinstance(error, DiskFull):
+        pause(folder.path.parent, str(error))
     else:
         after_crash(folder, str(error))
 

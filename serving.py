@@ -31,7 +31,7 @@ from claims import Claim, claimed, this_machine
 from delivery import QUEUE_DIR, Delivery, notify
 from errors import BadInput, RunFailed
 from stopping import Stop
-from storage import RunFolder, atomic_write, to_json
+from storage import RunFolder, Taken, atomic_write, to_json
 from version import __version__
 
 POLL_SECONDS = 0.2
@@ -232,6 +232,9 @@ class Server:
             status = execute(
                 folder, assets_dir=args.assets_dir, gpu=args.gpu, on_step=on_step, stop=self._stop
             )
+        except Taken:  # by generate.py, or by a worker that is frozen
+            time.sleep(LOOK_SECONDS)
+            return True
         except BadInput as error:
             log.info("%s refused: %s", folder.name, error)
             return True
@@ -255,10 +258,13 @@ class Server:
                     self._begin_next_stage(entry.folder)
 
     def _begin_next_stage(self, folder: RunFolder) -> None:
-        """Put the run that follows in a chain, if one does, into the queue."""
+        """Put the run that follows in a chain, if one does, into the queue; film a chain's end."""
         try:
             following = stages.follow(folder, self._args.assets_dir)
-        except BadInput as error:
+            chain = folder.read().get("chain")
+            if chain and not chain["next"]:
+                stages.make_video(folder)
+        except (BadInput, RunFailed) as error:
             log.info("%s is not followed: %s", folder.name, error)
             return
         if following:

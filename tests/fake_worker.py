@@ -5,6 +5,7 @@ The project's folder belongs into PYTHONPATH. Each step is written down in $TRAC
 process that took it.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import fake_engine
 
+import claims
 import keeper
 import recovery
 import registry
 import serving
 import storage
+import video
 import worker
 
 STEP_SECONDS = 0.03
@@ -39,7 +42,16 @@ def serve():
     kind = next(iter(registry.MODELS.values())).settings
     registry.MODELS = {n: registry.Model(kind, "fake_worker:TracedRun") for n in registry.MODELS}
     storage.HEARTBEAT_SECONDS = 0.5
+    live_elsewhere()
     return serving.main()
+
+
+def live_elsewhere():
+    """As on a machine of its own, which sees no locks of others, if $MACHINE names it."""
+    if name := os.environ.get("MACHINE"):
+        claims.this_machine = serving.this_machine = lambda: name
+        storage.RunFolder.computing = lambda folder: contextlib.nullcontext()
+        video.fcntl = types.SimpleNamespace(flock=lambda *_: None, LOCK_EX=None)
 
 
 def keep():
@@ -47,6 +59,7 @@ def keep():
     keeper.RESTART_PAUSE = keeper.WATCH_SECONDS = 0.3
     recovery.SILENT_SECONDS = float(os.environ.get("SILENT_SECONDS", recovery.SILENT_SECONDS))
     os.environ["SERVING"] = "1"
+    live_elsewhere()
     return worker.main()
 
 

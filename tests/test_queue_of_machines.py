@@ -62,12 +62,13 @@ class Studio:
         self.environment.pop("SERVING", None)
         self.keepers = []
 
-    def start(self):
+    def start(self, **environment):
+        environment = self.environment | environment
         places = ["--output-dir", self.output_dir, "--assets-dir", self.assets]
         places += ["--queue-url", self.url] if self.url else []
         self.keepers.append(
             subprocess.Popen(
-                [sys.executable, WORKER, *places], env=self.environment, stdout=subprocess.DEVNULL
+                [sys.executable, WORKER, *places], env=environment, stdout=subprocess.DEVNULL
             )
         )
 
@@ -179,11 +180,13 @@ def check_ended(studio, seed, folder):
 def test_a_worker_that_slept_too_long_leaves_the_run_to_the_one_that_took_it(studio):
     studio = studio(SILENT_SECONDS="1.5")
     folder = studio.enqueue(1, num_steps=-1)
-    studio.start()
+    studio.start(MACHINE="first")
     wait_for(lambda: len(studio.steps(1)) > 3, "some steps")
     (sleeper,) = studio.serving()
+    studio.start(MACHINE="second")
+    wait_for(lambda: len(studio.serving()) == 2, "the other machine")
+    time.sleep(1)  # in which its keeper hears of the run
     os.kill(sleeper, signal.SIGSTOP)
-    studio.start()
     try:
         wait_for(lambda: studio.steps(1)[-1][0] != sleeper, "another worker to take it over")
     finally:

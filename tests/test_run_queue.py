@@ -15,8 +15,8 @@ import recovery
 import run_index
 import run_queue
 import storage
-from claims import claimed, is_claimed, is_orphaned
-from errors import BadInput, RunFailed
+from claims import claimed, is_claimed, is_orphaned, lives_here
+from errors import BadInput, DiskFull, RunFailed
 from recovery import Watch
 from runner import Request, prepare
 from storage import RunFolder, now
@@ -154,7 +154,8 @@ def test_one_of_many_gets_a_claim(tmp_path):
 def test_a_claim_ends_with_its_holder_or_with_its_process(tmp_path):
     with claimed(tmp_path) as claim:
         assert claim and is_claimed(tmp_path) and not is_orphaned(tmp_path)
-    assert not is_claimed(tmp_path)
+        assert lives_here(tmp_path)
+    assert not is_claimed(tmp_path) and not lives_here(tmp_path)
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
     process = context.Process(target=_claim_and_die, args=(tmp_path, ready))
@@ -255,14 +256,23 @@ def test_another_machines_run_is_taken_over_when_its_heart_stands_still(output_d
     assert folder.read()["status"] == "queued"
 
 
-def test_a_failed_run_is_tried_again_unless_the_disk_is_full(output_dir, monkeypatch):
+def test_a_run_whose_worker_here_is_frozen_is_left_to_it(output_dir, monkeypatch):
+    folder = make_run(output_dir, status="running", heartbeat=now())
+    clock = [0.0]
+    monkeypatch.setattr(recovery.time, "monotonic", lambda: clock[0])
+    watch = Watch(output_dir)
+    with claimed(folder.path):
+        for clock[0] in (0, 100):
+            watch.look()
+            assert folder.read()["status"] == "running"
+
+
+def test_a_failed_run_is_tried_again_unless_the_disk_is_full(output_dir):
     folder = make_run(output_dir, status="failed", error="CUDA error")
     run_queue.after_failure(folder, RunFailed("CUDA error"))
     assert folder.read()["status"] == "queued"
     folder.update(status="failed")
-    usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(run_queue.shutil, "disk_usage", lambda path: usage)
-    run_queue.after_failure(folder, RunFailed("The disk is full."))
+    run_queue.after_failure(folder, DiskFull("The disk is full."))
     assert folder.read()["status"] == "failed"
     assert run_queue.paused(output_dir).reason == "The disk is full."
 
