@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,14 @@ from tiny_models import write_tiny_assets
 
 import estimate
 import keeper
+import page_space
 import registry
 import run_index
+import run_queue
 import settings
+import trash
+from errors import BadInput
+from page_memory import Memory
 from serving import Place, WorkerState
 from settings import MAX_SEED, VQGANCLIPSettings, setting
 from storage import PICTURE, PREVIEW, PROGRESS, RunFolder, atomic_write, now, to_json
@@ -580,3 +586,200 @@ def test_a_worker_that_serves_names_its_device(page, output_dir):
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, to_json(vars(state)))
     assert "on GPU 0 (Some card)" in everything(page.run())
+
+
+# --- the queue's hands ---
+
+
+def line(output_dir):
+    waiting = run_queue.waiting(run_index.entries(output_dir))
+    return [entry.details["text_input"] for entry in waiting]
+
+
+def test_the_queue_can_be_reordered_and_paused(page, output_dir):
+    for prompt in ("first", "second", "third"):
+        run(write_prompt(page, prompt))
+    later = [button for button in page.button if (button.key or "").startswith("Later-")]
+    assert [button.disabled for button in later] == [False, False, True]
+    later[0].click()
+    assert line(output_dir) == ["first", "second", "third"]
+    page.run()
+    assert line(output_dir) == ["second", "first", "third"]
+    assert "second :gray[— starts as soon as it can]" in everything(page)
+    press(page, "Pause")
+    assert run_queue.paused(output_dir)
+    assert "The queue is paused" in " ".join(info.value for info in page.info)
+    press(page, "Go on")
+    assert run_queue.paused(output_dir) is None
+
+
+def test_a_pause_for_a_reason_tells_it(page, output_dir):
+    run_queue.pause(output_dir, "The disk is full.")
+    page.run()
+    assert "The disk is full" in " ".join(info.value for info in page.info).replace("\\", "")
+
+
+def test_what_is_removed_from_the_queue_waits_again_after_undo(page, output_dir):
+    run(write_prompt(page, "first"))
+    press(page, "Remove")
+    assert line(output_dir) == []
+    press(page, "Undo")
+    assert line(output_dir) == ["first"]
+    assert "Undo" not in [button.label for button in page.button]
+
+
+@pytest.mark.parametrize(("seed", "expected"), [(None, None), ("7", [7, 8, 9])])
+def test_several_seeds_in_one_click(page, output_dir, seed, expected):
+    write_prompt(page)
+    if seed:
+        sidebar(page)["Set seed"].set_value(True)
+        sidebar(page.run())["Seed"].set_value(seed)
+    next(box for box in page.number_input if box.label == "How many").set_value(3)
+    run(page)
+    seeds = [entry.details["seed"] for entry in queued(output_dir)]
+    assert len(set(seeds)) == 3
+    assert expected in (None, seeds)
+
+
+def test_stages_become_a_chain(page, output_dir):
+    write_prompt(page, "a garden")
+    next(toggle for toggle in page.toggle if toggle.label == "Several stages").set_value(True)
+    run(page.run())
+    assert "holds no stages" in errors(page)
+    stages = [{"prompt": "in spring", "steps": 2.0}, {"prompt": "in winter", "seed": "5"}]
+    page.session_state["stage_rows"] = stages
+    next(button for button in page.button if button.label == "Run!").click()
+    page.run()
+    (entry,) = queued(output_dir)
+    assert (entry.details["text_input"], entry.details["planned_num_steps"]) == ("in spring", 2)
+    assert entry.details["chain"]["next"] == [{"text_input": "in winter", "seed": "5"}]
+
+
+# --- runs that ended ---
+
+
+def test_an_interrupted_run_can_be_resumed(page, output_dir):
+    folder = make_run(output_dir, "20260101T000000-aaaaaaaa", status="running", heartbeat="2020")
+    Image.new("RGB", (32, 32)).save(folder.path / PREVIEW, "JPEG")
+    press(page.run(), folder.name.replace("-", r"\-"))
+    assert "Interrupted" in everything(page)
+    press(page, "Resume")
+    assert line(output_dir) == [folder.name]
+
+
+def test_a_finished_run_is_not_offered_to_be_resumed(page, output_dir):
+    folder = make_finished(output_dir)
+    press(page.run(), folder.name.replace("-", r"\-"))
+    labels_there = [button.label for button in page.button]
+    assert {"Continue", "Use these settings", "Remove"} <= set(labels_there)
+    assert "Resume" not in labels_there
+
+
+def test_a_run_goes_to_the_trash_and_back(page, output_dir):
+    folder = make_finished(output_dir, text_input="a tree")
+    press(page.run(), "a tree")
+    press(page, "Remove")
+    assert run_index.entries(output_dir) == []
+    assert [gone.name for gone in trash.trashed(output_dir)] == [folder.name]
+    press(page, "Undo")
+    assert [entry.name for entry in run_index.entries(output_dir)] == [folder.name]
+
+
+@pytest.mark.parametrize("link", ["use", "continue"])
+def test_a_link_takes_a_runs_settings(page, output_dir, link):
+    make_finished(output_dir, "20260102T000000-bbbbbbbb", text_input="the last")
+    folder = make_finished(
+        output_dir, text_input="a tree", cutn=7, seed=9, Xdim=48, schema_version=1, set_seed=False
+    )
+    page.query_params[link] = folder.name[-8:]
+    page.run()
+    assert not errors(page) and link not in page.query_params
+    there = sidebar(page)
+    assert (page.text_area[0].value, there["Cutouts"].value, there["Xdim"].value) == (
+        "a tree",
+        7,
+        48,
+    )
+    assert there["Continue previous run"].value == (link == "continue")
+    if link == "use":
+        assert there["Seed"].value == "9", "as the same picture needs it"
+    else:
+        assert "Goes on from “a tree”" in everything(page)
+
+
+def test_a_link_to_no_run_says_so(page):
+    page.query_params["use"] = "../../etc"
+    page.run()
+    assert "There is no run '../../etc'" in errors(page)
+
+
+def test_pictures_come_with_the_settings(page, output_dir):
+    parent = make_finished(output_dir, image_prompts=["image-prompt-1.JPEG"], schema_version=1)
+    Image.new("RGB", (32, 32), "lime").save(parent.path / "image-prompt-1.JPEG", "JPEG")
+    page.query_params["use"] = parent.name
+    run(page.run())
+    assert not errors(page)
+    (entry,) = queued(output_dir)
+    kept = Image.open(entry.folder.path / "image-prompt-1.JPEG").getpixel((5, 5))
+    assert max(range(3), key=kept.__getitem__) == 1
+
+
+# --- what is remembered ---
+
+
+def again(page):
+    """The page as somebody opens it later."""
+    return AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+
+
+def test_the_form_remembers_its_last_values(page):
+    write_prompt(page, "a lighthouse")
+    sidebar(page)["Xdim"].set_value(56)
+    sidebar(page)["Model weights"].set_value("wide_f8")
+    sidebar(page.run())["Set seed"].set_value(True)
+    sidebar(page.run())["Seed"].set_value(str(MAX_SEED))
+    page.run()
+    later = again(page)
+    there = sidebar(later)
+    assert later.text_area[0].value == "a lighthouse"
+    assert (there["Xdim"].value, there["Seed"].value) == (56, str(MAX_SEED))
+    assert (there["Model weights"].value, there["Cutouts"].value) == ("wide_f8", 9)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"Xdim": "wide", "vqgan_ckpt": "gone", "odd": 1}'])
+def test_a_broken_memory_is_as_good_as_none(page, output_dir, text):
+    (output_dir / ".page" / "form.json").parent.mkdir(exist_ok=True, parents=True)
+    (output_dir / ".page" / "form.json").write_text(text)
+    later = again(page)
+    assert not later.exception and not later.error
+    assert (sidebar(later)["Xdim"].value, sidebar(later)["Model weights"].value) == (128, "tiny_f8")
+
+
+def test_presets_are_saved_and_deleted_by_name(output_dir):
+    memory = Memory(output_dir)
+    memory.save_preset(" large ", {"Xdim": 512})
+    memory.save_preset("Fast", {"num_steps": 9})
+    assert Memory(output_dir).presets() == {"Fast": {"num_steps": 9}, "large": {"Xdim": 512}}
+    memory.delete_preset("large")
+    assert list(memory.presets()) == ["Fast"]
+    with pytest.raises(BadInput, match="name"):
+        memory.save_preset("  ", {})
+
+
+# --- space ---
+
+
+def test_old_checkpoints_can_be_freed(output_dir):
+    old = make_finished(output_dir, "20200101T000000-aaaaaaaa")
+    broken = make_run(output_dir, "20200101T000000-bbbbbbbb", status="running", heartbeat="2020")
+    new = make_finished(output_dir, f"{datetime.now():%Y%m%dT%H%M%S}-cccccccc")
+    for folder in (old, broken, new):
+        (folder.path / "checkpoint.safetensors").write_bytes(bytes(1000))
+    assert page_space.measure(output_dir).checkpoints == 3000
+    runs = run_index.entries(output_dir)
+    assert page_space.free_checkpoints(runs, days=30) == 1000
+    assert [(f.path / "checkpoint.safetensors").exists() for f in (old, broken, new)] == [
+        False,
+        True,
+        True,
+    ]
