@@ -1,5 +1,6 @@
 """The page in a real browser, with a real worker on tiny weights. The tests share one server."""
 
+import base64
 import io
 import re
 import signal
@@ -179,6 +180,90 @@ def test_bad_input_is_told_and_nothing_is_queued(server, open_tab):
     press_run(tab, "a red heart", 0)
     tab.get_by_role("alert").get_by_text("num_steps must be 1 or more").wait_for()
     assert len(server.runs()) == before
+
+
+def test_three_wait_their_turn_through_reload_stop_and_another_browser(server, open_tab):
+    tab = open_tab()
+    before = len(server.runs())
+    for number, steps in enumerate((-1, -1, 2), start=1):
+        press_run(tab, f"number {number} of three", steps)
+        wait_for(lambda n=number: len(server.runs()) == before + n, "the run")
+    third, second, first = (entry.folder for entry in server.runs()[:3])
+    tab.get_by_text("waits: 2 before it").wait_for()
+    tab.reload()
+    tab.get_by_text("waits: 2 before it").wait_for()
+    tab.get_by_text(re.compile(r"step \d+, until you stop it")).wait_for()
+    button(tab, "Stop").click()
+    wait_for(lambda: first.read()["status"] == "stopped", "the first to stop")
+    wait_for(lambda: second.read_progress().get("step", 0) > 1, "the second to go")
+    tab.context.close()
+    tab = open_tab()
+    tab.get_by_text("waits: 1 before it").wait_for()
+    button(tab, "Stop").click()
+    wait_for(lambda: third.read()["status"] == "done", "the third's end")
+    assert [f.read()["status"] for f in (first, second)] == ["stopped", "stopped"]
+    wait_for(lambda: tab.title() == "✓ Done: number 3 of three", "the notice of the end")
+
+
+def test_a_stopped_run_is_resumed_in_its_folder(server, open_tab):
+    tab = open_tab()
+    press_run(tab, "on and on", -1)
+    button(tab, "Stop").wait_for()
+    folder = server.runs()[0].folder
+    wait_for(lambda: folder.read_progress().get("step", 0) > 2, "some steps")
+    button(tab, "Stop").click()
+    button(tab, "Resume").wait_for()
+    before = folder.read()["num_steps"]
+    button(tab, "Resume").click()
+    wait_for(lambda: folder.read_progress().get("step", 0) > before, "it to go on")
+    button(tab, "Stop").click()
+    wait_for(lambda: folder.read()["status"] == "stopped", "it to stop again")
+    assert folder.read()["num_steps"] > before
+
+
+DROP = """(element, [name, data]) => {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([bytes], name, { type: "image/png" }));
+  for (const kind of ["dragenter", "dragover", "drop"])
+    element.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer }));
+}"""
+
+
+def test_a_picture_that_is_dropped_on_the_page_brings_its_settings(server, open_tab):
+    tab = open_tab()
+    press_run(tab, "a dropped heart", 3)
+    wait_for(lambda: tab.title() == "✓ Done: a dropped heart", "the run's end")
+    folder = server.runs()[0].folder
+    prompt_of(tab).fill("something else")
+    field(tab, "Num steps").fill("9")
+    field(tab, "Num steps").press("Enter")
+    tab.get_by_test_id("stBidiComponentIsolated").wait_for(state="attached")
+    data = base64.b64encode((folder.path / "output.PNG").read_bytes()).decode()
+    main = tab.get_by_test_id("stMain")
+    main.evaluate(DROP, ["output.PNG", data])
+    wait_for(lambda: prompt_of(tab).input_value() == "a dropped heart", "its prompt in the form")
+    assert field(tab, "Num steps").input_value() == "3"
+    wait_for(lambda: field(tab, "Seed").input_value() == str(folder.read()["seed"]), "its seed")
+    main.evaluate(DROP, ["odd.png", base64.b64encode(b"no picture").decode()])
+    tab.get_by_role("alert").get_by_text("odd.png").wait_for()
+
+
+def test_a_table_of_stages_becomes_a_chain_with_one_film(server, open_tab):
+    tab = open_tab()
+    switch(tab, "Several stages")
+    table = tab.get_by_test_id("stDataFrame")
+    table.wait_for()
+    for row, prompt in enumerate(("a garden in spring", "a garden in winter")):
+        table.click(position={"x": 60, "y": 52 + 35 * row})
+        tab.keyboard.type(prompt)
+        tab.keyboard.press("Enter")
+    press_run(tab, "", 2)
+    wait_for(lambda: tab.title() == "✓ Done: a garden in winter", "the chain's end")
+    last, first = (entry.details for entry in server.runs()[:2])
+    assert [first["text_input"], last["text_input"]] == ["a garden in spring", "a garden in winter"]
+    assert (last["parent"], last["stage"], last["num_steps"]) == (first["run_folder"], 2, 2)
+    button(tab, "Film of all stages").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
