@@ -23,7 +23,7 @@ from errors import BadInput, StudioError
 from runner import DEFAULT_MODEL, Request, execute, prepare, reopen, submit
 from settings import RunSettings, default_text, option_name, range_text, read_defaults, value_type
 from stopping import Stop
-from storage import RunFolder, find_run
+from storage import RunFolder, Taken, find_run
 
 if TYPE_CHECKING:
     from logic import Step
@@ -163,8 +163,8 @@ def _compute(folder: RunFolder, command: Command, stop: Stop, is_new: bool) -> i
                 on_step=progress.show,
                 stop=stop,
             )
-    except BadInput:
-        if is_new:
+    except BadInput as error:
+        if is_new and not isinstance(error, Taken):
             folder.remove()
         raise
     finally:

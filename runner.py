@@ -343,7 +343,7 @@ def _facts(folder: Path, details: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings_in(details: Mapping[str, Any]) -> RunSettings:
     kind = registry.get(details["model"]).settings
-    values = {name: details[name] for name in kind.model_fields}
+    values = {name: details[name] for name in kind.model_fields if name in details}
     return make(kind, values | {"num_steps": details["planned_num_steps"]})
 
 

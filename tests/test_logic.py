@@ -412,6 +412,35 @@ def through_a_file(state: dict[str, Any], folder: Path) -> Any:
     return run_checkpoints.read(folder / "it").state
 
 
+@pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 3}])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
+def test_a_step_that_breaks_off_leaves_the_state_before_it(
+    changes: dict[str, Any],
+    error: type[BaseException],
+    make_run: MakeRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever it breaks: here once latent, moments and random numbers have changed."""
+    run, restored = make_run(**changes), make_run(**changes)
+    iterate(run, 2)
+    step, before = run._optimise, run.state_dict()
+
+    def break_off() -> None:
+        step()
+        raise error
+
+    monkeypatch.setattr(run, "_optimise", break_off)
+    with pytest.raises((error, RunFailed)):
+        run.iterate()
+    assert not torch.equal(run._z.detach(), torch.from_numpy(before["z"]))
+    restored.load_state_dict(run.state_dict())
+    straight = make_run(**changes)
+    iterate(straight, 2)
+    for again, expected in zip(iterate(restored, 2), iterate(straight, 2), strict=True):
+        assert np.array_equal(again.picture, expected.picture)
+        assert (again.index, again.losses) == (expected.index, expected.losses)
+
+
 @pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 2}])
 def test_a_restored_run_goes_on_as_if_never_stopped(
     changes: dict[str, Any], make_run: MakeRun, tmp_path: Path

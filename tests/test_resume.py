@@ -226,6 +226,17 @@ def test_a_run_that_failed_is_resumed(begin, assets, prompt):
     assert len(shown(folder.path / "anim.mp4")) == STEPS
 
 
+def test_a_run_goes_on_in_a_version_with_more_settings(begin, assets):
+    folder, stop = begin(), Stop()
+    execute(folder, assets_dir=assets, on_step=lambda step: stop.request(), stop=stop)
+    details = folder.read()
+    del details["whole_views"]
+    folder.write(details)
+    reopen(folder)
+    assert execute(folder, assets_dir=assets) == "done"
+    assert folder.read()["num_steps"] == STEPS
+
+
 def test_one_process_at_a_time(begin, assets):
     folder = begin(num_steps=-1)
     stop = Stop()
