@@ -178,7 +178,10 @@ class Index:
             stamp = self._stamp(run.name)
         settings = _settings_text(run)
         row = _row(run, settings, details_file, stamp, self._picture_time(run))
-        before = connection.execute("SELECT * FROM runs WHERE name = ?", (run.name,)).fetchone()
+        before = None
+        if run.name in self._known:
+            sql = "SELECT * FROM runs WHERE name = ?"
+            before = connection.execute(sql, (run.name,)).fetchone()
         (number,) = connection.execute(UPSERT, list(row.values())).fetchone()
         if before is None or before["folded"] != row["folded"]:
             connection.execute("DELETE FROM words WHERE rowid = ?", (number,))

@@ -48,6 +48,7 @@ class Library:
         self.store = Store(output_dir)
         self.index = Index(self.shelf, self.store)
         self._thumbnails: Thumbnails | None = None
+        self._choices: tuple[str, gallery_search.Choices] = ("", {})
 
     @property
     def revision(self) -> str:
@@ -65,6 +66,13 @@ class Library:
     def find(self, query: Query) -> Page:
         """The runs that match. A kiosk shows whole pictures only."""
         return gallery_search.find(self.store, query, only_pictures=self.options.kiosk)
+
+    def choices(self) -> gallery_search.Choices:
+        """What the filters can choose from, counted anew only when something changed."""
+        revision = self.revision
+        if self._choices[0] != revision:
+            self._choices = revision, gallery_search.choices(self.store)
+        return self._choices[1]
 
     def tile(self, run_id: str) -> Tile | None:
         """A run by its folder's name, as it is right now, or by its last 8 characters."""

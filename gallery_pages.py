@@ -66,7 +66,7 @@ def wall() -> str:
         blank=Query(),
         found=found,
         messages=[*problems, found.message] if found.message else problems,
-        choices={} if own.options.kiosk else gallery_search.choices(own.store),
+        choices={} if own.options.kiosk else own.choices(),
         sorts=SORTS,
         progress={t.name: progress(t) for t in found.tiles if t.status == "running"},
         removed=_removed(request.args.get("removed", "")),

@@ -11,6 +11,7 @@ from gallery_store import Store
 from storage import ACTIVE
 
 MAX_WORDS = 30
+Choices = dict[str, list[tuple[str, int]]]
 ORDERS = {
     "newest": "began DESC, name DESC",
     "oldest": "began, name",
@@ -174,7 +175,7 @@ def _read_cursor(cursor: str) -> tuple[float, int, str]:
         return 0.0, 0, ""
 
 
-def choices(store: Store) -> dict[str, list[tuple[str, int]]]:
+def choices(store: Store) -> Choices:
     """What the filters can choose from, with how many runs have it, the most frequent first."""
     counts = "SELECT {0}, count(*) FROM runs WHERE {1} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 200"
     size = "width || 'x' || height"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -265,10 +266,10 @@ def clean(value: Any, depth: int = 0) -> Any:
     Integers beyond 2^53 (seeds) and numbers that are none become strings; text is cut and holds no
     half characters; what is nested too deeply is left out.
     """
+    if value is None or value is True or value is False:
+        return value
     if isinstance(value, str):
         return as_text(value)
-    if isinstance(value, bool) or value is None:
-        return value
     if isinstance(value, int):
         return value if abs(value) <= MAX_EXACT else str(value)
     if isinstance(value, float):
@@ -277,16 +278,21 @@ def clean(value: Any, depth: int = 0) -> Any:
         return "…"
     if isinstance(value, Mapping):
         items = list(value.items())[:MAX_ITEMS]
-        return {as_text(key)[:200]: clean(item, depth + 1) for key, item in items}
+        return {_clean_key(key): clean(item, depth + 1) for key, item in items}
     return [clean(item, depth + 1) for item in list(value)[:MAX_ITEMS]]
+
+
+@lru_cache(maxsize=2000)
+def _clean_key(key: str) -> str:
+    return as_text(key)[:200]
 
 
 def as_text(value: Any) -> str:
     """Any value as text that can be written down, cut; "" for None."""
-    if value is None:
-        return ""
     if isinstance(value, str) and value.isascii() and value.isprintable() and len(value) < MAX_TEXT:
         return value
+    if value is None:
+        return ""
     text = value if isinstance(value, str) else str(value)
     text = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
     return text.encode("utf-8", "replace").decode().replace("\0", "�")
