@@ -15,7 +15,7 @@ from gallery_utils import Run, Shelf, as_count, as_text
 from storage import ACTIVE, ID_LENGTH
 
 PAUSE = 0.4  # seconds between looks at the runs that are known
-PATIENCE = 0.02  # seconds that a look may take, beside what it finds to be new
+PATIENCE = 0.01  # seconds that a look may take, beside what it finds to be new
 UNSETTLED = 2.5  # seconds in which a coarse file system's folder may change and keep its time
 LATEST = 200
 BATCH = 500
