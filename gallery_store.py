@@ -9,10 +9,13 @@ import sys
 import threading
 from pathlib import Path
 
+from filelock import FileLock
+
 HOME = ".gallery"
 INDEX = Path("cache", "index.sqlite")
 THUMBNAILS = Path("cache", "thumbnails")
 CURATION = "curation.sqlite"
+LOCK = Path("cache", "lock")
 VERSION = 1  # of the index; another one is made anew
 BUSY_SECONDS = 10.0
 
@@ -76,16 +79,15 @@ class Store:
         """An empty index instead of one that broke; in memory where the disk is full."""
         with self.lock:
             self.connection.close()
-            for suffix in ("", "-wal", "-shm", "-journal"):
-                (self.home / f"{INDEX}{suffix}").unlink(missing_ok=True)
-            self._open()
+            self._open(anew=True)
 
-    def _open(self) -> None:
+    def _open(self, *, anew: bool = False) -> None:
         try:
             self.home.mkdir(exist_ok=True)
             (self.home / INDEX).parent.mkdir(exist_ok=True)
-            self.connection = self._connect_index()
-            self._attach_curation()
+            with FileLock(self.home / LOCK):  # two galleries may begin at the same time
+                self.connection = self._connect_index(anew)
+                self._attach_curation()
         except (OSError, sqlite3.OperationalError) as error:
             self._open_in_memory(error)
         self._opened = self._inodes()
@@ -102,21 +104,11 @@ class Store:
         self.connection.execute("ATTACH ':memory:' AS curation")
         self.connection.executescript(CURATION_TABLES)
 
-    def _connect_index(self) -> sqlite3.Connection:
+    def _connect_index(self, anew: bool) -> sqlite3.Connection:
         """The index as it lies there, or an empty one instead of what is none."""
         path = self.home / INDEX
-        try:
-            connection = _connect(path)
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == VERSION:
-                for table in ("runs", "words"):
-                    connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
-                return connection
-            connection.close()
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
-            pass
+        if not anew and (connection := _usable(path)):
+            return connection
         for suffix in ("", "-wal", "-shm", "-journal"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         connection = _connect(path)
@@ -147,6 +139,23 @@ class Store:
 
     def _inodes(self) -> list[int | None]:
         return [_inode(self.home / name) for name in (INDEX, CURATION)]
+
+
+def _usable(path: Path) -> sqlite3.Connection | None:
+    """The index in a file, or None for another version's or what is none."""
+    try:
+        connection = _connect(path)
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == VERSION:
+            for table in ("runs", "words"):
+                connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
+            return connection
+        connection.close()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        pass
+    return None
 
 
 def _connect(path: Path | str) -> sqlite3.Connection:

@@ -571,3 +571,16 @@ def test_dates_come_from_the_name(output):
 def test_an_application_needs_a_folder(tmp_path):
     with pytest.raises(Exception, match="There is no folder"):
         create_app(tmp_path / "nowhere", Options())
+
+
+def test_two_galleries_may_begin_with_the_same_empty_index(output):
+    names = [make_run(output, n).name for n in range(40)]
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from gallery_runs import open_gallery, runs_on\n"
+        "print(len(runs_on(open_gallery(sys.argv[3]).get('/?n=200'))))\n"
+    )
+    command = [sys.executable, "-c", code, str(ROOT), str(ROOT / "tests"), str(output)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    assert [one.communicate()[0].split() for one in both] == [[b"40"], [b"40"]]
+    assert runs_on(open_gallery(output).get("/?n=200")) == names[::-1]
