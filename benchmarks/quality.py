@@ -1,0 +1,144 @@
+"""How soon the engine comes as near to a prompt as the plain loop does, and how near both come.
+
+    python benchmarks/quality.py [--steps 200] [--prompts 6] [--seeds 2] [--same-settings]
+
+The bundled models at 128x128. The plain loop has the settings of its time: 64 cutouts, step size
+0.05. The engine has those that the weights recommend, or with --same-settings the same ones. A
+picture is judged by the CLIP loss of 64 fresh crops without augmentations, the same ones for all
+pictures, in float32. Both loops take turns step by step in one process; time is in CPU seconds, of
+the steps alone.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import step as benchmark  # beside this file; puts the project on the path
+
+import settings
+import weights
+
+ASSETS = benchmark.ROOT / "assets"
+WEIGHTS = "emoji_f8"
+PROMPTS = (
+    "a red heart",
+    "a green tree",
+    "a yellow banana",
+    "a blue fish",
+    "a house on a yellow background",
+    "a slice of pizza",
+)
+OF_THE_TIME = {"cutn": 64, "step_size": 0.05, "cut_pow": 1.0, "whole_views": 0.0}
+LOOK_EVERY = 5  # steps
+
+
+@dataclass(frozen=True)
+class Course:
+    """CPU seconds of the steps so far and the loss of the picture, whenever it was looked at."""
+
+    seconds: Sequence[float]
+    losses: Sequence[float]
+
+    def seconds_to(self, loss: float) -> float | None:
+        """CPU seconds until the loss was reached; None if it never was."""
+        reached = (s for s, found in zip(self.seconds, self.losses) if found <= loss)
+        return next(reached, None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS))
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--same-settings", action="store_true")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    ratios, finals = [], []
+    print("prompt                          seed  loss plain  loss ours  CPU s plain  to reach it")
+    for prompt in PROMPTS[: args.prompts]:
+        for seed in range(args.seeds):
+            plain, ours = courses(prompt, seed, args.steps, args.same_settings)
+            goal = plain.losses[-1]
+            reached = ours.seconds_to(goal)
+            finals.append((goal, ours.losses[-1]))
+            ratios.append(plain.seconds[-1] / reached if reached else 0.0)
+            shown = f"{reached:.1f}" if reached else "never"
+            print(
+                f"{prompt:32}{seed:4}{goal:12.4f}{ours.losses[-1]:11.4f}"
+                f"{plain.seconds[-1]:13.1f}{shown:>13}",
+                flush=True,
+            )
+    print(f"The loss of the plain loop is reached in 1/{statistics.median(ratios):.1f} (median).")
+    for name, losses in zip(("plain", "ours"), zip(*finals)):
+        spread = statistics.stdev(losses) if len(losses) > 1 else 0.0
+        print(
+            f"Loss after {args.steps} steps, {name}: {statistics.mean(losses):.4f} +- {spread:.4f}"
+        )
+
+
+def courses(prompt: str, seed: int, steps: int, same_settings: bool) -> tuple[Course, Course]:
+    """The plain loop's and ours, for one prompt and seed."""
+    import torch
+    from plain import PlainLoop
+
+    device = torch.device("cpu")
+    aim = {"text_input": prompt, "seed": seed, "vqgan_ckpt": WEIGHTS, "Xdim": 128, "ydim": 128}
+    plain_settings, our_settings = _settings(aim, of_the_time=True), _settings(aim, same_settings)
+    loops = [
+        PlainLoop(plain_settings, ASSETS, device).step,
+        benchmark.LOOPS["ours"](our_settings, ASSETS, device),
+    ]
+    look = judge(prompt)
+    spent: list[float] = [0.0, 0.0]
+    found: list[list[tuple[float, float]]] = [[], []]
+    for number in range(1, steps + 1):
+        for which, take_step in enumerate(loops):
+            begin = time.process_time()
+            made = take_step()
+            spent[which] += time.process_time() - begin
+            if number % LOOK_EVERY == 0 or number == steps:
+                found[which].append((spent[which], look(made)))
+    plain, ours = (Course(*zip(*course)) for course in found)
+    return plain, ours
+
+
+def _settings(aim: dict[str, Any], of_the_time: bool) -> settings.RunSettings:
+    from logic import VQGANCLIPRun
+
+    recommended = weights.get_weights(ASSETS, WEIGHTS).recommended
+    layers = [recommended, aim | OF_THE_TIME if of_the_time else aim]
+    return settings.make(VQGANCLIPRun.Settings, *layers)
+
+
+def judge(prompt: str) -> Callable[[Any], float]:
+    """What gives the loss of a picture: a Step, or uint8 [H, W, 3]."""
+    import torch
+
+    from cutouts import cut_out, random_windows
+    from vqgan_utils import find_clip_model, load_clip_model, prompt_loss
+
+    name = weights.get_weights(ASSETS, WEIGHTS).recommended["clip_model"]
+    perceptor = load_clip_model(find_clip_model(name, ASSETS))
+    side, aim = perceptor.input_resolution, perceptor.encode_text([prompt])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1234)
+        windows = random_windows(128, 128, 64, side, cut_pow=0.5, whole=0.25)
+
+    @torch.inference_mode()
+    def look(made: Any) -> float:
+        pixels = torch.as_tensor(getattr(made, "picture", made))
+        picture = pixels.permute(2, 0, 1)[None] / 255
+        return prompt_loss(perceptor.encode_image(cut_out(picture, windows, side)), aim, 1.0).item()
+
+    return look
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
