@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 OF_THIS_RUN = (
     *("run_id", "run_folder"),
     *("queued_at", "start_time", "end_time", "heartbeat", "steps_per_second", "host"),
+    *("crashes", "last_crash"),
 )
 LIVE_SECONDS = 0.25
 LIVE_SHARE = 0.05  # of the run's time, at most, may go into its live picture

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import recording
+import run_queue
 import storage
 import video
 from errors import BadInput, DiskFull, RunFailed
@@ -224,6 +225,17 @@ def test_a_run_that_failed_is_resumed(begin, assets, prompt):
     execute(folder, assets_dir=assets)
     assert folder.read()["status"] == "done"
     assert len(shown(folder.path / "anim.mp4")) == STEPS
+
+
+def test_a_crash_of_a_worker_leaves_no_trace_in_the_picture(begin, straight, assets, monkeypatch):
+    folder = begin("queued")
+    with monkeypatch.context() as patch:
+        assert killed_at(60, folder, assets, patch)
+    assert run_queue.after_crash(folder, "It was killed.") == "queued"
+    (folder.path / run_queue.RANK).unlink()
+    execute(folder, assets_dir=assets)
+    assert folder.read()["crashes"] == 1
+    check_same(folder, straight)
 
 
 def test_a_run_goes_on_in_a_version_with_more_settings(begin, assets):

@@ -10,10 +10,13 @@ import pytest
 from tiny_models import write_tiny_assets
 from waiting import PATIENCE, wait_for
 
+import registry
+import run_index
 import run_queue
+import stages
 from keeper import WorkerKeeper
 from places import Places
-from runner import Request, prepare
+from runner import DEFAULT_MODEL, Request, prepare
 from serving import Place, is_served, read_states, take_place
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,6 +80,21 @@ def test_the_run_of_a_killed_worker_goes_on_once_and_then_fails(assets, tmp_path
     finally:
         keeper.close()
     assert not is_served(tmp_path)
+
+
+def test_a_chain_goes_through_the_queue(assets, tmp_path):
+    rows = [{"prompt": "spring", "steps": 2}, {"prompt": "summer"}, {"prompt": "autumn"}]
+    given = {"Xdim": 32, "ydim": 32, "cutn": 1}
+    kind = registry.get(DEFAULT_MODEL).settings
+    first = stages.begin(Request(given, tmp_path, assets), stages.parse(rows, kind))
+    keeper = WorkerKeeper(Places(tmp_path, assets))
+    try:
+        wait_for(lambda: len(run_index.entries(tmp_path)) == 3, "the last stage to be made")
+        last = run_index.entries(tmp_path)[0].folder
+        wait_for_status(last, "done")
+    finally:
+        keeper.close()
+    assert last.read()["text_input"] == "autumn" and last.read()["ancestors"][0] == first.name
 
 
 def test_a_gpu_that_is_not_there_is_told_once(assets, tmp_path):
