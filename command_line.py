@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import registry
 import stages
-from errors import BadInput, StudioError
+from errors import BadInput, RunFailed, StudioError
 from runner import DEFAULT_MODEL, Request, execute, prepare, reopen, submit
 from settings import RunSettings, default_text, option_name, range_text, read_defaults, value_type
 from stopping import Stop
@@ -146,9 +146,18 @@ def _compute_chain(folder: RunFolder, command: Command, stop: Stop, is_new: bool
         if following is None:
             break
         folder, exit_status = following, _compute(following, command, stop, is_new=True)
-    if folder.read().get("chain") and (film := stages.make_video(folder)):
-        _say(f"The video of all stages: {film}")
+    if folder.read().get("chain"):
+        _make_film(folder)
     return exit_status
+
+
+def _make_film(folder: RunFolder) -> None:
+    """Of all stages; without it they are no less done."""
+    try:
+        if film := stages.make_video(folder):
+            _say(f"The video of all stages: {film}")
+    except (OSError, RunFailed) as error:
+        _say(f"The video of all stages could not be made: {error}")
 
 
 def _compute(folder: RunFolder, command: Command, stop: Stop, is_new: bool) -> int:

@@ -100,7 +100,9 @@ def follow(folder: RunFolder, assets_dir: Path, status: str = "queued") -> RunFo
                 continue_run=folder.name,
             )
         )
-    return submit(plan, status, chain | {"number": chain["number"] + 1, "next": rest})
+    following = submit(plan, status, chain | {"number": chain["number"] + 1, "next": rest})
+    folder.update(chain=chain | {"followed_by": following.name})  # though it be removed one day
+    return following
 
 
 def unfollowed(runs: Sequence[Entry]) -> list[Entry]:
@@ -178,7 +180,9 @@ def _from_folder(folder: Path, names: object) -> Any:
 
 def _waits_for_next(details: Mapping[str, Any]) -> bool:
     chain = details.get("chain")
-    return details.get("status") == "done" and isinstance(chain, dict) and bool(chain.get("next"))
+    if details.get("status") != "done" or not isinstance(chain, dict):
+        return False
+    return bool(chain.get("next")) and not chain.get("followed_by")
 
 
 def _next_runs(name: str, runs: Sequence[Entry]) -> list[Entry]:

@@ -23,6 +23,7 @@ import command_line
 import generate
 import registry
 import storage
+import video
 from errors import BadInput
 from settings import VQGANCLIPSettings, meta, option_name
 
@@ -134,6 +135,16 @@ def test_stages_and_their_film(generated, tmp_path):
     assert any(str(film) in line for line in err)
 
 
+def test_stages_are_done_though_their_film_fails(generated, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(video, "join", full)
+    (tmp_path / "stages.yaml").write_text("- prompt: spring\n- prompt: summer\n")
+    status, out, err = generated("--stages", tmp_path / "stages.yaml", *SMALL)
+    assert (status, len(out)) == (0, 2) and "could not be made" in err[-1]
+
+
 @pytest.mark.parametrize(
     "text, says",
     [("- {prompt: a, cutn: 0}", "Stage 1: cutn"), ("- {stepps: 3}", "stepps"), ("", "no stages")],
@@ -152,6 +163,8 @@ def test_a_chain_goes_on_where_it_was_stopped(generated, tmp_path, monkeypatch):
     status, out, _ = generated("--stages", path, *SMALL)
     second, third = map(Path, out[1:])
     shutil.rmtree(third)  # as if the process had died before it was made
+    chain = details_of(second)["chain"]
+    storage.RunFolder(second).update(chain=chain | {"followed_by": None})
     status, again, _ = generated("--resume", second.name)
     assert (status, len(again)) == (0, 1) and details_of(again[0])["text_input"] == "autumn"
     assert imageio_ffmpeg.count_frames_and_secs(str(Path(again[0]) / "chain.mp4"))[0] == 6

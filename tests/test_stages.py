@@ -148,6 +148,23 @@ def test_a_stage_is_made_once(begin, assets):
     assert not stages.unfollowed(run_index.entries(first.path.parent))
 
 
+def test_a_stage_that_was_removed_does_not_come_back(begin, assets):
+    first = begin([{"prompt": season} for season in SEASONS])
+    execute(first, assets_dir=assets)
+    stages.follow(first, assets).remove()
+    assert stages.follow(first, assets) is None
+    assert not stages.unfollowed(run_index.entries(first.path.parent))
+
+
+def test_a_stage_whose_making_was_cut_off_is_not_made_twice(begin, assets):
+    first = begin([{"prompt": season} for season in SEASONS])
+    execute(first, assets_dir=assets)
+    before = first.read()
+    stages.follow(first, assets)
+    first.write(before)
+    assert stages.follow(first, assets) is None
+
+
 def test_a_run_that_continues_a_stage_by_hand_is_no_stage(begin, assets, tmp_path):
     first = begin([{"prompt": season} for season in SEASONS])
     execute(first, assets_dir=assets)
