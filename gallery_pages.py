@@ -33,6 +33,7 @@ from gallery_zip import as_zip
 pages = Blueprint("pages", __name__)
 
 MAX_JSON_SHOWN = 200_000
+MAX_TRASH = 200
 MAX_CHILDREN = 12  # whose changes are told
 IN_KIOSK = (*PICTURES, *ANIMATIONS)
 
@@ -132,12 +133,13 @@ def removed() -> str:
         abort(404)
     shelf = _trash()
     runs = []
-    for folder in trash.trashed(library().output_dir):
+    folders = trash.trashed(library().output_dir)
+    for folder in folders[:MAX_TRASH]:
         try:
             runs.append(shelf.read(folder.name))
         except FileNotFoundError:
             continue  # restored meanwhile
-    return render_template("gallery/trash.html", runs=runs)
+    return render_template("gallery/trash.html", runs=runs, more=len(folders) - len(runs))
 
 
 @pages.get("/slideshow")

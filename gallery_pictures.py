@@ -2,7 +2,7 @@
 
 import os
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,11 +16,13 @@ from storage import atomic_write
 
 SIDE = 512  # of a thumbnail, the longer one, in pixels
 QUALITY = 88
-MAX_DECODED = 100_000_000  # bytes: what a picture may take to be made small
+MAX_PIXELS = 25_000_000  # of a picture to be made small: 100 MB in memory
 XP_TITLE, XP_COMMENT = 0x9C9B, 0x9C9C
 OTHER_NAMES = {"text_prompts": "text_input", "iterations": "num_steps", "model": "vqgan_ckpt"}
 
-_one_at_a_time = threading.Lock()  # decoding is what takes memory
+# One picture at a time and always in the same thread: decoding is what takes memory, and every
+# thread that did it once would keep some.
+_decoder = ThreadPoolExecutor(1, "thumbnails")
 
 
 class Thumbnails:
@@ -41,8 +43,7 @@ class Thumbnails:
         path = self._path(name) if keep else None
         if path and (saved := _read(path, made)):
             return saved
-        with _one_at_a_time:
-            data = small_copy(picture)
+        data = _decoder.submit(small_copy, picture).result()
         if path:
             _save(path, data, made)
         return data
@@ -138,7 +139,7 @@ def _fitted(image: Image.Image) -> Image.Image:
 
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
-    if width * height * max(3, len(image.getbands())) > MAX_DECODED:
+    if width * height > MAX_PIXELS:
         raise BadInput(f"The picture is too large to be shown small ({width}x{height}).")
 
 

@@ -214,14 +214,16 @@ def test_new_runs_appear_and_running_ones_move_without_a_reload(site, open_tab):
     assert tab.evaluate("window.stayed") and focused(tab) == site.names[0]
 
 
-def test_search_and_filters(site, open_tab):
-    tab = open_tab(site.url)
+@pytest.mark.parametrize("width", [1400, 390])
+def test_search_and_filters(site, open_tab, width):
+    tab = open_tab(site.url, viewport={"width": width, "height": 844})
     tab.get_by_role("searchbox").fill("picture 7")
     tab.get_by_role("searchbox").press("Enter")
     tab.get_by_text("1 found").wait_for()
     assert tab.locator(".tile").count() == 1 and tab.url.endswith("/?q=picture+7")
     tab.get_by_text("Show all").click()
     tab.get_by_text("Filter", exact=True).click()
+    tab.get_by_label("Size").click()  # it must not lie under a picture
     tab.get_by_label("Size").select_option("96x160")
     tab.get_by_role("button", name="Show", exact=True).click()
     tab.get_by_text("3 found").wait_for()
