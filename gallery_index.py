@@ -51,7 +51,7 @@ class Index:
         self._learn()
         self.catch_up()
 
-    def catch_up(self, patience: float = PATIENCE) -> None:
+    def catch_up(self) -> None:
         """Take in new folders, always, and changed ones, as far as there is time.
 
         The active and the latest runs come first; the others take turns.
@@ -60,7 +60,7 @@ class Index:
             if self._store.reopen_if_deleted():
                 self._learn()
             try:
-                self._look_around(patience)
+                self._look_around()
             except sqlite3.Error:  # the cache is broken, or its disk is full
                 self._renew()
 
@@ -108,12 +108,12 @@ class Index:
     def _renew(self) -> None:
         self._store.renew()
         self._learn()
-        self._look_around(PATIENCE)
+        self._look_around()
 
-    def _look_around(self, patience: float) -> None:
+    def _look_around(self) -> None:
         self._compare_names()
         if time.monotonic() >= self._look:
-            self._check(patience)
+            self._check()
             self._look = time.monotonic() + PAUSE
 
     def _compare_names(self) -> None:
@@ -130,8 +130,8 @@ class Index:
         self._take_in(sorted(names - self._known.keys()))
         self._root_time = changed if listed - changed / 1e9 > UNSETTLED else 0
 
-    def _check(self, patience: float) -> None:
-        deadline = time.monotonic() + patience
+    def _check(self) -> None:
+        deadline = time.monotonic() + PATIENCE
         first = [*self._active, *self._latest]
         changed = {name for name in first if self._has_changed(name)}
         for _ in range(len(self._turns)):
@@ -175,7 +175,7 @@ class Index:
         details_file = run.files.get("details", (None,))[0]
         if details_file != self._details_files.get(run.name):
             self._details_files[run.name] = details_file
-            stamp = self._stamp(run.name)
+            stamp = stamp[0], self._stamp(run.name)[1]
         settings = _settings_text(run)
         row = _row(run, settings, details_file, stamp, self._picture_time(run))
         before = None

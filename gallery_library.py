@@ -59,9 +59,8 @@ class Library:
     def catch_up(self) -> None:
         """See what changed in the folders."""
         self.index.catch_up()
-        if self._thumbnails:
-            for name in self.index.gone():
-                self._thumbnails.forget(name)
+        for name in self.index.gone():
+            self._small_pictures().forget(name)
 
     def find(self, query: Query) -> Page:
         """The runs that match. A kiosk shows whole pictures only."""

@@ -313,6 +313,8 @@ def test_thumbnails_are_small_made_once_and_outside_the_runs(output):
     assert sorted(p.name for p in folder.iterdir()) == before
     Image.new("RGB", (40, 40), "red").save(folder / "output.PNG")
     assert Image.open(io.BytesIO(client.get(f"/thumbs/{folder.name}").data)).size == (480, 480)
+    folder.rename(output / "elsewhere")
+    assert runs_on(client.get("/")) == ["elsewhere"] and not kept.exists()
 
 
 # --- Changing ----------------------------------------------------------------------------------
