@@ -17,7 +17,7 @@ from errors import BadInput
 from settings import CUTOUTS_AT_A_TIME, RunSettings
 from weights import find_weights, first_stage
 
-PASSES = 3  # forward, and twice as much backward
+PASSES = 2  # forward and backward; frozen weights want no gradient
 PUBLISHED_WIDTH = 128  # `ch` of every published VQGAN
 DECODER_MACS_PER_PIXEL = 1.93e6  # counted on vqgan_imagenet_f16's decoder; goes with ch squared
 SMALL_CLIP_MACS = 0.08e9  # a picture through the bundled CLIP

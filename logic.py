@@ -183,7 +183,8 @@ class VQGANCLIPRun(Run):
     def model_init(self) -> None:
         self._random = RandomStream(self.settings.seed)
         self._frames = self._optimisation_steps = 0
-        self._chunk = min(CUTOUTS_AT_A_TIME, self.settings.cutn)
+        at_a_time = CUTOUTS_AT_A_TIME * (224 / self.perceptor.input_resolution) ** 2
+        self._chunk = max(1, min(round(at_a_time), self.settings.cutn))
         self._has_moved_on = False  # whether the latent is beyond a frame that was filmed
         self._before_step: dict[str, Any] | None = None
         with self._explain_lack_of_memory(), self._random, torch.no_grad():

@@ -35,7 +35,9 @@ from weights import (
 MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
 MAX_STEPS = 10_000_000
-CUTOUTS_AT_A_TIME = 16  # that CLIP looks at, so that memory does not grow with their number
+# That CLIP looks at, so that memory does not grow with their number: so many of 224x224 pixels, and
+# as many pixels of another size.
+CUTOUTS_AT_A_TIME = 16
 BY_WEIGHTS = "what the weights recommend"
 # How a run goes on from another one. Exactly: all goes on, since there are only more steps. From
 # its latent: the optimiser's moments too, while MSE regularisation begins anew. From its picture,

@@ -234,8 +234,12 @@ def test_chunks_change_nothing(
     monkeypatch.setattr(logic, "recolour", lambda cutouts, *_: cutouts)  # drawn for each chunk
     changes = {"cutn": 7, "use_cutout_augmentations": augmented, "text_input": "a dog:1:0.99 | x"}
     whole = iterate(make_run(**changes), 2)[-1]
-    monkeypatch.setattr(logic, "CUTOUTS_AT_A_TIME", 3)
-    parts = iterate(make_run(**changes), 2)[-1]
+    monkeypatch.setattr(logic, "CUTOUTS_AT_A_TIME", 3 * 32**2 / 224**2)
+    run, seen = make_run(**changes), []
+    encode = run.perceptor.encode_image
+    monkeypatch.setattr(run.perceptor, "encode_image", lambda x: seen.append(len(x)) or encode(x))
+    parts = iterate(run, 2)[-1]
+    assert seen == [3, 3, 1] * 2
     assert parts.losses["total"] == pytest.approx(whole.losses["total"], abs=1e-5)
     np.testing.assert_allclose(parts.picture.astype(int), whole.picture.astype(int), atol=1)
 
