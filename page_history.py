@@ -71,6 +71,8 @@ def show_actions(entry: Entry, use: Choose, places: Places) -> None:
                 on_click=pick,
                 args=(entry.name,),
             )
+        if entry.details.get("ancestors"):
+            _show_chain_film(entry)
         st.button("Use these settings", key=f"use-{entry.name}", on_click=use, args=(entry.name,))
         st.button(
             "Remove",

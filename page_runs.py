@@ -256,7 +256,7 @@ def show_thumbnail(entry: Entry) -> None:
     except OSError:  # gone meanwhile
         data = None
     if data:
-        st.image(data, width="stretch", alt=prompt_of(entry.details))
+        st.image(data, width="stretch")
     else:
         st.html('<div class="no-picture">no picture</div>')
 

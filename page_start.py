@@ -18,6 +18,7 @@ from storage import RunFolder
 
 HOW_MANY, MOST = "how_many", 100
 ROWS, STAGES = "stage_rows", "use_stages"
+TABLE, FIRST_TABLE = "stage_table", "first_stage_table"  # as it is, and as its editor began
 FIRST_COLUMNS = ("text_input", "num_steps")
 SHORT_NAMES = {"text_input": "prompt", "num_steps": "steps"}
 EMPTY_ROWS = 3
@@ -55,16 +56,23 @@ def show_stages(form: Form) -> None:
         [name for name in names if name not in (*FIRST_COLUMNS, "init_image")],
         format_func=lambda name: meta(fields[name])["label"],
         key="stage_columns",
+        on_change=_keep_table,
     )
-    edited = st.data_editor(
-        [dict.fromkeys(names) for _ in range(EMPTY_ROWS)],
+    state = st.session_state
+    state[TABLE] = edited = st.data_editor(
+        state.setdefault(FIRST_TABLE, [dict.fromkeys(names) for _ in range(EMPTY_ROWS)]),
         key="stages",
         num_rows="dynamic",
         hide_index=True,
         column_order=[*FIRST_COLUMNS, *more],
         column_config={name: _column(name, form) for name in names},
     )
-    st.session_state[ROWS] = list(_rows(edited, (*FIRST_COLUMNS, *more)))
+    state[ROWS] = list(_rows(edited, (*FIRST_COLUMNS, *more)))
+
+
+def _keep_table() -> None:
+    """Other columns make another editor of it, which begins with what was typed so far."""
+    st.session_state[FIRST_TABLE] = st.session_state.get(TABLE)
 
 
 def _column(name: str, form: Form) -> Any:

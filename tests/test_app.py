@@ -724,6 +724,35 @@ def test_pictures_come_with_the_settings(page, output_dir):
     assert max(range(3), key=kept.__getitem__) == 1
 
 
+def test_one_film_of_a_chain_is_offered(page, output_dir):
+    folder = make_finished(output_dir, text_input="a tree", ancestors=["20250101T000000-bbbbbbbb"])
+    press(page.run(), "a tree")
+    press(page, "Make one film of all stages")
+    assert "no other video" in errors(page)
+    (folder.path / "chain.mp4").write_bytes(b"a film")
+    page.run()
+    offered = [button.label for button in page.get("download_button")]
+    assert "Film of all stages" in offered
+
+
+@pytest.mark.parametrize("link", ["use", "continue"])
+def test_a_run_of_the_older_layout_gives_its_settings(page, output_dir, link):
+    folder = make_finished(output_dir, text_input="ignored")
+    folder.write(
+        {"run_id": "aaaaaaaa", "text_input": "a collie", "num_steps": 12, "seed": 5, "Xdim": 64}
+        | {"ydim": 32, "init_image": False, "image_prompts": False, "vqgan_ckpt": "tiny_f8"}
+        | {"mse_weight": 0.5, "mse_weight_decay": 0.1, "mse_weight_decay_steps": 50}
+        | {"tv_loss_weight": None, "continue_prev_run": False, "prev_run_id": None}
+    )
+    page.query_params[link] = "aaaaaaaa"
+    run(page.run())
+    assert not errors(page)
+    (entry,) = queued(output_dir)
+    details = entry.details
+    assert (details["text_input"], details["Xdim"], details["mse_weight"]) == ("a collie", 64, 0.5)
+    assert details["prev_run_id"] == ("aaaaaaaa" if link == "continue" else None)
+
+
 # --- what is remembered ---
 
 

@@ -255,9 +255,9 @@ def test_a_table_of_stages_becomes_a_chain_with_one_film(server, open_tab):
     table = tab.get_by_test_id("stDataFrame")
     table.wait_for()
     for row, prompt in enumerate(("a garden in spring", "a garden in winter")):
-        table.click(position={"x": 60, "y": 52 + 35 * row})
-        tab.keyboard.type(prompt)
-        tab.keyboard.press("Enter")
+        table.dblclick(position={"x": 60, "y": 52 + 35 * row})
+        tab.locator("textarea.gdg-input").fill(prompt)
+        tab.locator("textarea.gdg-input").press("Enter")
     press_run(tab, "", 2)
     wait_for(lambda: tab.title() == "✓ Done: a garden in winter", "the chain's end")
     last, first = (entry.details for entry in server.runs()[:2])
