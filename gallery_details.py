@@ -10,6 +10,7 @@ from typing import Any
 BOOKKEEPING = (
     *("run_id", "run_folder", "prev_run_id", "parent", "ancestors", "queued_at", "start_time"),
     *("end_time", "heartbeat", "steps_per_second", "losses", "status", "error", "warnings"),
+    *("stage", "chain", "continue_prev_run", "inputs_sha256", "schema_version", "host"),
 )
 LABELS = {
     "num_steps": "Steps made",
@@ -78,7 +79,8 @@ def _known(details: Mapping[str, Any], key: str) -> str:
 def _label(key: str) -> str:
     declared = _declared().get(key, {})
     label = LABELS.get(key) or declared.get("label") or key.replace("_", " ").strip().capitalize()
-    return f"{label} ({declared['unit']})" if declared.get("unit") in ("px", "degrees") else label
+    unit = declared.get("unit")
+    return f"{label} ({unit})" if unit in ("px", "degrees") and unit not in label else label
 
 
 def _is_used(declared: Mapping[str, Any] | None, details: Mapping[str, Any]) -> bool:

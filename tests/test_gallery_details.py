@@ -1,0 +1,39 @@
+"""Settings in words, and how two runs differ."""
+
+import pytest
+
+from gallery_details import Difference, differences, in_words, readable
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        *((True, "on"), (False, "off"), (None, "none"), ([], "none"), ("", "none"), (0, "0")),
+        *(
+            (0.5, "0.5"),
+            (["a", "b"], "a, b"),
+            ({"a": 1}, '{"a": 1}'),
+            ([{"a": "ü"}], '[{"a": "ü"}]'),
+        ),
+    ],
+)
+def test_values_in_words(value, words):
+    assert in_words(value) == words
+
+
+def test_declared_settings_come_first_by_their_labels_and_units():
+    settings = readable({"odd_one": 1, "rotation_angle": 5.0, "Xdim": 64, "commit_sha": "abc"})
+    labels = [setting.label for setting in settings]
+    assert labels == ["Xdim (px)", "Rotation angle (degrees)", "Odd one", "Commit"]
+
+
+def test_what_a_switch_that_is_off_controls_was_not_used():
+    details = {"use_mse_regularization": False, "mse_weight": 0.5, "set_seed": False, "seed": 7}
+    used = {setting.label: setting.used for setting in readable(details)}
+    assert used["MSE weight"] is False and used["Seed"] is True
+
+
+def test_differences_leave_out_names_and_times():
+    one = {"run_id": "a", "start_time": "1", "stage": 1, "cutn": 8, "text_input": "same"}
+    two = {"run_id": "b", "start_time": "2", "stage": 2, "cutn": 9, "text_input": "same", "new": 1}
+    assert differences(one, two) == [Difference("Cutouts", "8", "9"), Difference("New", "–", "1")]
