@@ -31,7 +31,7 @@ OF_THIS_RUN = (
     *("crashes", "last_crash"),
 )
 LIVE_SECONDS = 0.25
-LIVE_SHARE = 0.05  # of the run's time, at most, may go into its live picture
+LIVE_SHARE = 0.02  # of the run's time, at most, may go into its live picture
 LIVE_QUALITY = 85
 CHECKPOINT_SHARE = 0.02  # of the run's time, at most, may go into its checkpoints
 HISTORY_POINTS = 200

@@ -488,7 +488,8 @@ def kill_and_resume(kills, tmp_path, assets):
         (folder,) = output.iterdir()
         while kills and details_of(folder)["status"] != "done":
             wait_for_steps(folder, random.randint(0, 30), going.process)
-            going.end(signal.SIGKILL)
+            going.process.kill()  # which does nothing to one that has just ended
+            going.process.communicate()
             kills -= 1
             if details_of(folder)["status"] == "done":
                 break
