@@ -202,8 +202,8 @@ class VQGANCLIPSettings(RunSettings):
     init_gradient: bool = setting(
         False,
         "Start from a gradient",
-        "Start from a soft, light gradient instead of random tokens: shapes stand more clearly on"
-        " it. Without effect where there is a starting image.",
+        "Start from a soft gradient instead of random tokens: shapes stand more clearly on it."
+        " Without effect where there is a starting image.",
         unset=BY_WEIGHTS,
     )
     vqgan_ckpt: str = setting(
