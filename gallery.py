@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -91,9 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    _announce(args, port)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a full wall is no trouble
-    server.run()
+    with suppress(KeyboardInterrupt):
+        _announce(args, port)
+        server.run()
     return 0
 
 
@@ -183,8 +185,6 @@ def _listen(app: Flask, host: str, port: int) -> tuple[BaseWSGIServer | MultiSoc
 
 
 def _announce(args: argparse.Namespace, port: int) -> None:
-    name = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"The gallery of {args.path} is at http://{name}:{port} (Ctrl-C ends it)", flush=True)
     if not _is_loopback(args.host):
         what = "see" if not args.options.can_change else "see, mark and remove"
         print(
@@ -193,6 +193,8 @@ def _announce(args: argparse.Namespace, port: int) -> None:
             file=sys.stderr,
             flush=True,
         )
+    name = f"[{args.host}]" if ":" in args.host else args.host
+    print(f"The gallery of {args.path} is at http://{name}:{port} (Ctrl-C ends it)", flush=True)
 
 
 def _is_loopback(host: str) -> bool:

@@ -478,8 +478,9 @@ LONG += ["--checkpoint-seconds", "0"]
 
 def kill_and_resume(kills, tmp_path, assets):
     """A run that is killed again and again, at random; it ends as one that was left alone."""
-    folders = ["--output-dir", str(tmp_path / "alone"), "--assets-dir", str(assets)]
-    assert generate.main([*LONG, *folders]) == 0
+    left_alone = Process(tmp_path / "alone", assets, LONG).process  # on as many threads
+    left_alone.communicate(timeout=600)
+    assert left_alone.returncode == 0
     (alone,) = (tmp_path / "alone").iterdir()
     while kills:
         output = tmp_path / f"killed-{kills}"
