@@ -258,12 +258,15 @@ def test_a_table_of_stages_becomes_a_chain_with_one_film(server, open_tab):
         table.dblclick(position={"x": 60, "y": 52 + 35 * row})
         tab.locator("textarea.gdg-input").fill(prompt)
         tab.locator("textarea.gdg-input").press("Enter")
-    press_run(tab, "", 2)
+    press_run(tab, "", 80)  # long enough to be seen while they go
     wait_for(lambda: tab.title() == "✓ Done: a garden in winter", "the chain's end")
     last, first = (entry.details for entry in server.runs()[:2])
     assert [first["text_input"], last["text_input"]] == ["a garden in spring", "a garden in winter"]
-    assert (last["parent"], last["stage"], last["num_steps"]) == (first["run_folder"], 2, 2)
-    button(tab, "Film of all stages").wait_for()
+    assert (last["parent"], last["stage"], last["num_steps"]) == (first["run_folder"], 2, 80)
+    wait_for((server.runs()[0].folder.path / "chain.mp4").is_file, "the film of the chain")
+    tab = open_tab()
+    button(tab, "a garden in winter").click()
+    tab.get_by_role("button", name="Film of all stages").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
