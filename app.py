@@ -16,6 +16,7 @@ import page_runs
 import registry
 import run_index
 import run_queue
+import stages
 from errors import BadInput
 from estimate import decoder_widths, estimate, in_words
 from keeper import WorkerKeeper
@@ -125,12 +126,16 @@ def watch(places: Places) -> None:
 
 
 def _follow(runs: Sequence[Entry]) -> None:
-    """Once a run that this tab has seen going has ended, show its result."""
+    """Once a run that this tab has seen going has ended, show its result.
+
+    A stage may begin and end between two looks, so that a chain is followed by its details.
+    """
     state = st.session_state
     active = {entry.name for entry in runs if entry.status in ACTIVE}
-    ended = [e for e in runs if e.name in state.get("active", ()) and e.name not in active]
-    state["active"] = active
-    if ended:
+    watched = {stages.newest_after(name, runs) for name in state.get("active", ())}
+    ended = [e for e in runs if e.name in watched and e.name not in active]
+    state["active"] = active | {e.name for e in stages.unfollowed(ended)}
+    if ended and ended[0].name != state.get("ended"):
         state[CHOSEN] = state["ended"] = ended[0].name
         st.rerun()
 

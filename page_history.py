@@ -8,7 +8,7 @@ import trash
 from errors import BadInput
 from page_actions import REMOVED, make_film, put_back, remove, resume
 from page_picker import pick
-from page_runs import STATUS_ICONS, date_of, plain, prompt_of, show_thumbnail
+from page_runs import STATUS_ICONS, date_of, plain, prompt_of, show_choice, show_thumbnail
 from places import Places
 from run_index import Entry
 from storage import CHAIN_VIDEO, RunFolder
@@ -34,14 +34,7 @@ def show_history(finished: Sequence[Entry], choose: Choose) -> None:
 
 def _show_one(entry: Entry, choose: Choose) -> None:
     with st.container(width=164, gap="xxsmall"):
-        show_thumbnail(entry)
-        st.button(
-            plain(prompt_of(entry.details, 40)),
-            key=f"show-{entry.name}",
-            type="tertiary",
-            on_click=choose,
-            args=(entry.name,),
-        )
+        show_choice(entry, "show", 40, choose)
         icon = STATUS_ICONS.get(entry.status, "")
         status = "" if entry.status == "done" else f"{entry.status} · "
         st.caption(f"{icon} {status}{date_of(entry.name)}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from page_runs import date_of, plain, prompt_of, show_thumbnail
+from page_runs import date_of, plain, prompt_of, show_choice, show_thumbnail
 from run_index import Entry
 
 CONTINUE = "continue_previous_run"
@@ -64,13 +64,5 @@ def _show_picker(others: Sequence[Entry]) -> None:
 
 def _show_choice(entry: Entry) -> None:
     with st.container(width=104, gap="xxsmall"):
-        show_thumbnail(entry)
-        st.button(
-            plain(prompt_of(entry.details, 24)),
-            key=f"pick-{entry.name}",
-            type="tertiary",
-            help=plain(prompt_of(entry.details, 300)),
-            on_click=pick,
-            args=(entry.name,),
-        )
+        show_choice(entry, "pick", 24, pick, plain(prompt_of(entry.details, 300)))
         st.caption(date_of(entry.name))

@@ -4,7 +4,6 @@ import base64
 import html
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from estimate import duration
 from pictures import encode_jpeg, load_picture
 from run_index import Entry
 from settings import RunSettings, make, meta
-from storage import DETAILS, PREVIEW
+from storage import DETAILS, PREVIEW, began_at
 
 PICTURE_SIDE = 512
 THUMBNAIL_SIDE = 320
 CURVE_COLOUR = "#6a9cbc"  # seen on light and dark alike
-FOLDER_TIME = "%Y%m%dT%H%M%S"
 STATUS_ICONS = {"done": "✓", "stopped": "■", "failed": "⚠", "interrupted": "⚠"}
 
 
@@ -261,6 +259,21 @@ def show_thumbnail(entry: Entry) -> None:
         st.html('<div class="no-picture">no picture</div>')
 
 
+def show_choice(
+    entry: Entry, key: str, length: int, choose: Callable[[str], None], help_text: str | None = None
+) -> None:
+    """The thumbnail, and below it `length` characters of the prompt, which choose the run."""
+    show_thumbnail(entry)
+    st.button(
+        plain(prompt_of(entry.details, length)),
+        key=f"{key}-{entry.name}",
+        type="tertiary",
+        help=help_text,
+        on_click=choose,
+        args=(entry.name,),
+    )
+
+
 @lru_cache(maxsize=256)
 def thumbnail(path: Path, mtime_ns: int) -> bytes | None:
     """A square JPEG of the picture's middle, or None for what is no picture."""
@@ -274,8 +287,5 @@ def thumbnail(path: Path, mtime_ns: int) -> bytes | None:
 
 def date_of(name: str) -> str:
     """When the run of that folder name began, for people; "" for other names."""
-    try:
-        made = datetime.strptime(name[:15], FOLDER_TIME)
-    except ValueError:
-        return ""
-    return f"{made.day} {made:%b %Y, %H:%M}"
+    made = began_at(name)
+    return f"{made.day} {made:%b %Y, %H:%M}" if made else ""

@@ -13,12 +13,11 @@ from errors import StudioError
 from page_actions import attempt
 from places import Places
 from run_index import Entry
-from storage import ACTIVE, CHECKPOINT, START_CHECKPOINT
+from storage import ACTIVE, CHECKPOINT, START_CHECKPOINT, began_at
 from trash import TRASH
 
 CHECKPOINTS = (CHECKPOINT, START_CHECKPOINT)
 OLD_DAYS = 30
-FOLDER_TIME = "%Y%m%dT%H%M%S"
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,5 @@ def _files(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _is_older(name: str, days: int) -> bool:
-    try:
-        made = datetime.strptime(name[:15], FOLDER_TIME)
-    except ValueError:
-        return False
-    return datetime.now() - made >= timedelta(days=days)
+    made = began_at(name)
+    return made is not None and datetime.now() - made >= timedelta(days=days)

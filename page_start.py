@@ -1,7 +1,7 @@
 """What Run! makes of the form: one run, several with seeds of their own, or a chain of stages."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import streamlit as st
@@ -17,8 +17,8 @@ from settings import MAX_SEED, meta, value_type
 from storage import RunFolder
 
 HOW_MANY, MOST = "how_many", 100
-ROWS, STAGES = "stage_rows", "use_stages"
-TABLE, FIRST_TABLE = "stage_table", "first_stage_table"  # as it is, and as its editor began
+STAGES, COLUMNS = "use_stages", "stage_columns"
+EDITOR, FIRST_TABLE = "stages", "first_stage_table"  # what was typed, and what into
 FIRST_COLUMNS = ("text_input", "num_steps")
 SHORT_NAMES = {"text_input": "prompt", "num_steps": "steps"}
 EMPTY_ROWS = 3
@@ -43,11 +43,11 @@ def show_stages(form: Form) -> None:
     wanted = st.toggle(
         "Several stages",
         key=STAGES,
+        on_change=_keep_table,
         help="A chain of runs, each going on from the one before with other words or settings."
         " Cells left empty stay as they were; the first row takes the form's.",
     )
     if not wanted:
-        st.session_state[ROWS] = []
         return
     fields = form.kind.model_fields
     names = [name for name in fields if value_type(fields[name]) is not list]
@@ -55,24 +55,33 @@ def show_stages(form: Form) -> None:
         "Also change",
         [name for name in names if name not in (*FIRST_COLUMNS, "init_image")],
         format_func=lambda name: meta(fields[name])["label"],
-        key="stage_columns",
+        key=COLUMNS,
         on_change=_keep_table,
     )
-    state = st.session_state
-    state[TABLE] = edited = st.data_editor(
-        state.setdefault(FIRST_TABLE, [dict.fromkeys(names) for _ in range(EMPTY_ROWS)]),
-        key="stages",
+    st.data_editor(
+        st.session_state.setdefault(FIRST_TABLE, [dict.fromkeys(names)] * EMPTY_ROWS),
+        key=EDITOR,
         num_rows="dynamic",
         hide_index=True,
         column_order=[*FIRST_COLUMNS, *more],
         column_config={name: _column(name, form) for name in names},
     )
-    state[ROWS] = list(_rows(edited, (*FIRST_COLUMNS, *more)))
+
+
+def _table() -> list[dict[str, Any]]:
+    """The rows as they are now, though Run! be pressed before the page was drawn again."""
+    state = st.session_state
+    typed = state.get(EDITOR) or {"edited_rows": {}, "deleted_rows": [], "added_rows": []}
+    first = [row | typed["edited_rows"].get(i, {}) for i, row in enumerate(state[FIRST_TABLE])]
+    kept = [row for i, row in enumerate(first) if i not in typed["deleted_rows"]]
+    return [*kept, *map(dict, typed["added_rows"])]
 
 
 def _keep_table() -> None:
-    """Other columns make another editor of it, which begins with what was typed so far."""
-    st.session_state[FIRST_TABLE] = st.session_state.get(TABLE)
+    """Another editor is to come, which begins with what was typed so far."""
+    if FIRST_TABLE in st.session_state:
+        st.session_state[FIRST_TABLE] = _table()
+        st.session_state.pop(EDITOR, None)
 
 
 def _column(name: str, form: Form) -> Any:
@@ -89,9 +98,10 @@ def _column(name: str, form: Form) -> Any:
     return st.column_config.TextColumn(label, width="large" if name == "text_input" else None)
 
 
-def _rows(edited: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows() -> Iterator[dict[str, Any]]:
     """The rows that say something, by the names that `stages` knows."""
-    for row in edited:
+    names = (*FIRST_COLUMNS, *st.session_state.get(COLUMNS, ()))
+    for row in _table():
         said = {SHORT_NAMES.get(n, n): row[n] for n in names if not _is_empty(row.get(n))}
         if said:
             yield said
@@ -116,7 +126,7 @@ def start(form: Form, places: Places, model: str, continue_run: str | None) -> l
         for given in _with_seeds(values, st.session_state.get(HOW_MANY, 1))
     ]
     if st.session_state.get(STAGES):
-        rows = stages.parse(st.session_state[ROWS], form.kind, "The table of stages")
+        rows = stages.parse(list(_rows()), form.kind, "The table of stages")
         folders = [stages.begin(request, rows) for request in requests]
         notify(places.output_dir, places.queue_url, folders[0].name)
         return folders

@@ -110,6 +110,14 @@ def unfollowed(runs: Sequence[Entry]) -> list[Entry]:
     return [e for e in runs if _waits_for_next(e.details) and not _next_runs(e.name, runs)]
 
 
+def newest_after(name: str, runs: Sequence[Entry]) -> str:
+    """The newest stage that has been made after the run of that name; else the run itself."""
+    following = {entry.name: _followed_by(entry.details) for entry in runs}
+    while (later := following.pop(name, None)) in following:
+        name = later
+    return name
+
+
 def make_video(folder: RunFolder) -> Path | None:
     """One film of the runs that led to this one, and of this one; it lies in this one's folder.
 
@@ -182,7 +190,13 @@ def _waits_for_next(details: Mapping[str, Any]) -> bool:
     chain = details.get("chain")
     if details.get("status") != "done" or not isinstance(chain, dict):
         return False
-    return bool(chain.get("next")) and not chain.get("followed_by")
+    return bool(chain.get("next")) and not _followed_by(details)
+
+
+def _followed_by(details: Mapping[str, Any]) -> str | None:
+    chain = details.get("chain")
+    name = chain.get("followed_by") if isinstance(chain, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _next_runs(name: str, runs: Sequence[Entry]) -> list[Entry]:

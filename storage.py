@@ -25,6 +25,7 @@ SCHEMA_VERSION = 1
 HEARTBEAT_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 MAX_JSON_BYTES = 4_000_000
+FOLDER_TIME = "%Y%m%dT%H%M%S"  # with which a run folder's name begins
 ID_LENGTH = 8
 ACTIVE = ("queued", "running")
 
@@ -49,6 +50,14 @@ PNG_KEY = "details"  # of the text chunk in which output.PNG carries its setting
 def image_prompt_name(number: int | str) -> str:
     """The saved copy of an image prompt, counted from 1; "*" for a pattern of all."""
     return f"image-prompt-{number}.JPEG"
+
+
+def began_at(name: str) -> datetime | None:
+    """When the run of that folder name began, in local time; None for other names."""
+    try:
+        return datetime.strptime(name[:15], FOLDER_TIME)
+    except ValueError:
+        return None
 
 
 def now() -> str:
@@ -277,7 +286,7 @@ def create_run_folder(output_dir: Path) -> RunFolder:
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         while True:
-            path = output_dir / f"{datetime.now():%Y%m%dT%H%M%S}-{_new_id()}"
+            path = output_dir / f"{datetime.now():{FOLDER_TIME}}-{_new_id()}"
             try:
                 path.mkdir()
                 return RunFolder(path)

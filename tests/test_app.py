@@ -485,6 +485,22 @@ def test_a_result_appears_even_if_the_run_ended_before_the_page_looked(page, mon
     assert "✓ Done · 1 step " in everything(run(write_prompt(page.run())))
 
 
+def test_the_last_stage_shows_though_none_after_the_first_was_seen(page, output_dir):
+    running = {"status": "running", "heartbeat": now(), "num_steps": 0}
+    chain = {"number": 1, "count": 3, "next": [{}, {}]}
+    names = [f"20260101T00000{n}-aaaaaaa{n}" for n in range(3)]
+    first = make_finished(output_dir, names[0], **running, chain=chain)
+    page.run()
+    first.update(status="done")
+    assert f"Run folder: `{names[0]}`" in everything(page.run())
+    later = {"number": 3, "count": 3, "next": []}
+    make_finished(output_dir, names[2], chain=later)
+    make_finished(output_dir, names[1], chain=chain | {"number": 2, "followed_by": names[2]})
+    first.update(chain=chain | {"followed_by": names[1]})
+    assert f"Run folder: `{names[2]}`" in everything(page.run())
+    assert f"Run folder: `{names[2]}`" in everything(page.run())
+
+
 def test_a_failed_run_says_what_to_change(page, output_dir):
     make_finished(output_dir, status="failed", error="Out of memory. Lower Xdim *now*.")
     page.run()
@@ -646,13 +662,16 @@ def test_stages_become_a_chain(page, output_dir):
     next(toggle for toggle in page.toggle if toggle.label == "Several stages").set_value(True)
     run(page.run())
     assert "holds no stages" in errors(page)
-    stages = [{"prompt": "in spring", "steps": 2.0}, {"prompt": "in winter", "seed": "5"}]
-    page.session_state["stage_rows"] = stages
+    stages = [
+        {"text_input": "in spring", "num_steps": 2.0},
+        {"text_input": "in winter", "num_steps": None},
+    ]
+    page.session_state["first_stage_table"] = stages
     next(button for button in page.button if button.label == "Run!").click()
     page.run()
     (entry,) = queued(output_dir)
     assert (entry.details["text_input"], entry.details["planned_num_steps"]) == ("in spring", 2)
-    assert entry.details["chain"]["next"] == [{"text_input": "in winter", "seed": "5"}]
+    assert entry.details["chain"]["next"] == [{"text_input": "in winter"}]
 
 
 # --- runs that ended ---

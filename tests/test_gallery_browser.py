@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from gallery_runs import end, make_run, start
 from PIL import Image, ImageDraw
-from waiting import PATIENCE, wait_for
+from tabs import new_tab
+from waiting import wait_for
 
 import storage
 
@@ -75,12 +76,7 @@ def open_tab(chromium):
     contexts, complaints = [], []
 
     def open_one(address, **options):
-        context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1000}} | options)
-        context.set_default_timeout(PATIENCE * 1000)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.strangers = []
-        tab.on("request", lambda request: tab.strangers.append(request.url))
+        tab = new_tab(chromium, contexts, **options)
         tab.on("console", lambda m: m.type == "error" and complaints.append(m.text))
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.goto(address)

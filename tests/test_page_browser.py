@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tabs import new_tab
 from tiny_models import write_tiny_assets
 from waiting import PATIENCE, wait_for
 
@@ -66,12 +67,7 @@ def open_tab(server, chromium):
     contexts = []
 
     def open_one(**options):
-        context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1000}} | options)
-        context.set_default_timeout(PATIENCE * 1000)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.strangers = []
-        tab.on("request", lambda request: tab.strangers.append(request.url))
+        tab = new_tab(chromium, contexts, **options)
         tab.goto(server.url)
         prompt_of(tab).wait_for()
         field(tab, "Xdim").wait_for()

@@ -11,6 +11,7 @@ from errors import BadInput
 from runner import Request, execute, prepare, submit
 from settings import VQGANCLIPSettings
 from stopping import Stop
+from storage import RunFolder
 
 SMALL = {"num_steps": 2, "Xdim": 32, "ydim": 16, "vqgan_ckpt": "small"}
 SEASONS = ["spring", "summer", "autumn"]
@@ -193,6 +194,24 @@ def test_a_stage_that_cannot_be_made_is_named(begin, assets, tmp_path):
 
 
 # --- their film ----------------------------------------------------------------------------------
+
+
+ODD_CHAINS = [{}, {"chain": "odd"}, {"chain": {"followed_by": ["b"]}}, {"chain": {"next": [1]}}]
+
+
+@pytest.mark.parametrize("odd", ODD_CHAINS)
+def test_the_newest_stage_after_a_run(tmp_path, odd):
+    def entry(name, details):
+        return run_index.Entry(RunFolder(tmp_path / name), details)
+
+    def followed_by(name):
+        return {"chain": {"followed_by": name}}
+
+    runs = [entry("a", followed_by("b")), entry("b", followed_by("c")), entry("c", odd)]
+    assert [stages.newest_after(name, runs) for name in "abcd"] == ["c", "c", "c", "d"]
+    assert stages.newest_after("b", runs[:2]) == "b"  # the next was removed
+    circle = [*runs[:2], entry("c", followed_by("a"))]
+    assert stages.newest_after("a", circle) == "c"
 
 
 @pytest.mark.parametrize("size", [{}, {"Xdim": 64}])
