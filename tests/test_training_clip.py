@@ -87,7 +87,7 @@ def test_impostors_move_towards_their_captions_and_start_anew(tiny, drawn_cache,
     assert max(similarity(pictures) for pictures in seen[4:]) > similarity(seen[0])
     assert min(pictures.min() for pictures in seen) >= 0
     assert max(pictures.max() for pictures in seen) <= 1
-    assert {one.age for one in drawn} == {8}
+    assert {one.age for one in drawn} == {8 * impostors.MOVES}
     for entries in pool.pools.values():
         for entry in entries:
             entry.age = impostors.OLDEST

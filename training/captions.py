@@ -33,7 +33,11 @@ def article(phrase: str) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a caption says: (term, colour or None) of each thing, and the background or None."""
+    """What a caption says: (term, colour or None) of each thing, and the background or None.
+
+    Who says nothing of the background means a white one, as emoji have it: CLIP then asks for
+    clean ground by itself. Around white things it may be any.
+    """
 
     things: tuple[tuple[str, str | None], ...]
     background: str | None = None
@@ -58,7 +62,7 @@ class Depicted:
 
 def holds(claim: Claim, things: list[Depicted], background: str | None) -> int:
     """Whether a caption holds for a picture: 1 yes, -1 no, 0 perhaps (to be left out of a loss)."""
-    if not _background_fits(claim.background, background):
+    if not _background_fits(claim.background, background, things):
         return -1
     fits = [max(thing.fits(*asked) for thing in things) for asked in claim.things]
     if min(fits) < 0:
@@ -67,10 +71,10 @@ def holds(claim: Claim, things: list[Depicted], background: str | None) -> int:
     return 1 if min(fits) == 1 and complete else 0
 
 
-def _background_fits(claimed: str | None, background: str | None) -> bool:
+def _background_fits(claimed: str | None, background: str | None, things: list[Depicted]) -> bool:
     """ "blue" may be said of "light blue"; of a background without a name nothing may."""
     if claimed is None:
-        return True
+        return background == "white" or any(thing.colour == "white" for thing in things)
     return background is not None and bool(set(claimed.split()) & set(background.split()))
 
 

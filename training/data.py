@@ -329,14 +329,22 @@ class Composer:
             colour = thing.colour if random.random() < chance else None
             claims.append((term, colour))
             phrases.append(describe_thing(term, colour, self._size(scene, part), random))
-        told = random.random() < (0.95 if scene.explicit else 0.4)
-        if scene.background.name == "white" and not scene.explicit:
-            told = random.random() < 0.12
+        told = random.random() < self._chance_of_background(scene, things)
         phrase = random.choice(scene.background.phrases) if told else ""
-        precise = told and phrase != "on a gradient background"
-        background = scene.background.name if precise else None
+        background = scene.background.name if told else None
+        if phrase == "on a gradient background":
+            background = "gradient"
         caption = sentence(join_things(phrases, scene.layout, random), phrase, random)
         return Sample(scene, caption, Claim(tuple(claims), background), things)
+
+    @staticmethod
+    def _chance_of_background(scene: Scene, things: list[Depicted]) -> float:
+        """That the caption speaks of it."""
+        if scene.explicit:
+            return 0.95
+        if scene.background.name == "white":
+            return 0.12
+        return 0.4 if any(thing.colour == "white" for thing in things) else 0.95
 
     def _depicted(self, part: Part) -> Depicted:
         name = self.records[part.icon]["name"]

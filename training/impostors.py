@@ -18,12 +18,13 @@ from torch import Tensor
 
 from training.artefacts import newest_vqgan
 from training.data import Composer, Sample
-from vqgan_utils import clamp_with_gradient, random_latent, vector_quantize
+from vqgan_utils import clamp_with_gradient, random_latent, soft_gradient, vector_quantize
 
 COUNTS = {8: 12, 12: 6, 16: 3}  # in a batch, by the latent's side: about equal work
-POOL_BATCHES = 4  # so many batches of each size are kept
-STEP_SIZE = 0.3  # root mean square of the change to a latent
-OLDEST = 30  # steps after which one starts anew
+POOL_BATCHES = 3  # so many batches of each size are kept
+STEP_SIZE = 0.6  # root mean square of the change to a latent
+MOVES = 2  # each time that one is drawn
+OLDEST = 80  # moves after which one starts anew
 SMALLEST_CROP = 0.6  # of the picture's side
 
 
@@ -60,31 +61,38 @@ class ImpostorPool:
 
     @torch.no_grad()
     def _new(self, side: int, age: int = 0) -> Impostor:
-        """Random codes, as a run starts from, or half of the time the picture of something else."""
+        """A gradient or random codes, as runs start from, or the picture of something else."""
         sample, other = self.composer.samples(1)[0], self.composer.samples(1)[0]
-        if random.random() < 0.5:
+        start = random.choice(("gradient", "codes", "picture"))
+        if start == "codes":
             return Impostor(random_latent(self.vqgan.codebook, side, side)[0], sample, age)
-        picture = self.composer.compose([other.scene], 8 * side)
+        if start == "gradient":
+            picture = soft_gradient(8 * side, 8 * side)
+        else:
+            picture = self.composer.compose([other.scene], 8 * side)
         return Impostor(self.vqgan.encode(2 * picture - 1)[0], sample, age)
 
     def advance(
         self, drawn: list[Impostor], encode: Callable[[Tensor], Tensor], texts: Tensor
     ) -> Tensor:
-        """Move the drawn towards their captions' features [n, D]; the pictures before it.
+        """Move the drawn towards their captions' features [n, D]; the pictures before that.
 
         CLIP sees the whole or a crop; the pictures [n, 3, S, S] in [0, 1] are whole.
         """
-        z = torch.stack([impostor.z for impostor in drawn]).requires_grad_()
-        pictures = self._decode(z)
         size = self.composer.size
-        seen = F.interpolate(_crop(pictures), size, mode="bilinear", antialias=True)
-        (gradient,) = torch.autograd.grad((encode(seen) * texts).sum(), z)
-        rms = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        moved = z.detach() + STEP_SIZE * (gradient / rms).nan_to_num()
-        for impostor, latent in zip(drawn, moved, strict=True):
+        z, shown = torch.stack([impostor.z for impostor in drawn]), None
+        for _ in range(MOVES):
+            z.requires_grad_()
+            pictures = self._decode(z)
+            shown = pictures.detach() if shown is None else shown
+            seen = F.interpolate(_crop(pictures), size, mode="bilinear", antialias=True)
+            (gradient,) = torch.autograd.grad((encode(seen) * texts).sum(), z)
+            rms = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+            z = z.detach() + STEP_SIZE * (gradient / rms).nan_to_num()
+        for impostor, latent in zip(drawn, z, strict=True):
             impostor.z = latent
-            impostor.age += 1
-        return F.interpolate(pictures.detach(), size, mode="bilinear", antialias=True)
+            impostor.age += MOVES
+        return F.interpolate(shown, size, mode="bilinear", antialias=True)
 
     def _decode(self, z: Tensor) -> Tensor:
         z_q = vector_quantize(z, self.vqgan.codebook)

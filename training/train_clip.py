@@ -40,6 +40,7 @@ ADVERSARIAL_FROM = 0.4  # of the training
 RADIUS = 0.5, 1.6  # L2 radius of the perturbations at their start and at the end
 NAMING, DISTILLATION = 1.0, 0.3  # weights of the losses beside the contrastive one
 ARTEFACT_SHARE, ARTEFACTS_FROM, REFRESH_EVERY = 0.2, 0.3, 8  # of a batch; of the training; steps
+AVERAGE_DECAY = 0.998  # of the averaged weights, which are the ones exported
 SAVE_EVERY = 480.0  # seconds
 ARCHITECTURE = {
     "embed_dim": 256, "image_resolution": SIZE, "vision_layers": (1, 2, 2, 1),
@@ -233,6 +234,8 @@ class Trainer:
         self.model = new_model().train()
         if start:
             self.model.load_state_dict(torch.load(start, weights_only=True))
+        self.average = new_model().eval()
+        self.average.load_state_dict(self.model.state_dict())
         self.concepts = ConceptHead(Composer("train", SIZE, seed=0).records)
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.model, self.concepts),
@@ -254,6 +257,7 @@ class Trainer:
     def load(self) -> None:
         state = torch.load(CHECKPOINT, weights_only=True)
         self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
         self.concepts.load_state_dict(state["concepts"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.spent = state["step"], state["spent"]
@@ -261,13 +265,14 @@ class Trainer:
     def save(self) -> None:
         state = {
             "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
             "concepts": self.concepts.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "spent": self.spent,
         }
         publish_tensors(state, CHECKPOINT)
-        export(self.model, WEIGHTS)
+        export(self.average, WEIGHTS)
 
     def train_step(self) -> tuple[float, float]:
         """One step; returns its loss and the share of pictures whose best caption holds."""
@@ -296,10 +301,21 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
-        with torch.no_grad():
-            self.model.logit_scale.clamp_(0, math.log(60))
+        self.follow()
         best = agreement.gather(1, logits.argmax(1, keepdim=True))
         return contrast.item(), (best == 1).float().mean().item()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Bound the logits' scale, and move the averaged weights."""
+        self.model.logit_scale.clamp_(0, math.log(60))
+        now = self.model.state_dict()
+        decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
+        for name, mean in self.average.state_dict().items():
+            if mean.is_floating_point() and name != "token_embedding.weight":
+                mean.lerp_(now[name], 1 - decay)
+            else:
+                mean.copy_(now[name])
 
     def batch(
         self, impostors: list[Impostor], size: int, progress: float
@@ -335,10 +351,8 @@ class Trainer:
     @torch.inference_mode()
     def unseen_top1(self) -> float:
         """Share of pictures of the sets kept out whose best caption of 192 holds."""
-        self.model.eval()
-        images = encode_images(self.model, self.unseen_pictures)
-        texts = encode_texts(self.model, [sample.caption for sample in self.unseen])
-        self.model.train()
+        images = encode_images(self.average, self.unseen_pictures)
+        texts = encode_texts(self.average, [sample.caption for sample in self.unseen])
         best = (images @ texts.T).argmax(1, keepdim=True)
         return (Composer.agreement(self.unseen).gather(1, best) == 1).float().mean().item()
 
@@ -385,7 +399,6 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from training/cache/clip.pt")
     parser.add_argument("--start", type=Path, help="exported weights to begin with")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     Trainer(args.minutes, args.resume, args.start).run()
 
