@@ -46,7 +46,10 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         (weight,) = ctx.saved_tensors
-        grad = torch.nn.grad.conv2d_input(ctx.shape, weight, grad, ctx.stride, ctx.padding)
+        if weight.shape[-1] == ctx.stride == 1:  # a product, several times as quick on a CPU
+            grad = (grad.permute(0, 2, 3, 1) @ weight.flatten(1)).permute(0, 3, 1, 2)
+        else:
+            grad = torch.nn.grad.conv2d_input(ctx.shape, weight, grad, ctx.stride, ctx.padding)
         return grad, None, None, None, None
 
 
@@ -105,6 +108,30 @@ class DoublingConv(nn.Module):
         return _ConvolveDoubled.apply(x, self.weight, self.bias)
 
 
+class _Pool(torch.autograd.Function):
+    """The means of squares of `size` pixels; their gradient spreads evenly, by one copy."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, size: int):
+        ctx.size = size
+        return F.avg_pool2d(x, size)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return F.interpolate(grad / ctx.size**2, scale_factor=float(ctx.size)), None
+
+
+class Pool(nn.Module):
+    """Means of squares of `size` pixels, of pictures whose sides are multiples of it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Pool.apply(x, self.size)
+
+
 def frozen_conv(conv: nn.Conv2d, dtype: torch.dtype, norm: nn.BatchNorm2d | None = None) -> Conv:
     """The convolution, with the batch norm that follows it, where there is one, taken in."""
     weight, bias = conv.weight, conv.bias
@@ -137,12 +164,16 @@ class _NormSiLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, weight, bias, mean, rstd = ctx.saved_tensors
-        y, _, _ = _group_norm(x, weight, bias, ctx.groups, ctx.eps)
-        grad = torch.ops.aten.silu_backward(grad, y)
         batch, channels, height, width = x.shape
         by_group = (batch, ctx.groups, channels // ctx.groups)
-        weight = weight.float().view(1, *by_group[1:])
+
+        def by_channel(values: Tensor) -> Tensor:
+            return values.expand(by_group).reshape(batch, channels, 1, 1).to(x.dtype)
+
+        weight, bias = (part.float().view(1, *by_group[1:]) for part in (weight, bias))
         mean, rstd = mean.float().view(*by_group[:2], 1), rstd.float().view(*by_group[:2], 1)
+        y = torch.addcmul(by_channel(bias - mean * rstd * weight), x, by_channel(rstd * weight))
+        grad = torch.ops.aten.silu_backward(grad, y)
         of_grad = _channel_sums(grad).view(by_group)
         of_product = (
             _channel_sums(torch.mul(grad, x, out=y)).view(by_group) - mean * of_grad
@@ -150,10 +181,8 @@ class _NormSiLU(torch.autograd.Function):
         count = height * width * by_group[2]
         level = (weight * of_grad).sum(-1, keepdim=True) / count
         slope = (weight * of_product).sum(-1, keepdim=True) / count * rstd
-        scale, by_x, constant = (
-            part.expand(by_group).reshape(batch, channels, 1, 1).to(x.dtype)
-            for part in (weight * rstd, -slope * rstd, (slope * mean - level) * rstd)
-        )
+        scale, by_x = by_channel(weight * rstd), by_channel(-slope * rstd)
+        constant = by_channel((slope * mean - level) * rstd)
         return torch.addcmul(constant, grad, scale).addcmul_(x, by_x), None, None, None, None
 
 
@@ -275,7 +304,7 @@ def frozen_resnet(visual: ModifiedResNet, dtype: torch.dtype) -> nn.Sequential:
     levels = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
     return nn.Sequential(
         *(part for conv, norm in stem for part in (frozen_conv(conv, dtype, norm), nn.ReLU(True))),
-        nn.AvgPool2d(2),
+        Pool(2),
         *(FrozenBottleneck(block, dtype) for level in levels for block in level),
         FrozenAttentionPool(visual.attnpool, dtype),
     )
@@ -286,7 +315,7 @@ class FrozenBottleneck(nn.Module):
 
     def __init__(self, block: Bottleneck, dtype: torch.dtype) -> None:
         super().__init__()
-        pool = nn.AvgPool2d(block.stride) if block.stride > 1 else nn.Identity()
+        pool = Pool(block.stride) if block.stride > 1 else nn.Identity()
         self.change = nn.Sequential(
             frozen_conv(block.conv1, dtype, block.bn1),
             nn.ReLU(True),
@@ -318,7 +347,21 @@ class FrozenAttentionPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2).transpose(1, 2)  # [N, h w, C]
         x = torch.cat([x.mean(1, keepdim=True), x], dim=1) + self.places
-        return self.out(_attend(self.q(x[:, :1]), self.k(x), self.v(x), self.heads)).squeeze(1)
+        return self.out(attend_once(self.q(x[:, 0]), x, self.k, self.v, self.heads))
+
+
+def attend_once(q: Tensor, x: Tensor, k: "Linear", v: "Linear", heads: int) -> Tensor:
+    """Attention of one query each [N, C] to the keys and values of tokens x [N, m, C]: [N, C].
+
+    Without computing either: q (K x) = (q K) x, sum(a V x) = V sum(a x) for weights a that sum to
+    1, and a constant that K's bias adds to all scores does not change them.
+    """
+    q = q.unflatten(-1, (heads, -1)).transpose(0, 1)  # [heads, N, d]
+    to_k, to_v = (layer.weight.unflatten(0, (heads, -1)) for layer in (k, v))  # [heads, d, C]
+    q = (q * q.shape[-1] ** -0.5 @ to_k).transpose(0, 1)  # [N, heads, C]
+    seen = (q @ x.transpose(1, 2)).softmax(-1) @ x
+    seen = seen.transpose(0, 1) @ to_v.transpose(1, 2)  # [heads, N, d]
+    return seen.transpose(0, 1).flatten(1) + v.bias
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -349,17 +392,18 @@ class FrozenViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = F.pad(self.patches(x).flatten(2).transpose(1, 2), (0, 0, 1, 0))
         tokens = self.blocks(self.norm_before(tokens + self.places))
-        return self.norm_after(self.last(tokens, read=1)[:, 0]) @ self.out
+        return self.norm_after(self.last.first(tokens)) @ self.out
 
 
 class TransformerBlock(nn.Module):
-    """Attention and two layers, for tokens [N, n, C]; computes the first `read` tokens, or all."""
+    """Attention and two layers, for tokens [N, n, C]."""
 
     def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype) -> None:
         super().__init__()
         self.heads, self.width = block.attn.num_heads, block.attn.embed_dim
         self.norm1, self.norm2 = (_frozen_norm(n, dtype) for n in (block.ln_1, block.ln_2))
-        self.qkv = Linear(block.attn.in_proj_weight, block.attn.in_proj_bias, dtype)
+        ways = zip(block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3))
+        self.q, self.k, self.v = (Linear(weight, bias, dtype) for weight, bias in ways)
         self.out = Linear.of(block.attn.out_proj, dtype)
         # x sigmoid(1.702 x) = silu(1.702 x) / 1.702, and the layers around take the factors in.
         widen, narrow = block.mlp.c_fc, block.mlp.c_proj
@@ -368,16 +412,19 @@ class TransformerBlock(nn.Module):
         )
         self.narrow = Linear(narrow.weight.float() / QUICK_GELU, narrow.bias, dtype)
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        normed, few = self.norm1(x), slice(read)
-        q, k, v = self._qkv(normed, few)
-        x = self.out(_attend(q, k, v, self.heads)) + x[:, few]
-        return self.narrow(F.silu(self.widen(self.norm2(x)))) + x
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        seen = _attend(self.q(normed), self.k(normed), self.v(normed), self.heads)
+        return self._refine(self.out(seen) + x)
 
-    def _qkv(self, x: Tensor, few: slice) -> Iterable[Tensor]:
-        if few.stop is None:
-            return self.qkv(x).chunk(3, dim=-1)
-        return map(F.linear, (x[:, few], x, x), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3))
+    def first(self, x: Tensor) -> Tensor:
+        """The first token alone, [N, C]."""
+        normed = self.norm1(x)
+        seen = attend_once(self.q(normed[:, 0]), normed, self.k, self.v, self.heads)
+        return self._refine(self.out(seen) + x[:, 0])
+
+    def _refine(self, x: Tensor) -> Tensor:
+        return self.narrow(F.silu(self.widen(self.norm2(x)))) + x
 
 
 class Linear(nn.Module):

@@ -1,11 +1,11 @@
 """Seconds per step and peak memory of the engine, beside a plain loop on the same weights.
 
-    python benchmarks/step.py [--steps 3] [--size 256] [--cutn 64] [--models full bundled]
+    python benchmarks/step.py [--steps 3] [--size 256 ...] [--cutn 64] [--models full bundled]
 
 "bundled" are the weights in assets/, at 128x128; "full" are a VQGAN f16-1024 and CLIP ViT-B/32 of
 the published sizes with random numbers. Each loop has a process of its own, so that its memory is
 its own, and they take turns step by step, so that what else the machine does slows both. Ratios
-hold across machines; seconds do not.
+hold across machines; seconds do not. With several sizes it also says how steps grow with pictures.
 """
 
 import argparse
@@ -54,13 +54,20 @@ def main() -> None:
     print("models        size  cutn    loop   s/step  CPU s  peak MiB  weights MiB")
     with tempfile.TemporaryDirectory() as folder:
         for models in args.models:
-            _compare(models, args, Path(folder))
+            assets_dir = MODELS[models](Path(folder))
+            if assets_dir is None:
+                print(f"{models}: not in {ROOT / 'assets'}, left out")
+                continue
+            sizes = args.size or [SIZES[models]]
+            _tell_growth(models, sizes, [_compare(models, args, assets_dir, s) for s in sizes])
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=3, help="steps to time, after a first one")
-    parser.add_argument("--size", type=_size, help="WIDTHxHEIGHT, or the side of a square")
+    parser.add_argument(
+        "--size", type=_size, nargs="+", help="WIDTHxHEIGHT, or the side of a square; or several"
+    )
     parser.add_argument("--cutn", type=int, default=64, help="cutouts")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS))
@@ -80,16 +87,18 @@ def chosen_settings(args: argparse.Namespace) -> settings.RunSettings:
     from logic import VQGANCLIPRun
 
     name = weights.default_weights(args.assets_dir)
-    (width, height), recommended = args.size, weights.get_weights(args.assets_dir, name).recommended
+    ((width, height),), recommended = (
+        args.size,
+        weights.get_weights(args.assets_dir, name).recommended,
+    )
     given = {"text_input": PROMPT, "Xdim": width, "ydim": height, "cutn": args.cutn}
     return settings.make(VQGANCLIPRun.Settings, recommended, given | {"vqgan_ckpt": name})
 
 
-def _compare(models: str, args: argparse.Namespace, folder: Path) -> None:
-    assets_dir, size = MODELS[models](folder), args.size or SIZES[models]
-    if assets_dir is None:
-        print(f"{models}: not in {ROOT / 'assets'}, left out")
-        return
+def _compare(
+    models: str, args: argparse.Namespace, assets_dir: Path, size: tuple[int, int]
+) -> dict[str, dict[str, Any]]:
+    """What each loop takes at one size, by the loop's name."""
     found = dict(zip(args.loops, _take_turns(args, assets_dir, size)))
     for loop, result in found.items():
         print(
@@ -98,7 +107,7 @@ def _compare(models: str, args: argparse.Namespace, folder: Path) -> None:
             f"{result['peak_mib']:10.0f}{result['weights_mib']:13.0f}"
         )
     if len(found) < 2:
-        return
+        return found
     ours, plain = found["ours"], found["plain"]
     memory = (ours["peak_mib"] - ours["weights_mib"]) / (plain["peak_mib"] - plain["weights_mib"])
     print(
@@ -107,6 +116,24 @@ def _compare(models: str, args: argparse.Namespace, folder: Path) -> None:
         f" {ours['peak_mib'] / plain['peak_mib']:.2f}x its peak memory"
         f" ({memory:.2f}x above the weights), on {ours['device']}"
     )
+    return found
+
+
+def _tell_growth(
+    models: str, sizes: list[tuple[int, int]], found: list[dict[str, dict[str, Any]]]
+) -> None:
+    """Seconds per step from the first size to the last, beside the ratio of their pixels."""
+    if len(sizes) < 2:
+        return
+    (width, height), (last_width, last_height) = sizes[0], sizes[-1]
+    pixels = last_width * last_height / (width * height)
+    for loop in found[0]:
+        of = "cpu_seconds" if found[0][loop]["device"].startswith("CPU") else "seconds"
+        longer = found[-1][loop][of] / found[0][loop][of]
+        print(
+            f"{models:9}{loop}: from {width}x{height} to {last_width}x{last_height} a step takes"
+            f" {longer:.1f}x as long, for {pixels:.1f}x the pixels"
+        )
 
 
 # --- Two processes that take turns -------------------------------------------------------------

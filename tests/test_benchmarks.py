@@ -15,10 +15,14 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import first_picture  # noqa: E402
 import keeping  # noqa: E402
 import plain  # noqa: E402
 import step as benchmark  # noqa: E402
 from tiny_models import write_tiny_assets  # noqa: E402
+
+import run_index  # noqa: E402
+from runner import Request  # noqa: E402
 
 
 @pytest.mark.parametrize("loop", benchmark.LOOPS)
@@ -26,7 +30,7 @@ def test_both_loops_are_measured(
     loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     write_tiny_assets(tmp_path)
-    chosen = benchmark.chosen_settings(Namespace(assets_dir=tmp_path, size=(32, 48), cutn=2))
+    chosen = benchmark.chosen_settings(Namespace(assets_dir=tmp_path, size=[(32, 48)], cutn=2))
     monkeypatch.setattr(sys, "stdin", io.StringIO("step\nstep\n"))
     benchmark.serve(loop, tmp_path, chosen, torch.device("cpu"))
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -42,6 +46,23 @@ def test_the_plain_loop_resamples_as_lanczos_does() -> None:
     expected = to_pil_image(smooth[0]).resize((32, 32), Image.Resampling.LANCZOS)
     ours = plain.resample(smooth, 32)[0]
     assert (ours - pil_to_tensor(expected) / 255).abs().mean() < 0.03
+
+
+def test_growth_is_beside_that_of_the_pixels(capsys: pytest.CaptureFixture) -> None:
+    found = [{"ours": {"device": "CPU", "cpu_seconds": taken}} for taken in (0.5, 3.0)]
+    benchmark._tell_growth("tiny", [(32, 32), (64, 128)], found)
+    said = capsys.readouterr().out
+    assert "from 32x32 to 64x128" in said and "6.0x as long" in said and "8.0x the pix" in said
+
+
+def test_the_first_picture_is_waited_for(tmp_path: Path) -> None:
+    write_tiny_assets(tmp_path)
+    given = {"text_input": "a heart", "num_steps": 3, "Xdim": 32, "ydim": 32, "cutn": 2}
+    request = Request(given, tmp_path / "output", tmp_path)
+    with first_picture.worker(tmp_path / "output", tmp_path, None):
+        assert 0 < first_picture.seconds_to_picture(request) < first_picture.PATIENCE
+    (run,) = run_index.entries(tmp_path / "output")
+    assert run.status == "done" and run.details["num_steps"] == 3
 
 
 def test_the_cost_of_keeping_a_run_is_measured(

@@ -1,0 +1,94 @@
+"""Seconds from Run! to the first picture, with the worker up.
+
+    python benchmarks/first_picture.py [--runs 3] [--models bundled full] [--gpu N]
+
+Runs enter the queue as the page's Run! puts them there, one after the other. For the first one the
+worker has its models to load ("cold"); the others find them loaded ("warm", their median). The
+picture counts when its file is there, for the page to show at its next look.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from step import MODELS, PROMPT, SIZES  # noqa: E402
+
+import run_queue  # noqa: E402
+from runner import Request, prepare  # noqa: E402
+from serving import read_states  # noqa: E402
+from storage import RunFolder  # noqa: E402
+
+PATIENCE = 600.0
+LOOK_SECONDS = 0.005
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3, help="warm ones, after the cold one")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["bundled"])
+    parser.add_argument("--gpu", type=int, help="number of the GPU")
+    args = parser.parse_args()
+    print("models        size   cold s   warm s")
+    with tempfile.TemporaryDirectory() as folder:
+        for models in args.models:
+            assets_dir = MODELS[models](Path(folder))
+            if assets_dir is None:
+                print(f"{models}: not in {ROOT / 'assets'}, left out")
+                continue
+            output_dir = Path(folder) / f"output-{models}"
+            width, height = SIZES[models]
+            with worker(output_dir, assets_dir, args.gpu):
+                given = {"text_input": PROMPT, "num_steps": 3, "Xdim": width, "ydim": height}
+                request = Request(given, output_dir, assets_dir)
+                cold, *warm = [seconds_to_picture(request) for _ in range(args.runs + 1)]
+            print(f"{models:9}{f'{width}x{height}':>9}{cold:9.2f}{statistics.median(warm):9.2f}")
+
+
+@contextmanager
+def worker(output_dir: Path, assets_dir: Path, gpu: int | None) -> Iterator[None]:
+    """A worker that is ready for its first run."""
+    command = [sys.executable, str(ROOT / "worker.py"), "--output-dir", str(output_dir)]
+    command += ["--assets-dir", str(assets_dir), *([] if gpu is None else ["--gpus", str(gpu)])]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: any(state.device for state in read_states(output_dir)), "the worker")
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def seconds_to_picture(request: Request) -> float:
+    """Put a run into the queue; returns once it is done."""
+    began = time.perf_counter()
+    folder = run_queue.enqueue(prepare(request))
+    wait_for(folder.picture_path, "the first picture")
+    seconds = time.perf_counter() - began
+    wait_for(lambda: is_done(folder), "the run's end")
+    return seconds
+
+
+def is_done(folder: RunFolder) -> bool:
+    return folder.read()["status"] not in ("queued", "running")
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Look often until it is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit(f"Waited in vain for {what}.")
+        time.sleep(LOOK_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
