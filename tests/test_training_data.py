@@ -179,6 +179,7 @@ def test_agreement_equals_asking_each_pair(composer):
 
 
 GHOST = Depicted("ghost", frozenset(), "white")
+BLUE_DOG = Depicted("dog", frozenset(), "blue", is_recoloured=True)
 APPLE = Depicted("apple", frozenset({"fruit"}), "red")
 BALL = Depicted("ball", frozenset({"toy"}), None)
 
@@ -194,6 +195,8 @@ BALL = Depicted("ball", frozenset({"toy"}), None)
         (Claim((("apple", "green"),)), [APPLE], "white", -1),
         (Claim((("apple", None),), "yellow"), [APPLE], "blue", -1),
         (Claim((("apple", None),), "light blue"), [APPLE], "blue", 0),
+        (Claim((("dog", None),)), [BLUE_DOG], "white", -1),
+        (Claim((("dog", "blue"),)), [BLUE_DOG], "white", 1),
         (Claim((("fruit", None),)), [APPLE], "white", 0),
         (Claim((("ball", "red"),)), [BALL], "white", 0),
         (Claim((("pear", None),)), [APPLE], "white", -1),

@@ -35,8 +35,9 @@ def article(phrase: str) -> str:
 class Claim:
     """What a caption says: (term, colour or None) of each thing, and the background or None.
 
-    Who says nothing of the background means a white one, as emoji have it: CLIP then asks for
-    clean ground by itself. Around white things it may be any.
+    Who says nothing of the background means a white one, as emoji have it, and who names no colour
+    the usual one: CLIP then asks for clean ground and natural colours by itself. Around white
+    things the background may be any.
     """
 
     things: tuple[tuple[str, str | None], ...]
@@ -50,10 +51,13 @@ class Depicted:
     name: str
     loose: frozenset[str]
     colour: str | None
+    is_recoloured: bool = False
 
     def fits(self, term: str, colour: str | None) -> int:
         """1: is such a thing; 0: may be called one; -1: is none."""
         if colour is not None and self.colour is not None and colour != self.colour:
+            return -1
+        if colour is None and self.is_recoloured:
             return -1
         if term == self.name:
             return 0 if colour is not None and self.colour is None else 1

@@ -188,16 +188,16 @@ class Composer:
     def samples(self, n: int) -> list[Sample]:
         """n scenes with captions; one in five is a variant of the one before.
 
-        A variant differs in one thing only (background, colour, partner), and both captions say
-        so: that teaches which colour belongs to what.
+        A variant differs in one thing only (background, colour, partner), and its caption says so,
+        mostly both: that teaches which colour belongs to what, and what goes without saying.
         """
         scenes: list[Scene] = []
         while len(scenes) < n:
             scene = self._scene()
             scenes.append(scene)
             if self.random.random() < 0.25 and len(scenes) < n:
-                scenes[-1] = scene = replace(scene, explicit=True)
-                scenes.append(self._variant(scene))
+                scenes[-1] = replace(scene, explicit=self.random.random() < 0.6)
+                scenes.append(self._variant(replace(scene, explicit=True)))
         return [self._sample(scene) for scene in scenes]
 
     def _scene(self) -> Scene:
@@ -349,7 +349,10 @@ class Composer:
     def _depicted(self, part: Part) -> Depicted:
         name = self.records[part.icon]["name"]
         return Depicted(
-            bare_name(name) if part.colour else name, self._loose[part.icon], self._colour(part)
+            bare_name(name) if part.colour else name,
+            self._loose[part.icon],
+            self._colour(part),
+            is_recoloured=part.colour is not None,
         )
 
     def _term(self, part: Part, thing: Depicted) -> str:

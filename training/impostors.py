@@ -20,11 +20,10 @@ from training.artefacts import newest_vqgan
 from training.data import Composer, Sample
 from vqgan_utils import clamp_with_gradient, random_latent, soft_gradient, vector_quantize
 
-COUNTS = {8: 12, 12: 6, 16: 3}  # in a batch, by the latent's side: about equal work
-POOL_BATCHES = 3  # so many batches of each size are kept
+COUNTS = {8: 20, 12: 9, 16: 5}  # in a batch, by the latent's side: about equal work
+POOL_BATCHES = 2  # so many batches of each size are kept
 STEP_SIZE = 0.6  # root mean square of the change to a latent
-MOVES = 2  # each time that one is drawn
-OLDEST = 80  # moves after which one starts anew
+OLDEST = 60  # moves after which one starts anew
 SMALLEST_CROP = 0.6  # of the picture's side
 
 
@@ -75,24 +74,21 @@ class ImpostorPool:
     def advance(
         self, drawn: list[Impostor], encode: Callable[[Tensor], Tensor], texts: Tensor
     ) -> Tensor:
-        """Move the drawn towards their captions' features [n, D]; the pictures before that.
+        """Move the drawn towards their captions' features [n, D]; returns how they look then.
 
         CLIP sees the whole or a crop; the pictures [n, 3, S, S] in [0, 1] are whole.
         """
         size = self.composer.size
-        z, shown = torch.stack([impostor.z for impostor in drawn]), None
-        for _ in range(MOVES):
-            z.requires_grad_()
-            pictures = self._decode(z)
-            shown = pictures.detach() if shown is None else shown
-            seen = F.interpolate(_crop(pictures), size, mode="bilinear", antialias=True)
-            (gradient,) = torch.autograd.grad((encode(seen) * texts).sum(), z)
-            rms = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-            z = z.detach() + STEP_SIZE * (gradient / rms).nan_to_num()
+        z = torch.stack([impostor.z for impostor in drawn]).requires_grad_()
+        seen = F.interpolate(_crop(self._decode(z)), size, mode="bilinear", antialias=True)
+        (gradient,) = torch.autograd.grad((encode(seen) * texts).sum(), z)
+        rms = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        z = z.detach() + STEP_SIZE * (gradient / rms).nan_to_num()
         for impostor, latent in zip(drawn, z, strict=True):
             impostor.z = latent
-            impostor.age += MOVES
-        return F.interpolate(shown, size, mode="bilinear", antialias=True)
+            impostor.age += 1
+        with torch.no_grad():
+            return F.interpolate(self._decode(z), size, mode="bilinear", antialias=True)
 
     def _decode(self, z: Tensor) -> Tensor:
         z_q = vector_quantize(z, self.vqgan.codebook)

@@ -38,7 +38,7 @@ FREE_PHRASES = 40  # taught by the sentence model each step
 LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 1e-3, 0.05, 300
 ADVERSARIAL_FROM = 0.4  # of the training
 RADIUS = 0.5, 1.6  # L2 radius of the perturbations at their start and at the end
-NAMING, DISTILLATION = 1.0, 0.3  # weights of the losses beside the contrastive one
+NAMING, DISTILLATION, OUTRANKING = 1.0, 0.3, 1.0  # weights of the losses beside the contrastive one
 ARTEFACT_SHARE, ARTEFACTS_FROM, REFRESH_EVERY = 0.2, 0.3, 8  # of a batch; of the training; steps
 AVERAGE_DECAY = 0.998  # of the averaged weights, which are the ones exported
 SAVE_EVERY = 480.0  # seconds
@@ -108,6 +108,16 @@ def contrastive_loss(logits: Tensor, agreement: Tensor, impostors: Tensor | None
     by_row = -(rows * logits.log_softmax(1)).sum(1).mean()
     by_column = -(columns * pictures.log_softmax(0)[: len(logits)]).sum(0).mean()
     return (by_row + by_column) / 2
+
+
+def outranking_loss(fooling: Tensor, images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """How much nearer to their captions impostors [k, D] are than the pictures they pass for.
+
+    Those are the last k of `images` and `texts` [n, D].
+    """
+    own = texts[-len(fooling) :]
+    nearer = ((fooling - images[-len(fooling) :]) * own).sum(1)
+    return F.softplus(scale * nearer).mean()
 
 
 def perturbed(
@@ -297,6 +307,8 @@ class Trainer:
         named = self.concepts.loss(images, samples) + self.concepts.loss(texts, samples)
         taught = self.free.loss(drawn, free, images, samples, scale)
         loss = contrast + NAMING * named + DISTILLATION * taught
+        if impostors:
+            loss = loss + OUTRANKING * outranking_loss(fooling, images, texts, scale.detach())
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
