@@ -6,7 +6,9 @@ The bundled models at 128x128. The plain loop has the settings of its time: 64 c
 0.05. The engine has those that the weights recommend, or with --same-settings the same ones. A
 picture is judged by the CLIP loss of 64 fresh crops without augmentations, the same ones for all
 pictures, in float32. Both loops take turns step by step in one process; time is in CPU seconds, of
-the steps alone.
+the steps alone. Where `make judge` has made a judge, R-precision is told as well: how many of the
+last pictures have their own prompt first, and among the first five, of all these prompts and the
+single things of training/prompts.yaml.
 """
 
 import argparse
@@ -40,10 +42,14 @@ LOOK_EVERY = 5  # steps
 
 @dataclass(frozen=True)
 class Course:
-    """CPU seconds of the steps so far and the loss of the picture, whenever it was looked at."""
+    """CPU seconds of the steps so far and the loss of the picture, whenever it was looked at.
+
+    picture: the last one, uint8 [H, W, 3].
+    """
 
     seconds: Sequence[float]
     losses: Sequence[float]
+    picture: Any
 
     def seconds_to(self, loss: float) -> float | None:
         """CPU seconds until the loss was reached; None if it never was."""
@@ -59,7 +65,7 @@ def main() -> None:
     parser.add_argument("--same-settings", action="store_true")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    ratios, finals = [], []
+    ratios, finals, pictures = [], [], []
     print("prompt                          seed  loss plain  loss ours  CPU s plain  to reach it")
     for prompt in PROMPTS[: args.prompts]:
         for seed in range(args.seeds):
@@ -67,6 +73,7 @@ def main() -> None:
             goal = plain.losses[-1]
             reached = ours.seconds_to(goal)
             finals.append((goal, ours.losses[-1]))
+            pictures.append((prompt, plain.picture, ours.picture))
             ratios.append(plain.seconds[-1] / reached if reached else 0.0)
             shown = f"{reached:.1f}" if reached else "never"
             print(
@@ -80,6 +87,31 @@ def main() -> None:
         print(
             f"Loss after {args.steps} steps, {name}: {statistics.mean(losses):.4f} +- {spread:.4f}"
         )
+    tell_r_precision(*zip(*pictures))
+
+
+def tell_r_precision(prompts: Sequence[str], plain: Sequence[Any], ours: Sequence[Any]) -> None:
+    """Of both loops' pictures, uint8 [H, W, 3], with the standard error of the shares."""
+    try:
+        from training import evaluate
+
+        judge = evaluate.load_judge()
+    except (ImportError, FileNotFoundError) as error:
+        print(f"R-precision is not told: {error}")
+        return
+    import torch
+
+    single = [prompt.text for prompt in evaluate.read_prompts() if prompt.group == "single"]
+    texts = sorted({*PROMPTS, *single})
+    own = [texts.index(prompt) for prompt in prompts]
+    for name, made in (("plain", plain), ("ours", ours)):
+        pixels = torch.stack([torch.as_tensor(picture) for picture in made])
+        found = evaluate.score(evaluate.ranks(judge, pixels.permute(0, 3, 1, 2) / 255, own, texts))
+        top1, top5 = (
+            f"{share:.2f} +- {(share * (1 - share) / found.count) ** 0.5:.2f}"
+            for share in (found.top1, found.top5)
+        )
+        print(f"R-precision among {len(texts)} prompts, {name}: top-1 {top1}, top-5 {top5}")
 
 
 def courses(prompt: str, seed: int, steps: int, same_settings: bool) -> tuple[Course, Course]:
@@ -96,15 +128,17 @@ def courses(prompt: str, seed: int, steps: int, same_settings: bool) -> tuple[Co
     ]
     look = judge(prompt)
     spent: list[float] = [0.0, 0.0]
+    last: list[Any] = [None, None]
     found: list[list[tuple[float, float]]] = [[], []]
     for number in range(1, steps + 1):
         for which, take_step in enumerate(loops):
             begin = time.process_time()
             made = take_step()
             spent[which] += time.process_time() - begin
+            last[which] = getattr(made, "picture", made)
             if number % LOOK_EVERY == 0 or number == steps:
-                found[which].append((spent[which], look(made)))
-    plain, ours = (Course(*zip(*course)) for course in found)
+                found[which].append((spent[which], look(last[which])))
+    plain, ours = (Course(*zip(*course), picture) for course, picture in zip(found, last))
     return plain, ours
 
 
@@ -117,7 +151,7 @@ def _settings(aim: dict[str, Any], of_the_time: bool) -> settings.RunSettings:
 
 
 def judge(prompt: str) -> Callable[[Any], float]:
-    """What gives the loss of a picture: a Step, or uint8 [H, W, 3]."""
+    """What gives the loss of a picture, uint8 [H, W, 3]."""
     import torch
 
     from cutouts import cut_out, random_windows
@@ -132,8 +166,7 @@ def judge(prompt: str) -> Callable[[Any], float]:
 
     @torch.inference_mode()
     def look(made: Any) -> float:
-        pixels = torch.as_tensor(getattr(made, "picture", made))
-        picture = pixels.permute(2, 0, 1)[None] / 255
+        picture = torch.as_tensor(made).permute(2, 0, 1)[None] / 255
         return prompt_loss(perceptor.encode_image(cut_out(picture, windows, side)), aim, 1.0).item()
 
     return look

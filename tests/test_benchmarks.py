@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import first_picture  # noqa: E402
 import keeping  # noqa: E402
 import plain  # noqa: E402
+import quality  # noqa: E402
 import step as benchmark  # noqa: E402
 from tiny_models import write_tiny_assets  # noqa: E402
 
 import run_index  # noqa: E402
 from runner import Request  # noqa: E402
+from training import evaluate  # noqa: E402
 
 
 @pytest.mark.parametrize("loop", benchmark.LOOPS)
@@ -74,3 +77,22 @@ def test_the_cost_of_keeping_a_run_is_measured(
     found = keeping.measure(given, tmp_path, tmp_path / "output", None)
     assert 0 < found["checkpoints"] < found["waiting"] < 1
     assert found["step"] > 0 and found["encoder"] > 0 and found["mib"] > 0
+
+
+def test_both_loops_take_as_many_steps_and_are_looked_at() -> None:
+    plain_course, ours = quality.courses("a red heart", 0, steps=2, same_settings=False)
+    for course in (plain_course, ours):
+        assert len(course.losses) == len(course.seconds) == 1
+        assert course.seconds[0] > 0 and 0 < course.losses[0] < 2
+        assert tuple(course.picture.shape) == (128, 128, 3)
+    assert ours.seconds_to(ours.losses[0]) == ours.seconds[0]
+    assert ours.seconds_to(ours.losses[0] - 0.01) is None
+
+
+def test_without_a_judge_r_precision_is_not_made_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    missing = partial(evaluate.load_judge, tmp_path / "judge.pt")
+    monkeypatch.setattr(evaluate, "load_judge", missing)
+    quality.tell_r_precision(["a red heart"], [None], [None])
+    assert "run `make judge` first" in capsys.readouterr().out
