@@ -36,7 +36,6 @@ from device import (
     total_memory,
 )
 from errors import BadInput, RunFailed
-from optimiser import LatentAdam
 from pictures import cover
 from prompts import parse_prompts
 from settings import CUTOUTS_AT_A_TIME, Continuing, RunSettings, VQGANCLIPSettings
@@ -141,9 +140,6 @@ class Run(ABC):
         """
 
 
-FROM_PICTURE = "Continue from the run's picture instead: delete the checkpoint."
-
-
 class Unfit(BadInput):
     """A state that is not one of this kind of run, at this size, with these weights."""
 
@@ -231,17 +227,17 @@ class VQGANCLIPRun(Run):
             self.load_state_dict(state)
             self._frames = 0
         elif how == "from its latent":
-            fits = self._optimiser.fits(state.get("adam") or {})
-            self._take_latent(state if fits else {**state, "adam": {}})
+            self._take_latent(state)
         if not reseed:
             self._take_random_numbers(state)
 
     def _state(self) -> dict[str, Any]:
         """What steps change, in copies that stay on the device."""
+        adam = self._optimiser.state_dict()["state"].get(0, {})
         return {
             "z": self._z.detach().clone(),
             "mse_target": self._mse_target.clone(),
-            "adam": self._optimiser.state_dict(),
+            "adam": {name: value.clone() for name, value in adam.items()},
             "frames": self._frames,
             "optimisation_steps": self._optimisation_steps,
             "random": self._random.state.clone(),
@@ -250,13 +246,12 @@ class VQGANCLIPRun(Run):
     def _take_latent(self, state: dict[str, Any]) -> None:
         """Go on with that z and the optimiser's moments; hold it near where it is now."""
         self._start_from(self._tensor_like_z(state, "z"))
-        if moments := state.get("adam"):
-            if not self._optimiser.fits(moments):
-                raise Unfit(
-                    "The checkpoint does not fit: its optimiser's moments are of other sizes."
-                    f" {FROM_PICTURE}"
-                )
-            self._optimiser.load_state_dict(moments)
+        if state.get("adam"):
+            adam = {"step": torch.tensor(float(state["adam"]["step"]))}
+            for moment in ("exp_avg", "exp_avg_sq"):
+                adam[moment] = self._tensor_like_z(state["adam"], moment)
+            fresh = self._optimiser.state_dict()
+            self._optimiser.load_state_dict(fresh | {"state": {0: adam}})
 
     def _tensor_like_z(self, values: dict[str, Any], name: str) -> Tensor:
         array = values.get(name)
@@ -264,7 +259,8 @@ class VQGANCLIPRun(Run):
             found = getattr(array, "shape", "none")
             raise Unfit(
                 f"The checkpoint does not fit: its {name} is {found}, this run's"
-                f" {tuple(self._z.shape)}. {FROM_PICTURE}"
+                f" {tuple(self._z.shape)}. Continue from the run's picture instead: delete the"
+                " checkpoint."
             )
         return torch.tensor(array, dtype=torch.float32, device=self.device)
 
@@ -342,7 +338,7 @@ class VQGANCLIPRun(Run):
         """Optimise this z, with a fresh optimiser, and hold it near where it is now."""
         self._z = z.detach().clone().requires_grad_()
         self._mse_target = self._z.detach().clone()
-        self._optimiser = LatentAdam(self._z, self.settings.step_size, self.settings.scales)
+        self._optimiser = torch.optim.Adam([self._z], lr=self.settings.step_size)
 
     # --- a step ---
 
@@ -379,7 +375,7 @@ class VQGANCLIPRun(Run):
             release_freed_memory()
 
     def _differentiate_once(self) -> tuple[Tensor, dict[str, float]]:
-        self._z.grad = None  # where a step broke off, there is one
+        self._optimiser.zero_grad(set_to_none=True)
         picture = self._decode(self._z)
         gradient, losses = self._compare(picture.detach())
         held = self._regularisation()

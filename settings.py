@@ -227,15 +227,6 @@ class VQGANCLIPSettings(RunSettings):
         gt=0,
         le=10,
     )
-    scales: int = setting(
-        1,
-        "Scales",
-        "On how many scales the latent is optimised at once, each half as fine as the one before."
-        " With several, whole shapes move as readily as details.",
-        unset=BY_WEIGHTS,
-        ge=1,
-        le=16,
-    )
     cutn: int = setting(
         64,
         "Cutouts",

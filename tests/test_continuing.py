@@ -152,7 +152,7 @@ def test_other_settings_go_on_from_the_latent(run, begun, changes):
     state, end = begun(parent, **changes), end_of(parent).state
     assert np.array_equal(state["z"], end["z"])
     assert np.array_equal(state["mse_target"], end["z"]) and state["optimisation_steps"] == 0
-    assert same(state["adam"], end["adam"]) and state["adam"]["exp_avg_0"].any()
+    assert same(state["adam"], end["adam"]) and state["adam"]["exp_avg"].any()
     assert np.array_equal(state["random"], end["random"])
 
 
