@@ -391,12 +391,12 @@ def random_latent(codebook: Tensor, height: int, width: int) -> Tensor:
 
 
 def soft_gradient(height: int, width: int) -> Tensor:
-    """A picture [1, 3, height, width] in [0.8, 0.9] that goes evenly from corner to corner.
+    """A picture [1, 3, height, width] in [0.75, 0.85] that goes evenly from corner to corner.
 
     Of four random light greys with a hint of colour: strong colours would stay where nothing draws
     them elsewhere, and a picture at its limit hardly feels where to go.
     """
-    corners = 0.8 + 0.1 * torch.rand(1, 3, 2, 2)
+    corners = 0.75 + 0.1 * torch.rand(1, 3, 2, 2)
     return F.interpolate(corners, (height, width), mode="bilinear", align_corners=True)
 
 

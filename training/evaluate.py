@@ -29,6 +29,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
+import cutouts
+import frozen
+import logic
+import vqgan_utils
 from logic import VQGANCLIPRun
 from settings import VQGANCLIPSettings, make, read_defaults
 from training.data import Composer, Scene
@@ -107,11 +111,12 @@ def generate(settings: VQGANCLIPSettings, assets: Path = ASSETS) -> Image.Image:
 
 
 def fingerprint(assets: Path = ASSETS) -> str:
-    """Names the weights and the settings, so that pictures of others are not taken for theirs."""
+    """Names weights, settings and engine, so that pictures of others are not taken for theirs."""
     settings = default_settings("any", assets)
     weights = get_weights(assets, WEIGHTS).checkpoint_path
     digest = blake2b(settings.model_dump_json().encode(), digest_size=6)
-    for path in (weights, find_clip_model(settings.clip_model, assets)):
+    engine = (Path(part.__file__) for part in (cutouts, frozen, logic, vqgan_utils))
+    for path in (weights, find_clip_model(settings.clip_model, assets), *engine):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
