@@ -391,13 +391,16 @@ def random_latent(codebook: Tensor, height: int, width: int) -> Tensor:
 
 
 def soft_gradient(height: int, width: int) -> Tensor:
-    """A picture [1, 3, height, width] in [0.75, 0.85] that goes evenly from corner to corner.
+    """A picture [1, 3, height, width] in [0.5, 0.9]: a grey spot that fades into light ground.
 
-    Of four random light greys with a hint of colour: strong colours would stay where nothing draws
-    them elsewhere, and a picture at its limit hardly feels where to go.
+    Both have a hint of some random colour. Things take shape where the spot is, and stand on light
+    ground; strong colours would stay where nothing draws them elsewhere, and white hardly feels
+    where to go.
     """
-    corners = 0.75 + 0.1 * torch.rand(1, 3, 2, 2)
-    return F.interpolate(corners, (height, width), mode="bilinear", align_corners=True)
+    y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
+    share = torch.exp(-2 * (x.square() + y.square()))
+    ground, spot = (level + 0.1 * (torch.rand(1, 3, 1, 1) - 0.5) for level in (0.85, 0.55))
+    return torch.lerp(ground, spot, share)
 
 
 def prompt_loss(images: Tensor, prompt: Tensor, weight: float, stop: float = -math.inf) -> Tensor:
