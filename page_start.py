@@ -72,7 +72,9 @@ def _table() -> list[dict[str, Any]]:
     """The rows as they are now, though Run! be pressed before the page was drawn again."""
     state = st.session_state
     typed = state.get(EDITOR) or {"edited_rows": {}, "deleted_rows": [], "added_rows": []}
-    first = [row | typed["edited_rows"].get(i, {}) for i, row in enumerate(state[FIRST_TABLE])]
+    first = [
+        row | typed["edited_rows"].get(i, {}) for i, row in enumerate(state.get(FIRST_TABLE, ()))
+    ]
     kept = [row for i, row in enumerate(first) if i not in typed["deleted_rows"]]
     return [*kept, *map(dict, typed["added_rows"])]
 

@@ -657,6 +657,11 @@ def test_several_seeds_in_one_click(page, output_dir, seed, expected):
     assert expected in (None, seeds)
 
 
+def test_run_right_after_asking_for_stages_is_told_that_there_are_none(page):
+    next(toggle for toggle in page.toggle if toggle.label == "Several stages").set_value(True)
+    assert "holds no stages" in errors(run(page))
+
+
 def test_stages_become_a_chain(page, output_dir):
     write_prompt(page, "a garden")
     next(toggle for toggle in page.toggle if toggle.label == "Several stages").set_value(True)
