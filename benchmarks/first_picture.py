@@ -11,7 +11,6 @@ import argparse
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,12 +19,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from step import MODELS, PROMPT, SIZES  # noqa: E402
+from step import MODELS, PROMPT, SIZES, models_there  # noqa: E402
 
 import run_queue  # noqa: E402
 from runner import Request, prepare  # noqa: E402
 from serving import read_states  # noqa: E402
-from storage import RunFolder  # noqa: E402
+from storage import ACTIVE  # noqa: E402
 
 PATIENCE = 600.0
 LOOK_SECONDS = 0.005
@@ -38,19 +37,14 @@ def main() -> None:
     parser.add_argument("--gpu", type=int, help="number of the GPU")
     args = parser.parse_args()
     print("models        size   cold s   warm s")
-    with tempfile.TemporaryDirectory() as folder:
-        for models in args.models:
-            assets_dir = MODELS[models](Path(folder))
-            if assets_dir is None:
-                print(f"{models}: not in {ROOT / 'assets'}, left out")
-                continue
-            output_dir = Path(folder) / f"output-{models}"
-            width, height = SIZES[models]
-            with worker(output_dir, assets_dir, args.gpu):
-                given = {"text_input": PROMPT, "num_steps": 3, "Xdim": width, "ydim": height}
-                request = Request(given, output_dir, assets_dir)
-                cold, *warm = [seconds_to_picture(request) for _ in range(args.runs + 1)]
-            print(f"{models:9}{f'{width}x{height}':>9}{cold:9.2f}{statistics.median(warm):9.2f}")
+    for models, folder, assets_dir in models_there(args.models):
+        output_dir = folder / "output"
+        width, height = SIZES[models]
+        with worker(output_dir, assets_dir, args.gpu):
+            given = {"text_input": PROMPT, "num_steps": 3, "Xdim": width, "ydim": height}
+            request = Request(given, output_dir, assets_dir)
+            cold, *warm = [seconds_to_picture(request) for _ in range(args.runs + 1)]
+        print(f"{models:9}{f'{width}x{height}':>9}{cold:9.2f}{statistics.median(warm):9.2f}")
 
 
 @contextmanager
@@ -73,12 +67,8 @@ def seconds_to_picture(request: Request) -> float:
     folder = run_queue.enqueue(prepare(request))
     wait_for(folder.picture_path, "the first picture")
     seconds = time.perf_counter() - began
-    wait_for(lambda: is_done(folder), "the run's end")
+    wait_for(lambda: folder.read()["status"] not in ACTIVE, "the run's end")
     return seconds
-
-
-def is_done(folder: RunFolder) -> bool:
-    return folder.read()["status"] not in ("queued", "running")
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:

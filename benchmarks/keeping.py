@@ -11,7 +11,6 @@ busy with the engine, that is lost to it as well.
 import argparse
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from unittest.mock import patch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from step import MODELS, PROMPT  # noqa: E402
+from step import MODELS, PROMPT, models_there  # noqa: E402
 
 import runner  # noqa: E402
 import storage  # noqa: E402
@@ -34,21 +33,16 @@ SIZES = {"bundled": (128, 128), "full": (640, 480)}
 def main() -> None:
     args = _parse()
     print("models        size  steps  s/step  waiting  checkpoints  encoder  checkpoint")
-    with tempfile.TemporaryDirectory() as folder:
-        for models in args.models:
-            assets_dir = MODELS[models](Path(folder))
-            if assets_dir is None:
-                print(f"{models}: not in {ROOT / 'assets'}, left out")
-                continue
-            width, height = args.size or SIZES[models]
-            given = {"num_steps": args.steps, "Xdim": width, "ydim": height}
-            given |= {"cutn": args.cutn} if args.cutn else {}
-            found = measure(given, assets_dir, Path(folder) / "output", args.gpu)
-            print(
-                f"{models:9}{f'{width}x{height}':>9}{args.steps:7}{found['step']:8.3f}"
-                f"{found['waiting']:9.2%}{found['checkpoints']:13.2%}{found['encoder']:9.2%}"
-                f"{found['mib']:8.1f} MiB"
-            )
+    for models, folder, assets_dir in models_there(args.models):
+        width, height = args.size or SIZES[models]
+        given = {"num_steps": args.steps, "Xdim": width, "ydim": height}
+        given |= {"cutn": args.cutn} if args.cutn else {}
+        found = measure(given, assets_dir, folder / "output", args.gpu)
+        print(
+            f"{models:9}{f'{width}x{height}':>9}{args.steps:7}{found['step']:8.3f}"
+            f"{found['waiting']:9.2%}{found['checkpoints']:13.2%}{found['encoder']:9.2%}"
+            f"{found['mib']:8.1f} MiB"
+        )
 
 
 def _parse() -> argparse.Namespace:

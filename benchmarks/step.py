@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,9 @@ def main() -> None:
     flags = [flag for flag in CPU_FLAGS if flag in devices.cpu_flags()]
     print(f"CPU flags: {' '.join(flags) or 'none of ' + ' '.join(CPU_FLAGS)}")
     print("models        size  cutn    loop   s/step  CPU s  peak MiB  weights MiB")
-    with tempfile.TemporaryDirectory() as folder:
-        for models in args.models:
-            assets_dir = MODELS[models](Path(folder))
-            if assets_dir is None:
-                print(f"{models}: not in {ROOT / 'assets'}, left out")
-                continue
-            sizes = args.size or [SIZES[models]]
-            _tell_growth(models, sizes, [_compare(models, args, assets_dir, s) for s in sizes])
+    for models, _, assets_dir in models_there(args.models):
+        sizes = args.size or [SIZES[models]]
+        _tell_growth(models, sizes, [_compare(models, args, assets_dir, s) for s in sizes])
 
 
 def _parse() -> argparse.Namespace:
@@ -252,6 +247,16 @@ MODELS: dict[str, Callable[[Path], Path | None]] = {
     "full": _full_size_models,
 }
 SIZES = {"bundled": (128, 128), "full": (256, 256)}
+
+
+def models_there(wanted: Sequence[str]) -> Iterator[tuple[str, Path, Path]]:
+    """Name, a folder for a while, and assets of each that is there; says which are not."""
+    for models in wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            if assets_dir := MODELS[models](Path(folder)):
+                yield models, Path(folder), assets_dir
+            else:
+                print(f"{models}: not in {ROOT / 'assets'}, left out")
 
 
 # --- The loops ---------------------------------------------------------------------------------
