@@ -217,11 +217,11 @@ def warp(cutouts: Tensor, source: Tensor, frame: Tensor) -> Tensor:
     Beyond its edges a cutout goes on in the edges' colours, and is black beyond the frame.
     """
     side = cutouts.shape[-1]
-    centres = (torch.arange(side, device=cutouts.device) * 2 + 1) / side - 1
-    y, x = torch.meshgrid(centres, centres, indexing="ij")
-    places = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
-    moved = _sample(cutouts, _project(source, places))
-    within = ((1 - _project(frame, places).abs()) * side / 2 + 0.5).clamp(0, 1).prod(dim=-1)
+    moved = _sample(cutouts, _project(source, side))
+    within = cutouts.new_ones(len(cutouts), side, side)
+    bent = (frame != torch.eye(3, device=frame.device)).any(dim=2).any(dim=1)
+    edges = (1 - _project(frame[bent], side).abs()) * side / 2 + 0.5
+    within[bent] = edges.clamp(0, 1).prod(dim=-1)
     return moved * within[:, None]
 
 
@@ -251,11 +251,13 @@ def sample_by_lookup(pictures: Tensor, places: Tensor) -> Tensor:
     return torch.lerp(upper, lower, down).view_as(pictures)
 
 
-def _project(maps: Tensor, places: Tensor) -> Tensor:
-    """Where maps [N, 3, 3] send places [3, S S]: [N, S, S, 2]."""
-    x, y, scale = (maps @ places).unbind(1)
-    side = math.isqrt(places.shape[1])
-    return torch.stack([x / scale, y / scale], dim=-1).unflatten(1, (side, side))
+def _project(maps: Tensor, side: int) -> Tensor:
+    """Where maps [N, 3, 3] send the centres of side x side pixels: [N, side, side, 2]."""
+    centres = (torch.arange(side, device=maps.device) * 2 + 1) / side - 1
+    from_x = maps[:, :, :1] * centres  # [N, 3, side]
+    from_y = maps[:, :, 1:2] * centres + maps[:, :, 2:]
+    x, y, scale = (from_y[..., None] + from_x[:, :, None]).unbind(1)
+    return torch.stack([x / scale, y / scale], dim=-1)
 
 
 def recolour(cutouts: Tensor, colour: Tensor, noise: Tensor, seed: int) -> Tensor:

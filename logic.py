@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 import estimate
+import spots
 from cutouts import (
     Augmentations,
     Windows,
@@ -50,7 +51,6 @@ from vqgan_utils import (
     mse_weight_at,
     prompt_loss,
     random_latent,
-    soft_gradient,
     tv_loss,
     vector_quantize,
 )
@@ -324,12 +324,31 @@ class VQGANCLIPRun(Run):
 
     def _first_latent(self) -> Tensor:
         width, height = self.size
-        if self.start_image is None and self.settings.init_gradient:
-            return self._encode(soft_gradient(height, width).to(self.device))
+        if self.start_image is None and self.settings.init_spots:
+            return self._encode(self._nearest_spots(height, width))
         if self.start_image is None:
             codebook = self.vqgan.codebook
             return random_latent(codebook, height // self.factor, width // self.factor)
         return self._encode(_to_tensor(cover(self.start_image, self.size)).to(self.device))
+
+    def _nearest_spots(self, height: int, width: int) -> Tensor:
+        """A picture [1, 3, height, width] of those spots that CLIP finds nearest to the prompts.
+
+        Where they lie, and which of two is on the left, is random.
+        """
+        side = self.perceptor.input_resolution
+        similarity = []
+        for start in range(0, len(spots.CHOICES), self._chunk):
+            choices = spots.CHOICES[start : start + self._chunk]
+            pictures = torch.stack([spots.paint(choice, side, side) for choice in choices])
+            images = self.perceptor.encode_image(pictures.to(self.device))
+            similarity.append(sum(t.weight * (images @ t.embedding.T)[:, 0] for t in self._targets))
+        total = sum(abs(target.weight) for target in self._targets)
+        ground, *colours = spots.choose(torch.cat(similarity) / total)
+        order = torch.randperm(len(colours)).tolist()
+        shift = 0.2 * (torch.rand(2) - 0.5)
+        picture = spots.paint((ground, *(colours[i] for i in order)), height, width, shift)
+        return picture[None].to(self.device)
 
     def _encode(self, picture: Tensor) -> Tensor:
         return self.vqgan.encode(picture * 2 - 1).float()

@@ -197,13 +197,14 @@ class VQGANCLIPSettings(RunSettings):
     """The settings of `logic.VQGANCLIPRun`."""
 
     LATENT_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "vqgan_ckpt")
-    NO_MATTER_FOR_STEPS: ClassVar = (*RunSettings.NO_MATTER_FOR_STEPS, "init_gradient")
+    NO_MATTER_FOR_STEPS: ClassVar = (*RunSettings.NO_MATTER_FOR_STEPS, "init_spots")
 
-    init_gradient: bool = setting(
+    init_spots: bool = setting(
         False,
-        "Start from a gradient",
-        "Start from a soft gradient instead of random tokens: shapes stand more clearly on it."
-        " Without effect where there is a starting image.",
+        "Start from spots of colour",
+        "Start from soft spots of plain colours, those that CLIP finds nearest to the prompts,"
+        " instead of random tokens: shapes grow from them, on clean ground. Without effect where"
+        " there is a starting image.",
         unset=BY_WEIGHTS,
     )
     vqgan_ckpt: str = setting(

@@ -390,19 +390,6 @@ def random_latent(codebook: Tensor, height: int, width: int) -> Tensor:
     return F.embedding(tokens, codebook).permute(0, 3, 1, 2).contiguous()
 
 
-def soft_gradient(height: int, width: int) -> Tensor:
-    """A picture [1, 3, height, width] in [0.5, 0.9]: a grey spot that fades into light ground.
-
-    Both have a hint of some random colour. Things take shape where the spot is, and stand on light
-    ground; strong colours would stay where nothing draws them elsewhere, and white hardly feels
-    where to go.
-    """
-    y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
-    share = torch.exp(-2 * (x.square() + y.square()))
-    ground, spot = (level + 0.1 * (torch.rand(1, 3, 1, 1) - 0.5) for level in (0.85, 0.55))
-    return torch.lerp(ground, spot, share)
-
-
 def prompt_loss(images: Tensor, prompt: Tensor, weight: float, stop: float = -math.inf) -> Tensor:
     """How far unit embeddings of cutouts [N, D] are from a prompt's unit embedding [1, D].
 

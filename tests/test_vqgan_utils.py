@@ -15,7 +15,6 @@ from vqgan_utils import (
     prompt_loss,
     random_latent,
     replace_gradient,
-    soft_gradient,
     tv_loss,
     vector_quantize,
 )
@@ -54,17 +53,6 @@ def test_random_latent_is_made_of_codes() -> None:
     assert z.shape == (1, 4, 20, 30)
     assert torch.equal(vector_quantize(z, codebook), z)
     assert len(z.flatten(2)[0].T.unique(dim=0)) == 7
-
-
-def test_soft_gradient_is_a_soft_spot_on_light_ground() -> None:
-    torch.manual_seed(0)
-    picture = soft_gradient(25, 41)
-    assert picture.shape == (1, 3, 25, 41)
-    assert picture.min() >= 0.5 and picture.max() <= 0.9
-    assert (picture[..., 12, 20] < 0.65).all() and (picture[..., 0, 0] > 0.75).all()
-    assert max(picture.diff(dim=side).abs().max() for side in (2, 3)) < 0.05
-    assert torch.allclose(picture, picture.flip(2, 3))
-    assert (soft_gradient(25, 41) - picture).abs().max() > 0.01
 
 
 # --- Gradients -----------------------------------------------------------------------------------

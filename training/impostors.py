@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import spots
 from training.artefacts import newest_vqgan
 from training.data import Composer, Sample
-from vqgan_utils import clamp_with_gradient, random_latent, soft_gradient, vector_quantize
+from vqgan_utils import clamp_with_gradient, random_latent, vector_quantize
 
 COUNTS = {8: 20, 12: 9, 16: 5}  # in a batch, by the latent's side: about equal work
 POOL_BATCHES = 2  # so many batches of each size are kept
@@ -60,13 +61,13 @@ class ImpostorPool:
 
     @torch.no_grad()
     def _new(self, side: int, age: int = 0) -> Impostor:
-        """A gradient or random codes, as runs start from, or the picture of something else."""
+        """Spots or random codes, as runs start from, or the picture of something else."""
         sample, other = self.composer.samples(1)[0], self.composer.samples(1)[0]
-        start = random.choice(("gradient", "codes", "picture"))
+        start = random.choice(("spots", "codes", "picture"))
         if start == "codes":
             return Impostor(random_latent(self.vqgan.codebook, side, side)[0], sample, age)
-        if start == "gradient":
-            picture = soft_gradient(8 * side, 8 * side)
+        if start == "spots":
+            picture = spots.paint(random.choice(spots.CHOICES), 8 * side, 8 * side)[None]
         else:
             picture = self.composer.compose([other.scene], 8 * side)
         return Impostor(self.vqgan.encode(2 * picture - 1)[0], sample, age)
