@@ -6,6 +6,8 @@ ranks all prompts of the same group by their similarity to the picture: top-1 co
 own prompt comes first, top-5 those where it is among the first five (Park et al. 2021, "Benchmark
 for Compositional Text-to-Image Synthesis"). A judge errs as well, so the same is measured on real
 pictures: the held-out sets' own, composed for backgrounds and pairs; what counts is the ratio.
+Those are the pictures that the judge learnt from, so beside them stands what it makes of real ones
+that it has not seen, the training sets'.
 Pictures that were made before, with the same weights and settings, are not made again.
 """
 
@@ -32,6 +34,7 @@ from torchvision.transforms.functional import to_tensor
 import cutouts
 import frozen
 import logic
+import spots
 import vqgan_utils
 from logic import VQGANCLIPRun
 from settings import VQGANCLIPSettings, make, read_defaults
@@ -115,7 +118,7 @@ def fingerprint(assets: Path = ASSETS) -> str:
     settings = default_settings("any", assets)
     weights = get_weights(assets, WEIGHTS).checkpoint_path
     digest = blake2b(settings.model_dump_json().encode(), digest_size=6)
-    engine = (Path(part.__file__) for part in (cutouts, frozen, logic, vqgan_utils))
+    engine = (Path(part.__file__) for part in (cutouts, frozen, logic, spots, vqgan_utils))
     for path in (weights, find_clip_model(settings.clip_model, assets), *engine):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -140,7 +143,7 @@ def generated_pictures(
 
 
 def real_scenes(composer: Composer, prompt: Prompt) -> list[Scene]:
-    """One scene of the prompt from each held-out set that has all it needs."""
+    """One scene of the prompt from each of the composer's sets that has all it needs."""
     by_set: dict[str, list[int]] = {}
     names = prompt.names if prompt.group == "pair" else [prompt.names]
     for alternatives in names:
@@ -173,6 +176,18 @@ def score(places: Sequence[int]) -> Score:
     return Score(sum(p < 1 for p in places) / count, sum(p < 5 for p in places) / count, count)
 
 
+def real_ranks(judge: CLIP, part: Sequence[Prompt], texts: Sequence[str], split: str) -> list[int]:
+    """As `ranks`, of the real pictures of `part` in the sets of a split (see `icons.SETS`)."""
+    composer = Composer(split, 128, seed=0)
+    scenes = [
+        (scene, texts.index(prompt.text))
+        for prompt in part
+        for scene in real_scenes(composer, prompt)
+    ]
+    pictures = composer.compose([scene for scene, _ in scenes])
+    return ranks(judge, pictures, [own for _, own in scenes], texts)
+
+
 def evaluate_group(
     judge: CLIP, group: Sequence[Prompt], part: Sequence[Prompt], pictures: Tensor
 ) -> dict:
@@ -181,20 +196,14 @@ def evaluate_group(
     pictures: those generated for `part`, [n, 3, H, W] in [0, 1].
     """
     texts = [prompt.text for prompt in group]
-    row = {prompt.text: i for i, prompt in enumerate(group)}
-    places = ranks(judge, pictures, [row[prompt.text] for prompt in part], texts)
-    composer = Composer("judge", 128, seed=0)
-    scenes = [
-        (scene, row[prompt.text]) for prompt in part for scene in real_scenes(composer, prompt)
-    ]
-    real_places = ranks(
-        judge, composer.compose([scene for scene, _ in scenes]), [own for _, own in scenes], texts
-    )
-    made, real = score(places), score(real_places)
+    places = ranks(judge, pictures, [texts.index(prompt.text) for prompt in part], texts)
+    made = score(places)
+    real, unseen = (score(real_ranks(judge, part, texts, split)) for split in ("judge", "train"))
     return {
         "among": len(texts),
         "generated": vars(made),
         "real": vars(real),
+        "real_unseen": vars(unseen),
         "ratio": {"top1": made.top1 / real.top1, "top5": made.top5 / real.top5},
         "target": dict(zip(("top1", "top5"), TARGETS[group[0].group])),
         "missed": sorted(prompt.text for prompt, place in zip(part, places) if place >= 5),
@@ -205,6 +214,7 @@ def table(results: dict[str, dict]) -> str:
     """The results for a person."""
     lines = [
         "group       pictures  among  top-1 (real, ratio, target)   top-5 (real, ratio, target)"
+        "   unseen real ones: top-1, top-5"
     ]
     for name, result in results.items():
         cells = [
@@ -214,7 +224,8 @@ def table(results: dict[str, dict]) -> str:
         ]
         lines.append(
             f"{name:<11} {result['generated']['count']:>8}  {result['among']:>5}  "
-            f"{cells[0]:<29} {cells[1]}"
+            f"{cells[0]:<29} {cells[1]:<31} "
+            f"{result['real_unseen']['top1']:.3f}, {result['real_unseen']['top5']:.3f}"
         )
     return "\n".join(lines)
 

@@ -23,7 +23,7 @@ from vqgan_utils import clamp_with_gradient, random_latent, vector_quantize
 
 COUNTS = {8: 20, 12: 9, 16: 5}  # in a batch, by the latent's side: about equal work
 POOL_BATCHES = 2  # so many batches of each size are kept
-STEP_SIZE = 0.6  # root mean square of the change to a latent
+STEP_SIZE = 0.4  # root mean square of the change to a latent
 OLDEST = 60  # moves after which one starts anew
 SMALLEST_CROP = 0.6  # of the picture's side
 
