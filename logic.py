@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 import estimate
-import spots
 from cutouts import (
     Augmentations,
     Windows,
@@ -40,6 +39,7 @@ from errors import BadInput, RunFailed
 from pictures import cover
 from prompts import parse_prompts
 from settings import CUTOUTS_AT_A_TIME, Continuing, RunSettings, VQGANCLIPSettings
+from sketch import sketch
 from vqgan_utils import (
     VQGAN,
     Perceptor,
@@ -324,31 +324,26 @@ class VQGANCLIPRun(Run):
 
     def _first_latent(self) -> Tensor:
         width, height = self.size
-        if self.start_image is None and self.settings.init_spots:
-            return self._encode(self._nearest_spots(height, width))
+        if self.start_image is None and self.settings.init_sketch:
+            return self._encode(self._sketch(height, width))
         if self.start_image is None:
             codebook = self.vqgan.codebook
             return random_latent(codebook, height // self.factor, width // self.factor)
         return self._encode(_to_tensor(cover(self.start_image, self.size)).to(self.device))
 
-    def _nearest_spots(self, height: int, width: int) -> Tensor:
-        """A picture [1, 3, height, width] of those spots that CLIP finds nearest to the prompts.
-
-        Where they lie, and which of two is on the left, is random.
-        """
-        side = self.perceptor.input_resolution
-        similarity = []
-        for start in range(0, len(spots.CHOICES), self._chunk):
-            choices = spots.CHOICES[start : start + self._chunk]
-            pictures = torch.stack([spots.paint(choice, side, side) for choice in choices])
-            images = self.perceptor.encode_image(pictures.to(self.device))
-            similarity.append(sum(t.weight * (images @ t.embedding.T)[:, 0] for t in self._targets))
+    def _sketch(self, height: int, width: int) -> Tensor:
+        """A picture [1, 3, height, width] of blots that CLIP finds near to the prompts."""
         total = sum(abs(target.weight) for target in self._targets)
-        ground, *colours = spots.choose(torch.cat(similarity) / total)
-        order = torch.randperm(len(colours)).tolist()
-        shift = 0.2 * (torch.rand(2) - 0.5)
-        picture = spots.paint((ground, *(colours[i] for i in order)), height, width, shift)
-        return picture[None].to(self.device)
+
+        def similarity(pictures: Tensor) -> Tensor:
+            found = []
+            for part in pictures.split(self._chunk):
+                images = self.perceptor.encode_image(part.to(self.device))
+                found.append(sum(t.weight * (images @ t.embedding.T)[:, 0] for t in self._targets))
+            return torch.cat(found).cpu() / total
+
+        side = self.perceptor.input_resolution
+        return sketch(similarity, side, height, width)[None].to(self.device)
 
     def _encode(self, picture: Tensor) -> Tensor:
         return self.vqgan.encode(picture * 2 - 1).float()

@@ -197,14 +197,15 @@ class VQGANCLIPSettings(RunSettings):
     """The settings of `logic.VQGANCLIPRun`."""
 
     LATENT_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "vqgan_ckpt")
-    NO_MATTER_FOR_STEPS: ClassVar = (*RunSettings.NO_MATTER_FOR_STEPS, "init_spots")
+    NO_MATTER_FOR_STEPS: ClassVar = (*RunSettings.NO_MATTER_FOR_STEPS, "init_sketch")
 
-    init_spots: bool = setting(
+    init_sketch: bool = setting(
         False,
-        "Start from spots of colour",
-        "Start from soft spots of plain colours, those that CLIP finds nearest to the prompts,"
-        " instead of random tokens: shapes grow from them, on clean ground. Without effect where"
-        " there is a starting image.",
+        "Start from a sketch",
+        "Start from a sketch instead of random tokens: blots of plain colour, laid one by one where"
+        " CLIP likes the picture best, so that things get their shape and clean ground. Takes a"
+        " moment; with a large CLIP on a CPU, some seconds. Without effect where there is a"
+        " starting image.",
         unset=BY_WEIGHTS,
     )
     vqgan_ckpt: str = setting(

@@ -22,7 +22,6 @@ import estimate
 import logic
 import run_checkpoints
 import settings
-import spots
 from errors import BadInput, RunFailed
 from logic import Run, Step, VQGANCLIPRun
 from vqgan_utils import CLIP_MEAN, CLIP_STD, load_vqgan_model, move_picture
@@ -277,24 +276,29 @@ def test_starts_from_random_codes(make_run: MakeRun) -> None:
     assert all(tuple(position.tolist()) in codes for position in latent(run).flatten(2)[0].T)
 
 
-def test_starts_from_the_spots_that_clip_finds_nearest(
+def test_starts_from_a_sketch_that_clip_finds_near(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[torch.Tensor] = []
-    monkeypatch.setattr(spots, "choose", lambda found: asked.append(found) or (0, 5))
-    run = make_run(init_spots=True, seed=1, text_input="a:2 | b:-1")
-    a, b = (run.perceptor.encode_text([text])[0] for text in "ab")
-    side = run.perceptor.input_resolution
-    for number in (0, 7, len(spots.CHOICES) - 1):
-        seen = spots.paint(spots.CHOICES[number], side, side)[None]
-        image = run.perceptor.encode_image(seen)[0]
-        expected = (2 * image @ a - image @ b) / 3
-        torch.testing.assert_close(asked[0][number], expected, atol=2e-3, rtol=0)
-    with logic.RandomStream(1):
-        torch.randperm(1)
-        picture = spots.paint((0, 5), *reversed(run.size), shift=0.2 * (torch.rand(2) - 0.5))
-    torch.testing.assert_close(latent(run), run.vqgan.encode(2 * picture[None] - 1))
-    assert not torch.equal(latent(run), latent(make_run(init_spots=True, seed=2)))
+    tried, drawn = torch.rand(40, 3, 32, 32), torch.rand(3, 32, 48)
+    asked: list[tuple[Any, ...]] = []
+
+    def fake(similarity: Callable, side: int, *size: int) -> torch.Tensor:
+        asked.append((side, size, similarity(tried)))
+        return drawn
+
+    monkeypatch.setattr(logic, "sketch", fake)
+    run = make_run(init_sketch=True, text_input="a:2 | b:-1")
+    ((side, size, found),) = asked
+    assert (side, size) == (run.perceptor.input_resolution, (32, 48))
+    a, b = run.perceptor.encode_text(["a", "b"])
+    images = run.perceptor.encode_image(tried)
+    torch.testing.assert_close(found, (2 * images @ a - images @ b) / 3, atol=2e-3, rtol=0)
+    torch.testing.assert_close(latent(run), run.vqgan.encode(2 * drawn[None] - 1))
+
+
+def test_every_seed_is_another_sketch(make_run: MakeRun) -> None:
+    first, again, other = (latent(make_run(init_sketch=True, seed=n)) for n in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_starts_from_a_picture_scaled_to_cover(make_run: MakeRun, assets: Path) -> None:

@@ -34,7 +34,7 @@ from torchvision.transforms.functional import to_tensor
 import cutouts
 import frozen
 import logic
-import spots
+import sketch
 import vqgan_utils
 from logic import VQGANCLIPRun
 from settings import VQGANCLIPSettings, make, read_defaults
@@ -118,7 +118,7 @@ def fingerprint(assets: Path = ASSETS) -> str:
     settings = default_settings("any", assets)
     weights = get_weights(assets, WEIGHTS).checkpoint_path
     digest = blake2b(settings.model_dump_json().encode(), digest_size=6)
-    engine = (Path(part.__file__) for part in (cutouts, frozen, logic, spots, vqgan_utils))
+    engine = (Path(part.__file__) for part in (cutouts, frozen, logic, sketch, vqgan_utils))
     for path in (weights, find_clip_model(settings.clip_model, assets), *engine):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import spots
+import sketch
 from training.artefacts import newest_vqgan
 from training.data import Composer, Sample
 from vqgan_utils import clamp_with_gradient, random_latent, vector_quantize
@@ -61,13 +61,15 @@ class ImpostorPool:
 
     @torch.no_grad()
     def _new(self, side: int, age: int = 0) -> Impostor:
-        """Spots or random codes, as runs start from, or the picture of something else."""
+        """A sketch or random codes, as runs start from, or the picture of something else."""
         sample, other = self.composer.samples(1)[0], self.composer.samples(1)[0]
-        start = random.choice(("spots", "codes", "picture"))
+        start = random.choice(("sketch", "codes", "picture"))
         if start == "codes":
             return Impostor(random_latent(self.vqgan.codebook, side, side)[0], sample, age)
-        if start == "spots":
-            picture = spots.paint(random.choice(spots.CHOICES), 8 * side, 8 * side)[None]
+        if start == "sketch":
+            ground, blots = random.choice(sketch.BEGINNINGS)
+            blots = torch.cat([torch.tensor(blots), sketch.random_blots(random.randrange(5))])
+            picture = sketch.paint(ground, blots, 8 * side, 8 * side)[None]
         else:
             picture = self.composer.compose([other.scene], 8 * side)
         return Impostor(self.vqgan.encode(2 * picture - 1)[0], sample, age)
