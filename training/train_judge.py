@@ -120,7 +120,7 @@ class Trainer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=40, help="time to train, in all")
+    parser.add_argument("--minutes", type=float, default=84, help="time to train, in all")
     parser.add_argument("--resume", action="store_true", help="go on from training/cache/")
     options = parser.parse_args()
     torch.set_num_threads(1)
