@@ -407,7 +407,7 @@ class Trainer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=95, help="time to train in all")
+    parser.add_argument("--minutes", type=float, default=276, help="time to train in all")
     parser.add_argument("--resume", action="store_true", help="go on from training/cache/clip.pt")
     parser.add_argument("--start", type=Path, help="exported weights to begin with")
     args = parser.parse_args()
