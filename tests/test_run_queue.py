@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 
 import fake_engine
 import pytest
@@ -248,7 +249,8 @@ def test_another_machines_run_is_taken_over_when_its_heart_stands_still(output_d
     watch = Watch(output_dir)
     for clock[0], beats in ((0, False), (29, True), (58, False)):
         if beats:
-            folder.update(heartbeat=now())
+            later = datetime.now().astimezone() + timedelta(seconds=29)
+            folder.update(heartbeat=later.isoformat(timespec="milliseconds"))
         watch.look()
         assert folder.read()["status"] == "running"
     clock[0] = 60
