@@ -37,10 +37,13 @@ EDGE = 0.15  # from a tenth of a blot's colour to nine tenths, in half sides
 # white. A blot is a row: x, y, two radii, angle (radians), colour. Lengths are in half sides of the
 # largest square in the middle of the picture.
 BEGINNINGS = [
-    *((ground, [[0.0, 0, 0.5, 0.5, 0, blot]]) for ground, blot in permutations(range(12), 2)),
+    *(
+        (ground, [[0.0, 0, 0.5, 0.5, 0, blot]])
+        for ground, blot in permutations(range(len(COLOURS)), 2)
+    ),
     *(
         (WHITE, [[-0.45, 0, 0.35, 0.35, 0, left], [0.45, 0, 0.35, 0.35, 0, right]])
-        for left, right in combinations(range(1, 12), 2)
+        for left, right in combinations(range(WHITE + 1, len(COLOURS)), 2)
     ),
 ]
 # Mean cosine similarities by which white ground, and one blot, are given preference: a prompt that
