@@ -39,6 +39,7 @@ weights: .venv/.training  ## make the bundled weights again (hours; goes on wher
 	$(VENV) -m training.data
 	$(VENV) -m training.train_vqgan --resume $(ARGS)
 	$(VENV) -m training.train_clip --resume $(ARGS)
+	$(VENV) -m training.train_sketcher --resume $(ARGS)
 
 judge: .venv/.training  ## make the evaluation's judge (goes on where it was stopped)
 	$(VENV) -m training.data

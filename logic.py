@@ -39,7 +39,7 @@ from errors import BadInput, RunFailed
 from pictures import cover
 from prompts import parse_prompts
 from settings import CUTOUTS_AT_A_TIME, Continuing, RunSettings, VQGANCLIPSettings
-from sketch import sketch
+from sketch import Sketcher, fit, load_sketcher
 from vqgan_utils import (
     VQGAN,
     Perceptor,
@@ -54,7 +54,10 @@ from vqgan_utils import (
     tv_loss,
     vector_quantize,
 )
-from weights import get_weights, picture_size
+from weights import find_sketcher, get_weights, picture_size
+
+# The cosine similarity by which a sketch is worse that is chosen e times as rarely.
+NEAR_BEST = 0.02
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,7 @@ class VQGANCLIPRun(Run):
             self.vqgan = _warm_vqgan(
                 _stamp(weights.config_path), _stamp(weights.checkpoint_path), self.device, dtype
             )
+            self._sketcher = self._load_sketcher(clip_path)
         release_freed_memory()
 
     def model_init(self) -> None:
@@ -322,28 +326,35 @@ class VQGANCLIPRun(Run):
         height, width = picture.shape[-2:]
         return cut_out(picture, whole_views(width, height, 1), self.perceptor.input_resolution)
 
+    def _load_sketcher(self, clip_path: Path) -> Sketcher | None:
+        if self.start_image is not None or not self.settings.init_sketch:
+            return None
+        if path := find_sketcher(clip_path):
+            return _warm_sketcher(_stamp(path), self.perceptor.embed_dim, self.device)
+        self.warnings.append(
+            f"{self.settings.clip_model} has nothing that draws sketches, so the run starts from"
+            " random tokens."
+        )
+        return None
+
     def _first_latent(self) -> Tensor:
         width, height = self.size
-        if self.start_image is None and self.settings.init_sketch:
-            return self._encode(self._sketch(height, width))
-        if self.start_image is None:
-            codebook = self.vqgan.codebook
-            return random_latent(codebook, height // self.factor, width // self.factor)
-        return self._encode(_to_tensor(cover(self.start_image, self.size)).to(self.device))
+        if self.start_image is not None:
+            return self._encode(_to_tensor(cover(self.start_image, self.size)).to(self.device))
+        if self._sketcher is not None:
+            return self._encode(fit(self._sketch(self._sketcher), height, width))
+        return random_latent(self.vqgan.codebook, height // self.factor, width // self.factor)
 
-    def _sketch(self, height: int, width: int) -> Tensor:
-        """A picture [1, 3, height, width] of blots that CLIP finds near to the prompts."""
-        total = sum(abs(target.weight) for target in self._targets)
-
-        def similarity(pictures: Tensor) -> Tensor:
-            found = []
-            for part in pictures.split(self._chunk):
-                images = self.perceptor.encode_image(part.to(self.device))
-                found.append(sum(t.weight * (images @ t.embedding.T)[:, 0] for t in self._targets))
-            return torch.cat(found).cpu() / total
-
+    def _sketch(self, sketcher: Sketcher) -> Tensor:
+        """One sketch [1, 3, S, S] of all prompts together, at random among those near the best."""
+        wish = sum(target.weight * target.embedding for target in self._targets)
+        wish = F.normalize(wish, dim=-1)
+        sketches = sketcher.draw(wish)
         side = self.perceptor.input_resolution
-        return sketch(similarity, side, height, width)[None].to(self.device)
+        seen = F.interpolate(sketches, side, mode="bilinear", antialias=True)
+        near = (self.perceptor.encode_image(seen) @ wish[0]).cpu()
+        chosen = torch.multinomial((near / NEAR_BEST).softmax(0), 1)
+        return sketches[chosen.to(sketches.device)]
 
     def _encode(self, picture: Tensor) -> Tensor:
         return self.vqgan.encode(picture * 2 - 1).float()
@@ -537,6 +548,11 @@ def _warm_vqgan(
 @lru_cache(maxsize=1)
 def _warm_clip(checkpoint: _Stamp, device: torch.device, dtype: torch.dtype) -> Perceptor:
     return load_clip_model(checkpoint[0], dtype).to(device)
+
+
+@lru_cache(maxsize=1)
+def _warm_sketcher(weights: _Stamp, embed_dim: int, device: torch.device) -> Sketcher:
+    return load_sketcher(weights[0], embed_dim).to(device)
 
 
 def _is_lack_of_memory(error: Exception) -> bool:

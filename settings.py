@@ -202,10 +202,9 @@ class VQGANCLIPSettings(RunSettings):
     init_sketch: bool = setting(
         False,
         "Start from a sketch",
-        "Start from a sketch instead of random tokens: blots of plain colour, laid one by one where"
-        " CLIP likes the picture best, so that things get their shape and clean ground. Takes a"
-        " moment; with a large CLIP on a CPU, some seconds. Without effect where there is a"
-        " starting image.",
+        "Start from a rough sketch of the prompts instead of random tokens, so that things get"
+        " their shape and clean ground. A small network beside the CLIP model draws it; the bundled"
+        " CLIP has one. Without effect where there is a starting image.",
         unset=BY_WEIGHTS,
     )
     vqgan_ckpt: str = setting(

@@ -233,6 +233,7 @@ class Perceptor(nn.Module):
         super().__init__()
         self.input_resolution: int = model.visual.input_resolution
         self.context_length: int = model.context_length
+        self.embed_dim: int = model.text_projection.shape[1]
         self.dtype = dtype
         self.visual = frozen_visual(model.visual, dtype)
         self.text = model

@@ -113,6 +113,12 @@ def find_clip(assets_dir: Path, name: str) -> Path | None:
     )
 
 
+def find_sketcher(clip_path: Path) -> Path | None:
+    """What draws sketches for a CLIP: NAME.sketcher.safetensors beside its NAME.pt."""
+    path = clip_path.with_suffix(".sketcher.safetensors")
+    return path if path.is_file() else None
+
+
 def check_checkpoint(path: Path) -> None:
     """See from a file's first and last bytes whether it can be a checkpoint. Raises BadInput."""
     try:

@@ -4,7 +4,7 @@ import gc
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from clip import tokenize
 from clip.model import build_model
 from PIL import Image
+from safetensors.torch import save_file
 
 import cutouts
 import estimate
@@ -24,6 +25,7 @@ import run_checkpoints
 import settings
 from errors import BadInput, RunFailed
 from logic import Run, Step, VQGANCLIPRun
+from sketch import Sketcher, fit
 from vqgan_utils import CLIP_MEAN, CLIP_STD, load_vqgan_model, move_picture
 
 CPU = torch.device("cpu")
@@ -276,29 +278,64 @@ def test_starts_from_random_codes(make_run: MakeRun) -> None:
     assert all(tuple(position.tolist()) in codes for position in latent(run).flatten(2)[0].T)
 
 
-def test_starts_from_a_sketch_that_clip_finds_near(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def sketcher(assets: Path) -> Iterator[Sketcher]:
+    """What draws sketches for the tiny CLIP, as a file beside it."""
+    torch.manual_seed(0)
+    made = Sketcher(embed_dim=64, hands=5).eval()
+    path = assets / "tiny_clip.sketcher.safetensors"
+    save_file(made.state_dict(), path)
+    yield made
+    path.unlink()
+
+
+def test_starts_from_the_sketch_that_clip_likes_best(
+    make_run: MakeRun, sketcher: Sketcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried, drawn = torch.rand(40, 3, 32, 32), torch.rand(3, 32, 48)
-    asked: list[tuple[Any, ...]] = []
-
-    def fake(similarity: Callable, side: int, *size: int) -> torch.Tensor:
-        asked.append((side, size, similarity(tried)))
-        return drawn
-
-    monkeypatch.setattr(logic, "sketch", fake)
+    monkeypatch.setattr(logic, "NEAR_BEST", 1e-6)
     run = make_run(init_sketch=True, text_input="a:2 | b:-1")
-    ((side, size, found),) = asked
-    assert (side, size) == (run.perceptor.input_resolution, (32, 48))
     a, b = run.perceptor.encode_text(["a", "b"])
-    images = run.perceptor.encode_image(tried)
-    torch.testing.assert_close(found, (2 * images @ a - images @ b) / 3, atol=2e-3, rtol=0)
-    torch.testing.assert_close(latent(run), run.vqgan.encode(2 * drawn[None] - 1))
+    wish = F.normalize(2 * a - b, dim=0)[None]
+    drawn = sketcher.draw(wish)
+    seen = F.interpolate(drawn, run.perceptor.input_resolution, mode="bilinear", antialias=True)
+    best = max(range(5), key=lambda hand: run.perceptor.encode_image(seen)[hand] @ wish[0])
+    expected = run.vqgan.encode(2 * fit(drawn[best][None], 32, 48) - 1)
+    torch.testing.assert_close(latent(run), expected, atol=1e-4, rtol=1e-4)
+    assert run.warnings == []
 
 
-def test_every_seed_is_another_sketch(make_run: MakeRun) -> None:
-    first, again, other = (latent(make_run(init_sketch=True, seed=n)) for n in (1, 1, 2))
+def test_seeds_choose_among_sketches_that_are_about_as_good(
+    make_run: MakeRun, sketcher: Sketcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logic, "NEAR_BEST", 1.0)
+    starts = [latent(make_run(init_sketch=True, seed=seed)).numpy().tobytes() for seed in range(12)]
+    assert 2 < len(set(starts)) <= 5
+    assert latent(make_run(init_sketch=True, seed=0)).numpy().tobytes() == starts[0]
+
+
+def test_image_prompts_are_sketched_too(make_run: MakeRun, sketcher: Sketcher) -> None:
+    pictures = random_picture(32, 32, seed=1), random_picture(32, 32, seed=2)
+    first, again, other = (
+        latent(make_run(None, (picture,), init_sketch=True, text_input=""))
+        for picture in (pictures[0], pictures[0], pictures[1])
+    )
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_without_a_sketcher_it_says_so_and_starts_from_random_codes(make_run: MakeRun) -> None:
+    run = make_run(init_sketch=True, seed=3)
+    assert torch.equal(latent(run), latent(make_run(seed=3)))
+    assert [w for w in run.warnings if "tiny_clip has nothing that draws sketches" in w]
+
+
+def test_a_starting_image_leaves_nothing_to_sketch(make_run: MakeRun, assets: Path) -> None:
+    image = random_picture(48, 32)
+    (assets / "tiny_clip.sketcher.safetensors").write_bytes(b"none")
+    try:
+        with_sketch = make_run(image, init_sketch=True)
+    finally:
+        (assets / "tiny_clip.sketcher.safetensors").unlink()
+    assert torch.equal(latent(with_sketch), latent(make_run(image)))
 
 
 def test_starts_from_a_picture_scaled_to_cover(make_run: MakeRun, assets: Path) -> None:

@@ -44,7 +44,7 @@ from training.icons import CACHE
 from training.train_clip import SIZE, encode_images, encode_texts
 from training.train_judge import load_judge
 from vqgan_utils import find_clip_model
-from weights import get_weights
+from weights import find_sketcher, get_weights
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.yaml")
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -119,8 +119,9 @@ def fingerprint(assets: Path = ASSETS) -> str:
     weights = get_weights(assets, WEIGHTS).checkpoint_path
     digest = blake2b(settings.model_dump_json().encode(), digest_size=6)
     engine = (Path(part.__file__) for part in (cutouts, frozen, logic, sketch, vqgan_utils))
-    for path in (weights, find_clip_model(settings.clip_model, assets), *engine):
-        digest.update(path.read_bytes())
+    clip = find_clip_model(settings.clip_model, assets)
+    for path in (weights, clip, find_sketcher(clip), *engine):
+        digest.update(path.read_bytes() if path else b"")
     return digest.hexdigest()
 
 

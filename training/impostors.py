@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import sketch
 from training.artefacts import newest_vqgan
 from training.data import Composer, Sample
 from vqgan_utils import clamp_with_gradient, random_latent, vector_quantize
@@ -61,15 +60,13 @@ class ImpostorPool:
 
     @torch.no_grad()
     def _new(self, side: int, age: int = 0) -> Impostor:
-        """A sketch or random codes, as runs start from, or the picture of something else."""
+        """Blots or random codes, as runs start from, or the picture of something else."""
         sample, other = self.composer.samples(1)[0], self.composer.samples(1)[0]
-        start = random.choice(("sketch", "codes", "picture"))
+        start = random.choice(("blots", "codes", "picture"))
         if start == "codes":
             return Impostor(random_latent(self.vqgan.codebook, side, side)[0], sample, age)
-        if start == "sketch":
-            ground, blots = random.choice(sketch.BEGINNINGS)
-            blots = torch.cat([torch.tensor(blots), sketch.random_blots(random.randrange(5))])
-            picture = sketch.paint(ground, blots, 8 * side, 8 * side)[None]
+        if start == "blots":
+            picture = blots(8 * side)
         else:
             picture = self.composer.compose([other.scene], 8 * side)
         return Impostor(self.vqgan.encode(2 * picture - 1)[0], sample, age)
@@ -98,6 +95,18 @@ class ImpostorPool:
         with torch.autocast("cpu", torch.bfloat16):
             decoded = self.vqgan.decode(z_q.to(memory_format=torch.channels_last))
         return clamp_with_gradient((decoded.float() + 1) / 2)
+
+
+def blots(side: int) -> Tensor:
+    """One to five ellipses of plain colour on plain ground: [1, 3, side, side] in [0, 1]."""
+    picture = torch.rand(3, 1, 1).expand(3, side, side)
+    axis = (torch.arange(side) + 0.5) * 2 / side - 1
+    for _ in range(random.randint(1, 5)):
+        x, y = (random.uniform(-0.65, 0.65) for _ in range(2))
+        across, along = (random.uniform(0.12, 0.57) for _ in range(2))
+        inside = ((axis - x) / across) ** 2 + ((axis[:, None] - y) / along) ** 2 < 1
+        picture = torch.where(inside, torch.rand(3, 1, 1), picture)
+    return picture[None]
 
 
 def _crop(pictures: Tensor) -> Tensor:
