@@ -43,6 +43,16 @@ def read_state_dict(path: Path) -> StateDict:
         raise BadInput(_not_a_checkpoint(path, error)) from None
 
 
+def as_float32(tensors: StateDict, path: Path) -> StateDict:
+    """Copies of their own, so that nothing hangs on the file any more. Raises BadInput."""
+    copies = {}
+    for key, tensor in tensors.items():
+        copies[key] = tensor.to(torch.float32, copy=True).contiguous()
+        if not copies[key].isfinite().all():
+            raise BadInput(f"{path} is damaged: '{key}' holds values that are not finite.")
+    return copies
+
+
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)

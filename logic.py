@@ -327,32 +327,27 @@ class VQGANCLIPRun(Run):
         return cut_out(picture, whole_views(width, height, 1), self.perceptor.input_resolution)
 
     def _load_sketcher(self, clip_path: Path) -> Sketcher | None:
-        if self.start_image is not None or not self.settings.init_sketch:
+        path = find_sketcher(clip_path)
+        if self.start_image is not None or not self.settings.init_sketch or path is None:
             return None
-        if path := find_sketcher(clip_path):
-            return _warm_sketcher(_stamp(path), self.perceptor.embed_dim, self.device)
-        self.warnings.append(
-            f"{self.settings.clip_model} has nothing that draws sketches, so the run starts from"
-            " random tokens."
-        )
-        return None
+        return _warm_sketcher(_stamp(path), self.perceptor.embed_dim, self.device)
 
     def _first_latent(self) -> Tensor:
         width, height = self.size
         if self.start_image is not None:
             return self._encode(_to_tensor(cover(self.start_image, self.size)).to(self.device))
-        if self._sketcher is not None:
-            return self._encode(fit(self._sketch(self._sketcher), height, width))
+        wished = [target for target in self._targets if target.weight > 0]
+        if self._sketcher is not None and wished:
+            return self._encode(fit(self._sketch(self._sketcher, wished), height, width))
         return random_latent(self.vqgan.codebook, height // self.factor, width // self.factor)
 
-    def _sketch(self, sketcher: Sketcher) -> Tensor:
-        """One sketch [1, 3, S, S] of all prompts together, at random among those near the best."""
-        wish = sum(target.weight * target.embedding for target in self._targets)
-        wish = F.normalize(wish, dim=-1)
+    def _sketch(self, sketcher: Sketcher, wished: Sequence[Target]) -> Tensor:
+        """One sketch [1, 3, S, S] of all that is wished, at random among those near the best."""
+        wish = F.normalize(sum(target.weight * target.embedding for target in wished), dim=-1)
         sketches = sketcher.draw(wish)
         side = self.perceptor.input_resolution
         seen = F.interpolate(sketches, side, mode="bilinear", antialias=True)
-        near = (self.perceptor.encode_image(seen) @ wish[0]).cpu()
+        near = (self.perceptor.encode_image(seen) @ wish[0]).cpu().nan_to_num()
         chosen = torch.multinomial((near / NEAR_BEST).softmax(0), 1)
         return sketches[chosen.to(sketches.device)]
 

@@ -27,6 +27,7 @@ from weights import (
     check_checkpoint,
     default_weights,
     find_clip,
+    find_sketcher,
     get_weights,
     picture_size,
     read_yaml,
@@ -376,14 +377,28 @@ class VQGANCLIPSettings(RunSettings):
         clip_path = find_clip(assets_dir, self.clip_model)
         if clip_path:
             check_checkpoint(clip_path)
+        fitting, warnings = {}, []
+        if self.init_sketch and not self._can_sketch(clip_path):
+            fitting["init_sketch"] = False
+            warnings.append(
+                f"'Start from a sketch' is left out: {self.clip_model} has nothing that draws one."
+            )
         width, height = picture_size(weights, self.Xdim, self.ydim)
-        if (width, height) == (self.Xdim, self.ydim):
-            return self, []
-        warning = (
-            f"The size {self.Xdim}x{self.ydim} became {width}x{height}: {weights.name} makes"
-            f" multiples of {weights.factor} px."
-        )
-        return self.model_copy(update={"Xdim": width, "ydim": height}), [warning]
+        if (width, height) != (self.Xdim, self.ydim):
+            fitting |= {"Xdim": width, "ydim": height}
+            warnings.append(
+                f"The size {self.Xdim}x{self.ydim} became {width}x{height}: {weights.name} makes"
+                f" multiples of {weights.factor} px."
+            )
+        return self.model_copy(update=fitting), warnings
+
+    @staticmethod
+    def _can_sketch(clip_path: Path | None) -> bool:
+        """Whether there is a sketcher beside that CLIP. Raises BadInput for a broken one."""
+        sketcher = find_sketcher(clip_path) if clip_path else None
+        if sketcher:
+            check_checkpoint(sketcher)
+        return sketcher is not None
 
 
 def _that_matter(kind: type[RunSettings], values: Mapping[str, Any]) -> dict[str, Any]:

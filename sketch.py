@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from checkpoints import StateDict, read_state_dict
+from checkpoints import StateDict, as_float32, read_state_dict
 from errors import BadInput
 
 SIDE = 32  # of a sketch, pixels
+MAX_HANDS = 64  # all of them draw at once
 SCALE = 16.0  # of the unit embeddings, so that their parts are about 1
 WIDTH = 768
 CHANNELS = (192, 192, 128)  # at 4x4, and then at twice the side before
@@ -68,24 +69,30 @@ class _Level(nn.Module):
 def load_sketcher(path: Path, embed_dim: int) -> Sketcher:
     """What draws from unit embeddings of that size: float32, no gradients. Raises BadInput."""
     state = read_state_dict(path)
-    hands = state.get("hands.weight", torch.empty(0))
+    table = state.get("hands.weight", torch.empty(0))
+    hands = len(table) if table.dim() == 2 else 0
+    if not 1 <= hands <= MAX_HANDS:
+        raise BadInput(_unfit(path, f"hands.weight is {list(table.shape)}"))
     with torch.device("meta"):
-        sketcher = Sketcher(embed_dim, hands=len(hands) if hands.dim() else 0)
+        sketcher = Sketcher(embed_dim, hands)
     _check_fit(sketcher, state, path)
-    sketcher.load_state_dict({name: part.float() for name, part in state.items()}, assign=True)
+    sketcher.load_state_dict(as_float32(state, path), assign=True)
     return sketcher.eval().requires_grad_(False)
 
 
 def _check_fit(sketcher: Sketcher, state: StateDict, path: Path) -> None:
     wanted = {name: tuple(part.shape) for name, part in sketcher.state_dict().items()}
-    found = {name: tuple(part.shape) for name, part in state.items()}
-    wrong = [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]
-    wrong += [name for name, part in state.items() if not part.isfinite().all()]
-    if wrong or not sketcher.hands.num_embeddings:
-        raise BadInput(
-            f"{path} is no sketcher for the CLIP beside it ({', '.join(sorted(wrong)[:3])}). Get"
-            " both again from the same place, or switch 'Start from a sketch' off."
-        )
+    found = {name: tuple(part.shape) for name, part in state.items() if part.is_floating_point()}
+    wrong = [name for name in wanted.keys() | state.keys() if wanted.get(name) != found.get(name)]
+    if wrong:
+        raise BadInput(_unfit(path, ", ".join(sorted(wrong)[:3])))
+
+
+def _unfit(path: Path, reason: str) -> str:
+    return (
+        f"{path} is no sketcher for the CLIP beside it ({reason}). Get both again from the same"
+        " place, or switch 'Start from a sketch' off."
+    )
 
 
 def fit(sketch: Tensor, height: int, width: int) -> Tensor:

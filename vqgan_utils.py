@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     from clip.clip import _tokenizer as clip_tokenizer
     from clip.model import CLIP, build_model
 
-from checkpoints import StateDict, read_state_dict
+from checkpoints import StateDict, as_float32, read_state_dict
 from errors import BadInput
 from frozen import frozen_conv, frozen_decoder, frozen_visual, own
 from weights import find_clip, read_config
@@ -135,7 +135,7 @@ def load_vqgan_model(config_path: Path | str, checkpoint_path: Path | str) -> VQ
     model = _on_meta_device(MODEL_CLASSES[target], params, config_path)
     tensors = _needed_tensors(model, read_state_dict(checkpoint_path), prefix)
     _check_fit(model, tensors, prefix, config_path, checkpoint_path)
-    model.load_state_dict(_as_float32(tensors, checkpoint_path), assign=True)
+    model.load_state_dict(as_float32(tensors, checkpoint_path), assign=True)
     return model.eval().requires_grad_(False)
 
 
@@ -207,16 +207,6 @@ def _check_fit(
         f"{checkpoint_path} does not belong to {config_path}: {'; '.join(problems[:3])}{more}."
         " Download both again from the same place."
     )
-
-
-def _as_float32(tensors: StateDict, path: Path) -> StateDict:
-    """Copies of their own, so that nothing hangs on the file any more."""
-    copies = {}
-    for key, tensor in tensors.items():
-        copies[key] = tensor.to(torch.float32, copy=True).contiguous()
-        if not copies[key].isfinite().all():
-            raise BadInput(f"{path} is damaged: '{key}' holds values that are not finite.")
-    return copies
 
 
 # --- CLIP ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from errors import BadInput
 
 PREFERRED = ("vqgan_imagenet_f16_1024", "emoji_f8")
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
+SKETCHER_SUFFIX = ".sketcher.safetensors"
 MAX_YAML_BYTES = 1_000_000
 MAX_ALIASES = 16
 OPENAI_CLIP_MODELS = (  # what clip.available_models() lists, without importing torch
@@ -115,7 +116,7 @@ def find_clip(assets_dir: Path, name: str) -> Path | None:
 
 def find_sketcher(clip_path: Path) -> Path | None:
     """What draws sketches for a CLIP: NAME.sketcher.safetensors beside its NAME.pt."""
-    path = clip_path.with_suffix(".sketcher.safetensors")
+    path = clip_path.with_suffix(SKETCHER_SUFFIX)
     return path if path.is_file() else None
 
 

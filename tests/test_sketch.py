@@ -58,25 +58,47 @@ def test_its_file_loads_in_float32_whatever_is_stored(
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("name", "value"),
     [
-        lambda state: state.pop("read.weight"),
-        lambda state: state.pop("hands.weight"),
-        lambda state: state.update({"hands.weight": torch.zeros(0, sketch.WIDTH)}),
-        lambda state: state.update({"hands.weight": torch.zeros(())}),
-        lambda state: state.update({"more": torch.zeros(1)}),
-        lambda state: state.update({"colour.bias": torch.full((12,), torch.nan)}),
-        lambda state: state.update({"colour.bias": torch.zeros(11)}),
+        ("read.weight", None),
+        ("hands.weight", None),
+        ("hands.weight", torch.zeros(0, sketch.WIDTH)),
+        ("hands.weight", torch.zeros(())),
+        ("hands.weight", torch.zeros(2**61, 0)),
+        ("hands.weight", torch.zeros(sketch.MAX_HANDS + 1, sketch.WIDTH)),
+        ("more", torch.zeros(1)),
+        ("colour.bias", torch.zeros(11)),
+        ("colour.bias", torch.zeros(12, dtype=torch.int32)),
+        ("colour.bias", torch.zeros(12, dtype=torch.complex64)),
     ],
-    ids=["a part lacks", "no hands", "empty hands", "no table", "a part more", "nan", "a shape"],
 )
-def test_a_file_that_does_not_fit_is_refused(sketcher: Sketcher, tmp_path: Path, damage) -> None:
-    state = dict(sketcher.state_dict())
-    damage(state)
+def test_a_file_that_does_not_fit_is_refused(
+    sketcher: Sketcher, tmp_path: Path, name: str, value: torch.Tensor | None
+) -> None:
+    state = sketcher.state_dict() | {name: value}
     path = tmp_path / "wrong.safetensors"
-    save_file(state, path)
-    with pytest.raises(BadInput, match="is no sketcher for the CLIP beside it"):
+    save_file({name: part for name, part in state.items() if part is not None}, path)
+    with pytest.raises(BadInput, match=rf"is no sketcher for the CLIP beside it \({name}"):
         sketch.load_sketcher(path, embed_dim=8)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e300])
+def test_a_file_whose_numbers_are_not_finite_is_refused(
+    sketcher: Sketcher, tmp_path: Path, value: float
+) -> None:
+    bias = torch.full((12,), value, dtype=torch.float64)
+    path = tmp_path / "wrong.safetensors"
+    save_file(sketcher.state_dict() | {"colour.bias": bias}, path)
+    with pytest.raises(BadInput, match=r"colour\.bias"):
+        sketch.load_sketcher(path, embed_dim=8)
+
+
+def test_what_was_loaded_hangs_on_its_file_no_more(
+    sketcher: Sketcher, wish: torch.Tensor, file: Path
+) -> None:
+    loaded = sketch.load_sketcher(file, embed_dim=8)
+    file.write_bytes(bytes(file.stat().st_size))
+    torch.testing.assert_close(loaded.draw(wish), sketcher.draw(wish))
 
 
 def test_a_sketcher_of_another_clip_is_refused(file: Path) -> None:

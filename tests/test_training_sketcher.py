@@ -1,7 +1,6 @@
 """How the bundled CLIP's sketcher is trained."""
 
 import json
-import random
 
 import clip
 import numpy as np
@@ -81,7 +80,6 @@ def test_each_scene_is_drawn_in_the_hand_of_one_of_its_icons(drawn_cache):
 
 def test_some_are_drawn_from_the_picture_itself(drawn_cache):
     trainer = train_sketcher.Trainer(minutes=1, resume=False)
-    random.seed(0)
     samples = trainer.composer.samples(8)
     by_caption = train_clip.encode_texts(trainer.clip, [sample.caption for sample in samples])
     found = trainer.embeddings(samples)
@@ -100,6 +98,13 @@ def test_training_learns_saves_and_resumes(drawn_cache, monkeypatch):
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
     trainer.step, trainer.spent = 40, trainer.seconds - 0.01
     trainer.run()
+    with torch.no_grad():
+        trainer.clip.text_projection += 1
+    assert train_sketcher.Trainer(minutes=200, resume=True).step == 0, "of another CLIP"
+    with torch.no_grad():
+        trainer.clip.text_projection -= 1
+    trainer.clip_digest = train_sketcher._digest(trainer.clip)
+    trainer.save()
     resumed = train_sketcher.Trainer(minutes=200, resume=True)
     assert (resumed.step, resumed.spent) == (41, trainer.spent)
     loaded = sketch.load_sketcher(train_sketcher.WEIGHTS, TINY["embed_dim"])

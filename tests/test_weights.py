@@ -140,6 +140,28 @@ def test_openai_models_are_those_that_clip_lists():
     assert list(weights.OPENAI_CLIP_MODELS) == clip.available_models()
 
 
+def test_a_sketch_is_left_out_where_nothing_draws_it(assets):
+    (assets / "own.pt").write_bytes(b"\x80")
+    given = {"text_input": "a cat", "vqgan_ckpt": "small", "init_sketch": True}
+    for clip in ("own", "ViT-B/32"):
+        wanted = make(VQGANCLIPSettings, given | {"clip_model": clip})
+        fitted, (warning,) = wanted.fitted(assets)
+        assert not fitted.init_sketch and f"{clip} has nothing that draws one" in warning
+        assert fitted.fitted(assets) == (fitted, [])
+
+
+def test_a_sketcher_is_looked_at_before_a_run(assets):
+    (assets / "own.pt").write_bytes(b"\x80")
+    sketcher = assets / "own.sketcher.safetensors"
+    sketcher.write_bytes((2).to_bytes(8, "little") + b"{}")
+    given = {"text_input": "a cat", "vqgan_ckpt": "small", "init_sketch": True, "clip_model": "own"}
+    wanted = make(VQGANCLIPSettings, given)
+    assert wanted.fitted(assets) == (wanted, [])
+    sketcher.write_bytes(b"version https://git-lfs")
+    with pytest.raises(BadInput, match="LFS"):
+        wanted.fitted(assets)
+
+
 def test_settings_are_fitted_to_the_weights(assets):
     wanted = make(VQGANCLIPSettings, {"text_input": "a", "vqgan_ckpt": "small", "Xdim": 71})
     fitted, warnings = wanted.fitted(assets)

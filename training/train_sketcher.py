@@ -12,6 +12,7 @@ import random
 import signal
 import time
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from statistics import fmean
 
@@ -26,6 +27,7 @@ from training.files import publish, publish_tensors
 from training.icons import CACHE, SETS
 from training.train_clip import SIZE, encode_images, encode_texts, learning_rate
 from training.train_clip import WEIGHTS as CLIP_WEIGHTS
+from weights import SKETCHER_SUFFIX
 
 HANDS = SETS["train"]
 BATCH = 96
@@ -34,7 +36,7 @@ FASTER = 2.0  # learning than CLIP
 SAVE_SECONDS = 120.0
 LARGE, HALF, SMALL = 0.86, 0.5, 0.42  # sides of things, as shares of the frame
 CHECKPOINT = CACHE / "sketcher-training.pt"
-WEIGHTS = CLIP_WEIGHTS.with_suffix(".sketcher.safetensors")
+WEIGHTS = CLIP_WEIGHTS.with_suffix(SKETCHER_SUFFIX)
 
 
 class StillComposer(Composer):
@@ -75,7 +77,9 @@ def drawing_loss(drawn: Tensor, pictures: Tensor, rows: list[int], swapped: Tens
 
 
 def load_clip(path: Path = CLIP_WEIGHTS) -> CLIP:
-    """The trained CLIP, frozen."""
+    """The trained CLIP, frozen. Raises FileNotFoundError before it was made."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run `python -m training.train_clip` first")
     clip = build_model(torch.load(path, weights_only=True)).float().eval().requires_grad_(False)
     clip.visual.to(memory_format=torch.channels_last)
     return clip
@@ -91,6 +95,7 @@ class Trainer:
         embed_dim = self.clip.text_projection.shape[1]
         self.model = Sketcher(embed_dim, len(HANDS)).to(memory_format=torch.channels_last)
         self.optimiser = torch.optim.AdamW(self.model.parameters(), weight_decay=0.01, fused=True)
+        self.clip_digest = _digest(self.clip)
         if resume and CHECKPOINT.exists():
             self.load(torch.load(CHECKPOINT, weights_only=True))
         torch.manual_seed(self.step)
@@ -98,13 +103,18 @@ class Trainer:
         self.composer = StillComposer("train", SIDE, seed=self.step)
 
     def load(self, state: dict) -> None:
+        """Go on from there, unless it learnt from another CLIP."""
+        if state["clip"] != self.clip_digest:
+            print("The CLIP is another one than before: starting anew.", flush=True)
+            return
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.spent = state["step"], state["spent"]
 
     def save(self) -> None:
         state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
-        publish_tensors(state | {"step": self.step, "spent": self.spent}, CHECKPOINT)
+        state |= {"step": self.step, "spent": self.spent, "clip": self.clip_digest}
+        publish_tensors(state, CHECKPOINT)
         halves = {name: part.half().contiguous() for name, part in state["model"].items()}
         publish(WEIGHTS, lambda file: file.write(save(halves)))
 
@@ -147,8 +157,10 @@ class Trainer:
         try:
             while self.spent < self.seconds:
                 self.train_a_while()
-        finally:
+                self.save()
+        except BaseException:
             self.save()
+            raise
 
     def train_a_while(self) -> None:
         """Train for SAVE_SECONDS, or for what is left; log every 50 steps."""
@@ -162,7 +174,13 @@ class Trainer:
                 print(f"step {self.step}, {self.spent / 60:.1f} min, loss {fmean(losses):.4f}",
                       flush=True)  # fmt: skip
                 losses = []
-        self.save()
+
+
+def _digest(clip: CLIP) -> str:
+    digest = blake2b(digest_size=8)
+    for part in clip.state_dict().values():
+        digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _is_pair_side_by_side(scene: Scene) -> bool:
