@@ -189,7 +189,7 @@ def _is_pair_side_by_side(scene: Scene) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=60, help="time to train, in all")
+    parser.add_argument("--minutes", type=float, default=70, help="time to train, in all")
     parser.add_argument("--resume", action="store_true", help="go on from training/cache/")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
