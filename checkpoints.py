@@ -53,6 +53,19 @@ def as_float32(tensors: StateDict, path: Path) -> StateDict:
     return copies
 
 
+def misfits(wanted: Mapping[str, tuple], found: Mapping[str, tuple]) -> list[str]:
+    """What is wrong with the shapes found, by the tensors' names, a phrase each."""
+    return [
+        *(f"{key} is missing" for key in wanted if key not in found),
+        *(f"{key} is not expected" for key in found if key not in wanted),
+        *(
+            f"{key} is {list(found[key])} where {list(shape)} is wanted"
+            for key, shape in wanted.items()
+            if found.get(key, shape) != shape
+        ),
+    ]
+
+
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)

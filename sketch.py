@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from checkpoints import StateDict, as_float32, read_state_dict
+from checkpoints import StateDict, as_float32, misfits, read_state_dict
 from errors import BadInput
 
 SIDE = 32  # of a sketch, pixels
@@ -82,10 +82,10 @@ def load_sketcher(path: Path, embed_dim: int) -> Sketcher:
 
 def _check_fit(sketcher: Sketcher, state: StateDict, path: Path) -> None:
     wanted = {name: tuple(part.shape) for name, part in sketcher.state_dict().items()}
-    found = {name: tuple(part.shape) for name, part in state.items() if part.is_floating_point()}
-    wrong = [name for name in wanted.keys() | state.keys() if wanted.get(name) != found.get(name)]
-    if wrong:
-        raise BadInput(_unfit(path, ", ".join(sorted(wrong)[:3])))
+    found = {name: tuple(part.shape) for name, part in state.items()}
+    whole = [name for name, part in state.items() if not part.is_floating_point()]
+    if problems := [*misfits(wanted, found), *(f"{name} holds no fractions" for name in whole)]:
+        raise BadInput(_unfit(path, "; ".join(problems[:3])))
 
 
 def _unfit(path: Path, reason: str) -> str:

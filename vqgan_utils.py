@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     from clip.clip import _tokenizer as clip_tokenizer
     from clip.model import CLIP, build_model
 
-from checkpoints import StateDict, as_float32, read_state_dict
+from checkpoints import StateDict, as_float32, misfits, read_state_dict
 from errors import BadInput
 from frozen import frozen_conv, frozen_decoder, frozen_visual, own
 from weights import find_clip, read_config
@@ -195,13 +195,7 @@ def _check_fit(
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     if wanted == found:
         return
-    problems = [f"{prefix}{key} is missing" for key in wanted if key not in found]
-    problems += [f"{prefix}{key} is not expected" for key in found if key not in wanted]
-    problems += [
-        f"{prefix}{key} is {list(found[key])} where {list(shape)} is wanted"
-        for key, shape in wanted.items()
-        if found.get(key, shape) != shape
-    ]
+    problems = [f"{prefix}{problem}" for problem in misfits(wanted, found)]
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
     raise BadInput(
         f"{checkpoint_path} does not belong to {config_path}: {'; '.join(problems[:3])}{more}."

@@ -19,7 +19,7 @@ from statistics import fmean
 import clip
 import torch
 import torch.nn.functional as F
-from clip.model import CLIP
+from clip.model import CLIP, build_model
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -30,6 +30,7 @@ from training.data import Composer, Sample
 from training.files import publish_tensors
 from training.icons import CACHE
 from training.impostors import Impostor, ImpostorPool
+from training.timed import TimedTraining
 from vqgan_utils import CLIP_MEAN, CLIP_STD
 
 SIZE = 64  # input, pixels
@@ -62,6 +63,13 @@ def new_model() -> CLIP:
     model.token_embedding.requires_grad_(False)
     model.visual.to(memory_format=torch.channels_last)
     return model
+
+
+def load_frozen(path: Path, made_by: str) -> CLIP:
+    """A trained CLIP in eval mode. Raises FileNotFoundError before `made_by` was run."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run `{made_by}` first")
+    return build_model(torch.load(path, weights_only=True)).float().eval().requires_grad_(False)
 
 
 def export(model: CLIP, path: Path) -> None:
@@ -236,7 +244,7 @@ def radius_at(progress: float) -> float:
     return RADIUS[0] + (RADIUS[1] - RADIUS[0]) * min(1.0, 2 * part)
 
 
-class Trainer:
+class Trainer(TimedTraining):
     """The state of a training: model, optimiser, steps done and seconds spent."""
 
     def __init__(self, minutes: float, resume: bool, start: Path | None = None):
@@ -367,16 +375,6 @@ class Trainer:
         texts = encode_texts(self.average, [sample.caption for sample in self.unseen])
         best = (images @ texts.T).argmax(1, keepdim=True)
         return (Composer.agreement(self.unseen).gather(1, best) == 1).float().mean().item()
-
-    def run(self) -> None:
-        """Train until the time is spent; save now and then, at the end, and when stopped."""
-        try:
-            while self.spent < self.seconds:
-                self.train_a_while()
-                self.save()
-        except BaseException:
-            self.save()
-            raise
 
     def train_a_while(self) -> None:
         """Train for SAVE_EVERY seconds, or for what is left; log every 50 steps."""

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import torch
-from clip.model import CLIP, build_model
+from clip.model import CLIP
 from torch import nn
 
 from training import teacher
@@ -26,6 +26,7 @@ from training.train_clip import (
     encode_images,
     encode_texts,
     learning_rate,
+    load_frozen,
     parameter_groups,
 )  # fmt: skip
 
@@ -42,9 +43,7 @@ CHECKPOINT = CACHE / "judge-training.pt"
 
 def load_judge(path: Path = JUDGE) -> CLIP:
     """The trained judge in eval mode. Raises FileNotFoundError before it was made."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: run `make judge` first")
-    return build_model(torch.load(path, weights_only=True)).float().eval().requires_grad_(False)
+    return load_frozen(path, "make judge")
 
 
 class Trainer:

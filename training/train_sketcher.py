@@ -13,11 +13,10 @@ import signal
 import time
 from dataclasses import replace
 from hashlib import blake2b
-from pathlib import Path
 from statistics import fmean
 
 import torch
-from clip.model import CLIP, build_model
+from clip.model import CLIP
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -25,7 +24,8 @@ from sketch import SIDE, Sketcher
 from training.data import Composer, Part, Sample, Scene
 from training.files import publish, publish_tensors
 from training.icons import CACHE, SETS
-from training.train_clip import SIZE, encode_images, encode_texts, learning_rate
+from training.timed import TimedTraining
+from training.train_clip import SIZE, encode_images, encode_texts, learning_rate, load_frozen
 from training.train_clip import WEIGHTS as CLIP_WEIGHTS
 from weights import SKETCHER_SUFFIX
 
@@ -76,16 +76,14 @@ def drawing_loss(drawn: Tensor, pictures: Tensor, rows: list[int], swapped: Tens
     return losses.index_copy(0, chosen, torch.minimum(losses[chosen], others)).mean()
 
 
-def load_clip(path: Path = CLIP_WEIGHTS) -> CLIP:
+def load_clip() -> CLIP:
     """The trained CLIP, frozen. Raises FileNotFoundError before it was made."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: run `python -m training.train_clip` first")
-    clip = build_model(torch.load(path, weights_only=True)).float().eval().requires_grad_(False)
+    clip = load_frozen(CLIP_WEIGHTS, "python -m training.train_clip")
     clip.visual.to(memory_format=torch.channels_last)
     return clip
 
 
-class Trainer:
+class Trainer(TimedTraining):
     """The state of a training: model, optimiser, steps done and seconds spent."""
 
     def __init__(self, minutes: float, resume: bool) -> None:
@@ -151,16 +149,6 @@ class Trainer:
         """Of each scene the icon set of one of its parts, an index of HANDS."""
         icons = [self.random.choice(scene.parts).icon for scene in scenes]
         return torch.tensor([HANDS.index(self.composer.records[icon]["set"]) for icon in icons])
-
-    def run(self) -> None:
-        """Train until the time is spent; save now and then, at the end, and when stopped."""
-        try:
-            while self.spent < self.seconds:
-                self.train_a_while()
-                self.save()
-        except BaseException:
-            self.save()
-            raise
 
     def train_a_while(self) -> None:
         """Train for SAVE_SECONDS, or for what is left; log every 50 steps."""
