@@ -124,9 +124,11 @@ def soften(weights: Tensor, softening: Tensor | None) -> Tensor:
     """
     if softening is None:
         return weights
-    beside = F.pad(weights.transpose(1, 2), (1, 1), mode="replicate").transpose(1, 2)
-    mixed = beside[:, :-2] + beside[:, 2:] - 2 * weights
-    return torch.addcmul(weights, mixed, softening[:, None, None])
+    moved = weights.diff(dim=1).mul_(softening[:, None, None])  # from each to the one before it
+    softened = weights.clone()
+    softened[:, :-1] += moved
+    softened[:, 1:] -= moved
+    return softened
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ def warp(cutouts: Tensor, source: Tensor, frame: Tensor) -> Tensor:
     bent = (frame != torch.eye(3, device=frame.device)).any(dim=2).any(dim=1)
     edges = (1 - _project(frame[bent], side).abs()) * side / 2 + 0.5
     within[bent] = edges.clamp(0, 1).prod(dim=-1)
-    return moved * within[:, None]
+    return moved.mul_(within[:, None])
 
 
 def _sample(pictures: Tensor, places: Tensor) -> Tensor:
@@ -256,15 +258,20 @@ def _project(maps: Tensor, side: int) -> Tensor:
     centres = (torch.arange(side, device=maps.device) * 2 + 1) / side - 1
     from_x = maps[:, :, :1] * centres  # [N, 3, side]
     from_y = maps[:, :, 1:2] * centres + maps[:, :, 2:]
-    x, y, scale = (from_y[..., None] + from_x[:, :, None]).unbind(1)
-    return torch.stack([x / scale, y / scale], dim=-1)
+    places = from_y[..., None] + from_x[:, :, None]
+    return places[:, :2].div_(places[:, 2:]).permute(0, 2, 3, 1)
 
 
 def recolour(cutouts: Tensor, colour: Tensor, noise: Tensor, seed: int) -> Tensor:
     """Cutouts [N, 3, S, S] times colour [N, 3, 3], with Gaussian noise of deviations `noise` [N].
 
-    The noise is drawn where the cutouts are, by a generator of that seed.
+    The noise is drawn where the cutouts are, by a generator of that seed. Two cutouts have the same
+    with opposite signs (antithetic), so that together they lead nowhere.
     """
     generator = torch.Generator(cutouts.device).manual_seed(seed)
-    drawn = torch.randn(cutouts.shape, device=cutouts.device, generator=generator).flatten(2)
-    return torch.baddbmm(drawn * noise[:, None, None], colour, cutouts.flatten(2)).view_as(cutouts)
+    count, (channels, pixels) = len(cutouts), cutouts.flatten(2).shape[1:]
+    half = -(-count // 2)
+    drawn = torch.randn(half, channels, pixels, device=cutouts.device, generator=generator)
+    signed = torch.cat([noise[:half], -noise[half:], noise.new_zeros(2 * half - count)])
+    added = (drawn * signed.view(2, half, 1, 1)).flatten(0, 1)[:count]
+    return torch.baddbmm(added, colour, cutouts.flatten(2)).view_as(cutouts)
