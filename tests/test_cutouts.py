@@ -186,6 +186,16 @@ def test_noise_is_of_another_strength_in_each_cutout() -> None:
     assert noise.mean().abs() < 1e-3
 
 
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_noise_comes_twice_with_opposite_signs(count: int) -> None:
+    strengths, same = torch.linspace(0.1, 0.5, count), torch.eye(3).repeat(count, 1, 1)
+    noise = cutouts.recolour(torch.zeros(count, 3, 8, 8), same, strengths, seed=1)
+    drawn = noise / strengths[:, None, None, None]
+    half = (count + 1) // 2
+    torch.testing.assert_close(drawn[half:], -drawn[: count - half])
+    assert drawn[:half].std(dim=(1, 2, 3)).sub(1).abs().max() < 0.2
+
+
 def test_sampling_by_lookup_is_torchs_sampling() -> None:
     pictures, places = torch.rand(3, 2, 9, 9, requires_grad=True), torch.rand(3, 9, 9, 2) * 3 - 1.5
     plain = F.grid_sample(pictures, places, padding_mode="border", align_corners=False)

@@ -1,5 +1,7 @@
 """Frozen networks against those that they are made of."""
 
+from collections.abc import Callable
+
 import pytest
 import tiny_models
 import torch
@@ -8,12 +10,14 @@ from torch import Tensor, nn
 
 import frozen
 
+Network = Callable[[Tensor], Tensor]
+
 # What output and gradient may differ by, as shares of their size; the gradients of tiny random
 # networks with ReLUs jump where a value rounds to the other side of zero.
 PRECISIONS = [(torch.float32, 1e-4, 1e-4), (torch.bfloat16, 0.05, 0.3)]
 
 
-def output_and_gradient(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+def output_and_gradient(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
     """What a network makes of x, and the gradient at x of a fixed function of it."""
     x = x.detach().requires_grad_()
     y = network(x)
@@ -22,7 +26,7 @@ def output_and_gradient(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def assert_same(
-    fast: nn.Module, plain: nn.Module, x: Tensor, dtype: torch.dtype, *shares: float
+    fast: Network, plain: Network, x: Tensor, dtype: torch.dtype, *shares: float
 ) -> None:
     """Output and gradient differ by at most these shares of their size."""
     of_fast, of_plain = output_and_gradient(fast, x.to(dtype)), output_and_gradient(plain, x)
@@ -58,6 +62,21 @@ def test_visual(resnet: bool, precision: tuple[torch.dtype, float, float]) -> No
     plain.requires_grad_(False)
     fast = frozen.frozen_visual(plain, precision[0])
     assert_same(fast, plain, torch.randn(3, 3, 32, 32), *precision)
+
+
+@pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (3, 1, 1), (1, 1, 0), (4, 4, 0)])
+@pytest.mark.parametrize("wide", [3, 8])
+def test_convolutions(kernel: int, stride: int, padding: int, wide: int) -> None:
+    plain = nn.Conv2d(wide, 5, kernel, stride, padding)
+    x = torch.randn(2, wide, 8, 12).contiguous(memory_format=torch.channels_last)
+    assert_same(frozen.frozen_conv(plain, torch.float32), plain, x, torch.float32, 1e-5, 1e-5)
+
+
+def test_patches_are_a_convolution_whose_windows_lie_side_by_side() -> None:
+    plain = nn.Conv2d(3, 7, 4, 4, bias=False)
+    patches, x = frozen.Patches(plain, torch.float32), torch.randn(2, 3, 8, 12)
+    in_order = nn.Sequential(plain, nn.Flatten(2))  # [N, C, n]
+    assert_same(lambda x: patches(x).mT, in_order, x, torch.float32, 1e-5, 1e-5)
 
 
 def test_long_attention_is_short_attention(monkeypatch: pytest.MonkeyPatch) -> None:
