@@ -124,7 +124,7 @@ def soften(weights: Tensor, softening: Tensor | None) -> Tensor:
     """
     if softening is None:
         return weights
-    moved = weights.diff(dim=1).mul_(softening[:, None, None])  # from each to the one before it
+    moved = weights.diff(dim=1).mul_(softening[:, None, None])  # by each towards the next
     softened = weights.clone()
     softened[:, :-1] += moved
     softened[:, 1:] -= moved

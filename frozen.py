@@ -229,17 +229,17 @@ class _NormSiLU(torch.autograd.Function):
         weight, bias = (part.float().view(1, *by_group[1:]) for part in (weight, bias))
         mean, rstd = mean.float().view(*by_group[:2], 1), rstd.float().view(*by_group[:2], 1)
         y = torch.addcmul(by_channel(bias - mean * rstd * weight), x, by_channel(rstd * weight))
-        grad = torch.ops.aten.silu_backward(grad, y)
+        grad = torch.ops.aten.silu_backward.grad_input(grad, y, grad_input=y)
+        product = grad * x
         of_grad = _channel_sums(grad).view(by_group)
-        of_product = (
-            _channel_sums(torch.mul(grad, x, out=y)).view(by_group) - mean * of_grad
-        ) * rstd
+        of_product = (_channel_sums(product).view(by_group) - mean * of_grad) * rstd
         count = height * width * by_group[2]
         level = (weight * of_grad).sum(-1, keepdim=True) / count
         slope = (weight * of_product).sum(-1, keepdim=True) / count * rstd
         scale, by_x = by_channel(weight * rstd), by_channel(-slope * rstd)
         constant = by_channel((slope * mean - level) * rstd)
-        return torch.addcmul(constant, grad, scale).addcmul_(x, by_x), None, None, None, None
+        found = torch.addcmul(constant, grad, scale, out=product).addcmul_(x, by_x)
+        return found, None, None, None, None
 
 
 def _group_norm(

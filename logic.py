@@ -169,7 +169,7 @@ class VQGANCLIPRun(Run):
     settings: VQGANCLIPSettings
 
     def load_model(self) -> None:
-        keep_freed_memory()
+        keep_freed_memory(self.settings.Xdim * self.settings.ydim)
         self._warn_of_lack_of_memory()
         with self._explain_lack_of_memory():
             weights = get_weights(self.assets_dir, self.settings.vqgan_ckpt)

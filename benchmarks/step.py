@@ -1,11 +1,15 @@
 """Seconds per step and peak memory of the engine, beside a plain loop on the same weights.
 
-    python benchmarks/step.py [--steps 3] [--size 256 ...] [--cutn 64] [--models full bundled]
+    python benchmarks/step.py [--turns 3] [--steps 3] [--size 256 ...] [--cutn 64]
+                              [--models full bundled] [--float32]
 
 "bundled" are the weights in assets/, at 128x128; "full" are a VQGAN f16-1024 and CLIP ViT-B/32 of
 the published sizes with random numbers. Each loop has a process of its own, so that its memory is
-its own, and they take turns step by step, so that what else the machine does slows both. Ratios
-hold across machines; seconds do not. With several sizes it also says how steps grow with pictures.
+its own, and they take turns of some steps, so that what else the machine does slows both. Before
+each turn comes a step that is not timed, as it finds the processor's caches full of what the other
+loop left. Ratios hold across machines; seconds do not. With several sizes it also says how steps
+grow with pictures.
+With --float32 the engine computes as on machines without bfloat16.
 """
 
 import argparse
@@ -47,6 +51,8 @@ FULL_DDCONFIG = {
 def main() -> None:
     args = _parse()
     if args.serve:
+        if args.float32:
+            devices.CPU_BF16_FLAGS = set()
         serve(args.serve, args.assets_dir, chosen_settings(args), devices.pick_device(args.gpu))
         return
     flags = [flag for flag in CPU_FLAGS if flag in devices.cpu_flags()]
@@ -59,13 +65,15 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3, help="steps to time, after a first one")
+    parser.add_argument("--turns", type=int, default=3, help="turns that each loop takes")
+    parser.add_argument("--steps", type=int, default=3, help="steps to time in each turn")
     parser.add_argument(
         "--size", type=_size, nargs="+", help="WIDTHxHEIGHT, or the side of a square; or several"
     )
     parser.add_argument("--cutn", type=int, default=64, help="cutouts")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS))
+    parser.add_argument("--float32", action="store_true", help="compute without bfloat16")
     parser.add_argument("--gpu", type=int, help="number of the GPU")
     parser.add_argument("--serve", choices=LOOPS, help=argparse.SUPPRESS)
     parser.add_argument("--assets-dir", type=Path, help=argparse.SUPPRESS)
@@ -140,13 +148,13 @@ def _take_turns(
     """Medians of seconds, and the latest of all else, for each loop."""
     loops = [_start(loop, args, assets_dir, size) for loop in args.loops]
     found: list[list[dict[str, Any]]] = [[] for _ in loops]
-    for _ in range(args.steps + 1):
+    for _ in range(args.turns):
         for process, results in zip(loops, found):
-            results.append(_ask(process))
+            results += [_ask(process) for _ in range(1 + args.steps)][1:]
     for process in loops:
         process.stdin.close()
         process.wait()
-    return [_summary(results[1:]) for results in found]
+    return [_summary(results) for results in found]
 
 
 def _start(
@@ -155,6 +163,7 @@ def _start(
     command = [sys.executable, __file__, "--serve", loop, "--assets-dir", str(assets_dir)]
     command += ["--size", "{}x{}".format(*size), "--cutn", str(args.cutn)]
     command += ["--gpu", str(args.gpu)] if args.gpu is not None else []
+    command += ["--float32"] if args.float32 else []
     return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 

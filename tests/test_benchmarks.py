@@ -2,10 +2,12 @@
 
 import io
 import json
+import statistics
 import sys
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ import quality  # noqa: E402
 import step as benchmark  # noqa: E402
 from tiny_models import write_tiny_assets  # noqa: E402
 
+import device  # noqa: E402
 import run_index  # noqa: E402
 from runner import Request  # noqa: E402
 from training import evaluate  # noqa: E402
@@ -41,6 +44,41 @@ def test_both_loops_are_measured(
     for found in answers:
         assert found["seconds"] > 0 and found["cpu_seconds"] > 0
         assert found["peak_mib"] >= found["weights_mib"] > 0
+
+
+def test_turns_are_timed_after_a_step_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Loop(SimpleNamespace):
+        stdin = io.StringIO()
+
+        def wait(self) -> None:
+            asked.append(f"{self.name} ends")
+
+    def ask(loop: Loop) -> dict[str, float]:
+        asked.append(loop.name)
+        return {"seconds": len(asked), "cpu_seconds": 0.5, "peak_mib": len(asked)}
+
+    monkeypatch.setattr(benchmark, "_start", lambda loop, *_: Loop(name=loop))
+    monkeypatch.setattr(benchmark, "_ask", ask)
+    args = Namespace(loops=["a", "b"], turns=2, steps=2)
+    a, b = benchmark._take_turns(args, ROOT, (128, 128))
+    assert asked == [*"aaabbbaaabbb", "a ends", "b ends"]
+    assert a["seconds"] == statistics.median([2, 3, 8, 9]) and a["peak_mib"] == 9
+    assert b["seconds"] == statistics.median([5, 6, 11, 12]) and b["peak_mib"] == 12
+
+
+def test_without_bfloat16_the_engine_computes_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_assets(tmp_path)
+    monkeypatch.setattr(device, "CPU_BF16_FLAGS", device.cpu_flags())  # as if there were some
+    assert device.compute_dtype(torch.device("cpu")) is torch.bfloat16
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    given = ["--serve", "ours", "--float32", "--assets-dir", str(tmp_path), "--size", "32"]
+    monkeypatch.setattr(sys, "argv", ["step.py", *given])
+    benchmark.main()
+    assert device.compute_dtype(torch.device("cpu")) is torch.float32
 
 
 def test_the_plain_loop_resamples_as_lanczos_does() -> None:

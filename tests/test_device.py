@@ -1,4 +1,9 @@
-"""Which device a run gets."""
+"""Which device a run gets, and what becomes of memory that it freed."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,3 +54,22 @@ def test_describes_a_device_in_words(machine) -> None:
     assert device.describe(torch.device("cuda", 1)) == "GPU 1 (Card cuda:1)"
     assert device.describe(torch.device("mps")) == "Apple GPU"
     assert device.describe(torch.device("cpu")).startswith("CPU (")
+
+
+RESIDENT_AFTER_FREEING = """
+import sys, torch, device
+resident = lambda: int(open("/proc/self/statm").read().split()[1])  # pages
+device.keep_freed_memory(int(sys.argv[1]))
+before = resident()
+torch.ones(25_000_000)
+print((resident() - before) * 4096)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere nothing is asked for")
+@pytest.mark.parametrize("side, kept", [(256, True), (512, True), (640, False)])
+def test_freed_memory_is_kept_for_pictures_that_are_not_large(side: int, kept: bool) -> None:
+    command = [sys.executable, "-c", RESIDENT_AFTER_FREEING, str(side * side)]
+    root = Path(device.__file__).parent
+    left = int(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout)
+    assert (left > 90e6) == kept and (left < 10e6) != kept
