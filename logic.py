@@ -169,8 +169,7 @@ class VQGANCLIPRun(Run):
     settings: VQGANCLIPSettings
 
     def load_model(self) -> None:
-        keep_freed_memory(self.settings.Xdim * self.settings.ydim)
-        self._warn_of_lack_of_memory()
+        self._plan_memory()
         with self._explain_lack_of_memory():
             weights = get_weights(self.assets_dir, self.settings.vqgan_ckpt)
             self.size = picture_size(weights, self.settings.Xdim, self.settings.ydim)
@@ -273,12 +272,22 @@ class VQGANCLIPRun(Run):
 
     # --- memory ---
 
-    def _warn_of_lack_of_memory(self) -> None:
+    def _plan_memory(self) -> None:
+        """Be quick where half of the memory is enough, else thrifty; warn where all is too little.
+
+        Neither changes a byte of the pictures.
+        """
         widths, device = estimate.decoder_widths(self.assets_dir), describe(self.device)
-        limit = total_memory(self.device) or estimate.machine_memory()
-        size = f"{self.settings.Xdim}x{self.settings.ydim}"
-        if warning := estimate.too_large(self.settings.model_dump(), widths, device, limit):
+        limit, values = self._memory, self.settings.model_dump()
+        keep_freed_memory(estimate.memory_bytes(values, widths, device) <= limit / 2)
+        if warning := estimate.too_large(values, widths, device, limit):
+            size = f"{self.settings.Xdim}x{self.settings.ydim}"
             self.warnings.append(f"{size} may be too large. {warning}")
+
+    @property
+    def _memory(self) -> float:
+        """Bytes of memory that the device has."""
+        return total_memory(self.device) or estimate.machine_memory()
 
     @contextmanager
     def _explain_lack_of_memory(self) -> Iterator[None]:
@@ -299,8 +308,7 @@ class VQGANCLIPRun(Run):
         values, device = self.settings.model_dump(), describe(self.device)
         widths = estimate.decoder_widths(self.assets_dir)
         needed = estimate.memory_bytes(values, widths, device)
-        total = total_memory(self.device) or estimate.machine_memory()
-        limits = [share * min(needed, total) for share in (0.7, 0.4)]
+        limits = [share * min(needed, self._memory) for share in (0.7, 0.4)]
         sizes = [estimate.size_that_fits(values, widths, device, limit) for limit in limits]
         named = " or ".join(f"{size[0]}x{size[1]}" for size in sizes if size)
         return f" By an estimate, {named} would fit." if named else ""
