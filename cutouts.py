@@ -265,13 +265,12 @@ def _project(maps: Tensor, side: int) -> Tensor:
 def recolour(cutouts: Tensor, colour: Tensor, noise: Tensor, seed: int) -> Tensor:
     """Cutouts [N, 3, S, S] times colour [N, 3, 3], with Gaussian noise of deviations `noise` [N].
 
-    The noise is drawn where the cutouts are, by a generator of that seed. Two cutouts have the same
-    with opposite signs (antithetic), so that together they lead nowhere.
+    The noise is drawn where the cutouts are, by a generator of that seed. Half of them have the
+    other half's with the opposite sign (antithetic), so that it pulls less in any direction.
     """
     generator = torch.Generator(cutouts.device).manual_seed(seed)
     count, (channels, pixels) = len(cutouts), cutouts.flatten(2).shape[1:]
-    half = -(-count // 2)
-    drawn = torch.randn(half, channels, pixels, device=cutouts.device, generator=generator)
-    signed = torch.cat([noise[:half], -noise[half:], noise.new_zeros(2 * half - count)])
-    added = (drawn * signed.view(2, half, 1, 1)).flatten(0, 1)[:count]
+    half = (-(-count // 2), channels, pixels)
+    drawn = torch.randn(half, device=cutouts.device, generator=generator)
+    added = torch.cat([drawn, -drawn])[:count] * noise[:, None, None]
     return torch.baddbmm(added, colour, cutouts.flatten(2)).view_as(cutouts)

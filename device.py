@@ -13,7 +13,7 @@ import torch
 from errors import BadInput
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
-LARGEST_THRESHOLD, MMAP_MAX = 2**25, 2**16  # bytes, the most that it takes; blocks, its default
+LARGEST_THRESHOLD, MMAP_MAX = 2**25, 2**16  # bytes, the most it may be; blocks, the default
 # cuBLAS repeats itself only with a workspace of a fixed size, chosen before a GPU is first used.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
@@ -62,7 +62,8 @@ def keep_freed_memory(keep: bool) -> None:
     glibc hands every large block back to the system, which clears it page by page when it is
     fetched anew: at 256x256 that takes ten times as long as copying it. But blocks that are kept
     leave gaps, which double the memory of large pictures. With `keep` false those over 32 MiB go
-    back: where memory is short, that is better than steps a fifth quicker. Does nothing elsewhere.
+    back: where memory is short, that is better than steps a fifth quicker. Without glibc, nothing
+    happens.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)

@@ -9,7 +9,6 @@ in the precision `dtype`.
 
 import copy
 from collections.abc import Iterable
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,7 @@ from taming.modules.diffusionmodules import model as taming
 from torch import Tensor, nn
 
 QUICK_GELU = 1.702  # CLIP's GELU is x sigmoid(1.702 x)
-SMALL = 1024  # pixels; up to here a CPU may take four times as long for a norm in bfloat16
+SMALL = 1024  # pixels; with fewer, a norm in bfloat16 may take a CPU four times as long
 SHORT = 4096  # tokens; up to here a CPU attends quicker by plain products than by torch's kernel
 
 
@@ -58,10 +57,10 @@ class _Convolve(torch.autograd.Function):
 def _gradient_at_input(
     grad: Tensor, weight: Tensor, shape: torch.Size, stride: int, padding: int
 ) -> Tensor:
-    """As `torch.nn.grad.conv2d_input`, which fills a whole input where only its shape is read."""
-    x = torch.empty(
-        shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
-    )
+    """As `torch.nn.grad.conv2d_input`, of which a CPU fills an input that only lends its shape."""
+    if grad.device.type != "cpu":
+        return torch.nn.grad.conv2d_input(shape, weight, grad, stride, padding)
+    x = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
     geometry = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1)
     wanted = [True, False, False]  # of input, weight and bias
     found = torch.ops.aten.convolution_backward(grad, x, weight, None, *geometry, wanted)
@@ -79,9 +78,7 @@ class _ConvolveHalving(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         (quarters,) = ctx.saved_tensors
-        found = F.conv2d(F.pad(grad, (0, 1, 0, 1)), quarters).unflatten(1, (2, 2, -1))
-        found = found.permute(0, 3, 4, 1, 5, 2)  # [B, C, h, 2, w, 2]
-        return found.flatten(4, 5).flatten(2, 3), None, None, None
+        return F.pixel_shuffle(F.conv2d(F.pad(grad, (0, 1, 0, 1)), quarters), 2), None, None, None
 
 
 class _ConvolveDoubled(torch.autograd.Function):
@@ -123,19 +120,16 @@ class HalvingConv(Conv):
     """A 3x3 convolution that halves pictures with even sides, as the first one of CLIP's ResNets.
 
     Its gradient is a convolution too, by 2x2 kernels, of which each gives a quarter of the pixels:
-    those in even or odd rows and columns. Few channels come in, and there it is several times as
-    quick on a CPU as torch's own.
+    those in even or odd rows and columns. With few channels, as there, that takes a CPU down to
+    half the time of torch's own.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__(weight, bias, dtype, stride=2, padding=1)
-        # Input row 2o meets kernel row 1 at output o, row 2o + 1 meets 2 at o and 0 at o + 1.
-        rows = [[(0, 1)], [(0, 2), (1, 0)]]  # output, kernel row
-        quarters = weight.new_zeros(2, 2, *weight.shape[1::-1], 2, 2)  # [2, 2, in, out, 2, 2]
-        for down, across in product(range(2), repeat=2):
-            for (y, row), (x, column) in product(rows[down], rows[across]):
-                quarters[down, across, :, :, y, x] = weight[:, :, row, column].T
-        quarters = own(quarters.flatten(0, 2), dtype)
+        # Row 2o of the input meets row 1 of the kernel at output o, row 2o + 1 meets 2 there and 0
+        # at o + 1; so the kernel, padded to 4x4, falls into 2x2 of them.
+        spread = F.pad(weight, (1, 0, 1, 0)).unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4)
+        quarters = own(spread.permute(1, 3, 5, 0, 2, 4).flatten(0, 2), dtype)  # [4 in, out, 2, 2]
         self.register_buffer("quarters", quarters.contiguous(memory_format=torch.channels_last))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -245,10 +239,10 @@ class _NormSiLU(torch.autograd.Function):
 def _group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The normalised x, laid out in memory as x is, and mean and 1/std of each group."""
+    """The normalised x, channels last, and mean and 1/std of each group."""
     batch, channels, height, width = x.shape
     dtype = x.dtype
-    if height * width < SMALL:
+    if x.device.type == "cpu" and height * width < SMALL:
         x, weight, bias = x.float(), weight.float(), bias.float()
     y, mean, rstd = torch.native_group_norm(
         x, weight, bias, batch, channels, height * width, groups, eps
@@ -418,7 +412,7 @@ def attend_once(q: Tensor, x: Tensor, k: "Linear", v: "Linear", heads: int) -> T
     q = q.unflatten(-1, (heads, -1)).transpose(0, 1)  # [heads, N, d]
     to_k, to_v = (layer.weight.unflatten(0, (heads, -1)) for layer in (k, v))  # [heads, d, C]
     q = (q * q.shape[-1] ** -0.5 @ to_k).transpose(0, 1).contiguous()  # [N, heads, C]
-    # Tokens first: so neither product's gradient copies a tensor of that size the other way round.
+    # Tokens first, or the gradient would copy q the other way round.
     weights = (x @ q.transpose(1, 2)).softmax(1)  # [N, m, heads]
     seen = weights.transpose(1, 2) @ x
     seen = seen.transpose(0, 1) @ to_v.transpose(1, 2)  # [heads, N, d]

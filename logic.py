@@ -273,13 +273,14 @@ class VQGANCLIPRun(Run):
     # --- memory ---
 
     def _plan_memory(self) -> None:
-        """Be quick where half of the memory is enough, else thrifty; warn where all is too little.
+        """Keep freed memory where half of all is enough; warn where all is too little.
 
-        Neither changes a byte of the pictures.
+        Keeping it changes no byte of a picture.
         """
         widths, device = estimate.decoder_widths(self.assets_dir), describe(self.device)
         limit, values = self._memory, self.settings.model_dump()
-        keep_freed_memory(estimate.memory_bytes(values, widths, device) <= limit / 2)
+        needed = estimate.memory_bytes(values, widths, device)
+        keep_freed_memory(self.device.type != "cpu" or needed <= limit / 2)
         if warning := estimate.too_large(values, widths, device, limit):
             size = f"{self.settings.Xdim}x{self.settings.ydim}"
             self.warnings.append(f"{size} may be too large. {warning}")

@@ -52,7 +52,9 @@ def main() -> None:
     args = _parse()
     if args.serve:
         if args.float32:
-            devices.CPU_BF16_FLAGS = set()
+            import torch
+
+            devices.compute_dtype = lambda device: torch.float32
         serve(args.serve, args.assets_dir, chosen_settings(args), devices.pick_device(args.gpu))
         return
     flags = [flag for flag in CPU_FLAGS if flag in devices.cpu_flags()]

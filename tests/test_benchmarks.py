@@ -68,17 +68,17 @@ def test_turns_are_timed_after_a_step_that_is_not(monkeypatch: pytest.MonkeyPatc
     assert b["seconds"] == statistics.median([5, 6, 11, 12]) and b["peak_mib"] == 12
 
 
-def test_without_bfloat16_the_engine_computes_in_float32(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_tiny_assets(tmp_path)
-    monkeypatch.setattr(device, "CPU_BF16_FLAGS", device.cpu_flags())  # as if there were some
-    assert device.compute_dtype(torch.device("cpu")) is torch.bfloat16
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    given = ["--serve", "ours", "--float32", "--assets-dir", str(tmp_path), "--size", "32"]
-    monkeypatch.setattr(sys, "argv", ["step.py", *given])
-    benchmark.main()
-    assert device.compute_dtype(torch.device("cpu")) is torch.float32
+def test_without_bfloat16_the_engine_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed_in: list[torch.dtype] = []
+    monkeypatch.setattr(device, "compute_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr(benchmark, "chosen_settings", lambda args: None)
+    monkeypatch.setattr(
+        benchmark, "serve", lambda *given: computed_in.append(device.compute_dtype(given[-1]))
+    )
+    for more in ([], ["--float32"]):
+        monkeypatch.setattr(sys, "argv", ["step.py", "--serve", "ours", *more])
+        benchmark.main()
+    assert computed_in == [torch.bfloat16, torch.float32]
 
 
 def test_the_plain_loop_resamples_as_lanczos_does() -> None:

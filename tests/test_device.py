@@ -57,14 +57,15 @@ def test_describes_a_device_in_words(machine) -> None:
 
 
 RESIDENT_AFTER_FREEING = """
-import sys, torch, device
-resident = lambda: int(open("/proc/self/statm").read().split()[1])  # pages
+import os, sys, torch, device
+page = os.sysconf("SC_PAGE_SIZE")
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) * page
 for keep in sys.argv[1:]:
     device.keep_freed_memory(keep == "kept")
     device.release_freed_memory()
     before = resident()
     torch.ones(25_000_000)
-    print((resident() - before) * 4096)
+    print(resident() - before)
 """
 
 

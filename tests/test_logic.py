@@ -600,11 +600,12 @@ def test_a_size_beyond_the_memory_is_warned_of_before_it_starts(
     assert any("48x32 may be too large" in warning for warning in make_run().warnings)
 
 
-@pytest.mark.parametrize("memory, kept", [(1e9, False), (1e12, True)])
+@pytest.mark.parametrize("memory, kept", [(1.9e9, False), (2.1e9, True)])
 def test_freed_memory_is_kept_where_half_of_the_memory_is_enough(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, memory: float, kept: bool
 ) -> None:
     chosen: list[bool] = []
+    monkeypatch.setattr(estimate, "memory_bytes", lambda *_: 1e9)
     monkeypatch.setattr(estimate, "machine_memory", lambda: memory)
     monkeypatch.setattr(logic, "keep_freed_memory", chosen.append)
     make_run()
