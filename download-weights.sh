@@ -109,8 +109,9 @@ transfer() { # ADDRESS PART
         curl --fail --location $look --show-error --connect-timeout 30 --speed-limit 1 \
             --speed-time 60 --dump-header "$headers" --continue-at - --output "$2" "$1" &
     else
-        wget --no-verbose --server-response --timeout 60 --tries 1 --continue \
-            --output-document "$2" "$1" 2>"$headers" &
+        # After a redirection wget may use a connection again that the server is about to close.
+        wget --no-verbose --server-response --timeout 60 --tries 1 --no-http-keep-alive \
+            --continue --output-document "$2" "$1" 2>"$headers" &
     fi
     transferring=$!
     wait $transferring
