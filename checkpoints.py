@@ -53,15 +53,15 @@ def as_float32(tensors: StateDict, path: Path) -> StateDict:
     return copies
 
 
-def misfits(wanted: Mapping[str, tuple], found: Mapping[str, tuple]) -> list[str]:
-    """What is wrong with the shapes found, by the tensors' names, a phrase each."""
+def misfits(wanted: StateDict, found: StateDict) -> list[str]:
+    """What is wrong with the tensors found, by their names and shapes, a phrase each."""
     return [
         *(f"{key} is missing" for key in wanted if key not in found),
         *(f"{key} is not expected" for key in found if key not in wanted),
         *(
-            f"{key} is {list(found[key])} where {list(shape)} is wanted"
-            for key, shape in wanted.items()
-            if found.get(key, shape) != shape
+            f"{key} is {list(found[key].shape)} where {list(tensor.shape)} is wanted"
+            for key, tensor in wanted.items()
+            if key in found and found[key].shape != tensor.shape
         ),
     ]
 

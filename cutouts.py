@@ -269,8 +269,8 @@ def recolour(cutouts: Tensor, colour: Tensor, noise: Tensor, seed: int) -> Tenso
     other half's with the opposite sign (antithetic), so that it pulls less in any direction.
     """
     generator = torch.Generator(cutouts.device).manual_seed(seed)
-    count, (channels, pixels) = len(cutouts), cutouts.flatten(2).shape[1:]
-    half = (-(-count // 2), channels, pixels)
+    colours = cutouts.flatten(2)  # [N, 3, S S]
+    half = (-(-len(colours) // 2), *colours.shape[1:])
     drawn = torch.randn(half, device=cutouts.device, generator=generator)
-    added = torch.cat([drawn, -drawn])[:count] * noise[:, None, None]
-    return torch.baddbmm(added, colour, cutouts.flatten(2)).view_as(cutouts)
+    added = torch.cat([drawn, -drawn])[: len(colours)] * noise[:, None, None]
+    return torch.baddbmm(added, colour, colours).view_as(cutouts)

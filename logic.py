@@ -277,13 +277,17 @@ class VQGANCLIPRun(Run):
 
         Keeping it changes no byte of a picture.
         """
-        widths, device = estimate.decoder_widths(self.assets_dir), describe(self.device)
-        limit, values = self._memory, self.settings.model_dump()
-        needed = estimate.memory_bytes(values, widths, device)
-        keep_freed_memory(self.device.type != "cpu" or needed <= limit / 2)
-        if warning := estimate.too_large(values, widths, device, limit):
+        plan, memory = self._plan, self._memory
+        keep_freed_memory(self.device.type != "cpu" or estimate.memory_bytes(*plan) <= memory / 2)
+        if warning := estimate.too_large(*plan, memory):
             size = f"{self.settings.Xdim}x{self.settings.ydim}"
             self.warnings.append(f"{size} may be too large. {warning}")
+
+    @property
+    def _plan(self) -> tuple[dict[str, Any], dict[str, int], str]:
+        """What `estimate` goes by: settings, the decoders' widths, the device in words."""
+        widths = estimate.decoder_widths(self.assets_dir)
+        return self.settings.model_dump(), widths, describe(self.device)
 
     @property
     def _memory(self) -> float:
@@ -306,11 +310,9 @@ class VQGANCLIPRun(Run):
 
     def _sizes_that_fit(self) -> str:
         """Some that take clearly less memory than this one, which the device did not have."""
-        values, device = self.settings.model_dump(), describe(self.device)
-        widths = estimate.decoder_widths(self.assets_dir)
-        needed = estimate.memory_bytes(values, widths, device)
-        limits = [share * min(needed, self._memory) for share in (0.7, 0.4)]
-        sizes = [estimate.size_that_fits(values, widths, device, limit) for limit in limits]
+        plan = self._plan
+        most = min(estimate.memory_bytes(*plan), self._memory)
+        sizes = [estimate.size_that_fits(*plan, share * most) for share in (0.7, 0.4)]
         named = " or ".join(f"{size[0]}x{size[1]}" for size in sizes if size)
         return f" By an estimate, {named} would fit." if named else ""
 

@@ -81,10 +81,10 @@ def load_sketcher(path: Path, embed_dim: int) -> Sketcher:
 
 
 def _check_fit(sketcher: Sketcher, state: StateDict, path: Path) -> None:
-    wanted = {name: tuple(part.shape) for name, part in sketcher.state_dict().items()}
-    found = {name: tuple(part.shape) for name, part in state.items()}
+    problems = misfits(sketcher.state_dict(), state)
     whole = [name for name, part in state.items() if not part.is_floating_point()]
-    if problems := [*misfits(wanted, found), *(f"{name} holds no fractions" for name in whole)]:
+    problems += [f"{name} holds no fractions" for name in whole]
+    if problems:
         raise BadInput(_unfit(path, "; ".join(problems[:3])))
 
 

@@ -191,11 +191,9 @@ def _needed_tensors(model: VQGAN, state_dict: StateDict, prefix: str) -> StateDi
 def _check_fit(
     model: VQGAN, tensors: StateDict, prefix: str, config_path: Path, checkpoint_path: Path
 ) -> None:
-    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    if wanted == found:
+    problems = [f"{prefix}{problem}" for problem in misfits(model.state_dict(), tensors)]
+    if not problems:
         return
-    problems = [f"{prefix}{problem}" for problem in misfits(wanted, found)]
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
     raise BadInput(
         f"{checkpoint_path} does not belong to {config_path}: {'; '.join(problems[:3])}{more}."

@@ -8,8 +8,7 @@ the published sizes with random numbers. Each loop has a process of its own, so 
 its own, and they take turns of some steps, so that what else the machine does slows both. Before
 each turn comes a step that is not timed, as it finds the processor's caches full of what the other
 loop left. Ratios hold across machines; seconds do not. With several sizes it also says how steps
-grow with pictures.
-With --float32 the engine computes as on machines without bfloat16.
+grow with pictures. With --float32 the engine computes as on machines without bfloat16.
 """
 
 import argparse
