@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -18,6 +19,7 @@ LARGEST_THRESHOLD, MMAP_MAX = 2**25, 2**16  # bytes, the most it may be; blocks,
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+CPU_INT8_FLAG = "avx512_vnni"
 
 
 def pick_device(gpu: int | None = None) -> torch.device:
@@ -34,17 +36,25 @@ def pick_device(gpu: int | None = None) -> torch.device:
     return torch.device("cpu")
 
 
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """What decoder and CLIP compute in: bfloat16 where the device has it, else float32.
+class Precision(NamedTuple):
+    """What decoder and CLIP compute in: floats of `dtype`, and products perhaps in eight bits."""
 
-    It depends on the machine alone. Where bfloat16 would only be imitated it is slower.
+    dtype: torch.dtype
+    eight_bits: bool = False
+
+
+def compute_precision(device: torch.device) -> Precision:
+    """bfloat16 where the device has it, else float32; products of eight bits on CPUs with VNNI.
+
+    It depends on the machine alone. What would only be imitated is slower.
     """
-    has_it = False
+    flags = cpu_flags() if device.type == "cpu" else frozenset()
+    has_bfloat16 = bool(CPU_BF16_FLAGS & flags)
     if device.type == "cuda":
-        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu":
-        has_it = bool(CPU_BF16_FLAGS & cpu_flags())
-    return torch.bfloat16 if has_it else torch.float32
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = torch.bfloat16 if has_bfloat16 else torch.float32
+    eight_bits = CPU_INT8_FLAG in flags and torch.backends.mkldnn.is_available()
+    return Precision(dtype, eight_bits)
 
 
 @cache

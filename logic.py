@@ -28,7 +28,8 @@ from cutouts import (
     whole_views,
 )
 from device import (
-    compute_dtype,
+    Precision,
+    compute_precision,
     describe,
     deterministic_algorithms,
     keep_freed_memory,
@@ -175,10 +176,10 @@ class VQGANCLIPRun(Run):
             self.size = picture_size(weights, self.settings.Xdim, self.settings.ydim)
             clip_path = find_clip_model(self.settings.clip_model, self.assets_dir)
             self.factor = weights.factor
-            dtype = compute_dtype(self.device)
-            self.perceptor = _warm_clip(_stamp(clip_path), self.device, dtype)
+            precision = compute_precision(self.device)
+            self.perceptor = _warm_clip(_stamp(clip_path), self.device, precision)
             self.vqgan = _warm_vqgan(
-                _stamp(weights.config_path), _stamp(weights.checkpoint_path), self.device, dtype
+                _stamp(weights.config_path), _stamp(weights.checkpoint_path), self.device, precision
             )
             self._sketcher = self._load_sketcher(clip_path)
         release_freed_memory()
@@ -546,14 +547,14 @@ def _stamp(path: Path) -> _Stamp:
 
 @lru_cache(maxsize=1)
 def _warm_vqgan(
-    config: _Stamp, checkpoint: _Stamp, device: torch.device, dtype: torch.dtype
+    config: _Stamp, checkpoint: _Stamp, device: torch.device, precision: Precision
 ) -> VQGAN:
-    return load_vqgan_model(config[0], checkpoint[0]).quicken(dtype).to(device)
+    return load_vqgan_model(config[0], checkpoint[0]).quicken(precision).to(device)
 
 
 @lru_cache(maxsize=1)
-def _warm_clip(checkpoint: _Stamp, device: torch.device, dtype: torch.dtype) -> Perceptor:
-    return load_clip_model(checkpoint[0], dtype).to(device)
+def _warm_clip(checkpoint: _Stamp, device: torch.device, precision: Precision) -> Perceptor:
+    return load_clip_model(checkpoint[0], precision).to(device)
 
 
 @lru_cache(maxsize=1)

@@ -25,8 +25,10 @@ with warnings.catch_warnings():
     from clip.model import CLIP, build_model
 
 from checkpoints import StateDict, as_float32, misfits, read_state_dict
+from device import Precision
 from errors import BadInput
-from frozen import frozen_conv, frozen_decoder, frozen_visual, own
+from frozen import decoder_conv, frozen_decoder, frozen_visual
+from frozen_layers import own
 from weights import find_clip, read_config
 
 VQ_MODEL = "taming.models.vqgan.VQModel"
@@ -36,6 +38,7 @@ NET2NET = "taming.models.cond_transformer.Net2NetTransformer"
 # Mean and spread of the pictures that OpenAI trained CLIP on (clip.clip._transform).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+FULL_PRECISION = Precision(torch.float32)
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 
 
@@ -96,10 +99,10 @@ class VQGAN(nn.Module):
         """Code vectors [B, d, h, w] to pictures [B, 3, h f, w f], about in [-1, 1]."""
         return self.decoder(self.post_quant_conv(z_q.to(self.post_quant_conv.weight.dtype)))
 
-    def quicken(self, dtype: torch.dtype) -> Self:
-        """Decode in `dtype`, by frozen networks that know gradients at their input alone."""
-        self.post_quant_conv = frozen_conv(self.post_quant_conv, dtype)
-        self.decoder = frozen_decoder(self.decoder, dtype)
+    def quicken(self, precision: Precision) -> Self:
+        """Decode in that precision, by frozen networks that know gradients at their input alone."""
+        self.post_quant_conv = decoder_conv(self.post_quant_conv, precision)
+        self.decoder = frozen_decoder(self.decoder, precision)
         return self
 
 
@@ -207,17 +210,17 @@ def _check_fit(
 class Perceptor(nn.Module):
     """An OpenAI CLIP that turns pictures and texts into unit embeddings [N, D].
 
-    It sees in `dtype`, by a frozen network that knows gradients at its input alone, and reads in
-    float32.
+    It sees in `precision`, by a frozen network that knows gradients at its input alone, and reads
+    in float32.
     """
 
-    def __init__(self, model: CLIP, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: CLIP, precision: Precision = FULL_PRECISION) -> None:
         super().__init__()
         self.input_resolution: int = model.visual.input_resolution
         self.context_length: int = model.context_length
         self.embed_dim: int = model.text_projection.shape[1]
-        self.dtype = dtype
-        self.visual = frozen_visual(model.visual, dtype)
+        self.dtype = precision.dtype
+        self.visual = frozen_visual(model.visual, precision)
         self.text = model
         del model.visual
         for part in self.text.parameters():
@@ -275,8 +278,8 @@ def _published_clip(name: str) -> Path:
         socket.setdefaulttimeout(patience)
 
 
-def load_clip_model(path: Path, dtype: torch.dtype = torch.float32) -> Perceptor:
-    """The CLIP of a checkpoint, on the CPU, no gradients; it sees in `dtype`. Raises BadInput.
+def load_clip_model(path: Path, precision: Precision = FULL_PRECISION) -> Perceptor:
+    """The CLIP of a checkpoint, on the CPU, no gradients. Raises BadInput.
 
     Takes a state dict and the TorchScript archives that OpenAI publishes; neither runs anything.
     """
@@ -296,7 +299,7 @@ def load_clip_model(path: Path, dtype: torch.dtype = torch.float32) -> Perceptor
             f"{path} knows {model.vocab_size} tokens; CLIP's tokeniser has"
             f" {len(clip_tokenizer.encoder)}."
         )
-    return Perceptor(model.eval().requires_grad_(False), dtype)
+    return Perceptor(model.eval().requires_grad_(False), precision)
 
 
 def _clip_of(state_dict: StateDict) -> CLIP:

@@ -8,7 +8,7 @@ the published sizes with random numbers. Each loop has a process of its own, so 
 its own, and they take turns of some steps, so that what else the machine does slows both. Before
 each turn comes a step that is not timed, as it finds the processor's caches full of what the other
 loop left. Ratios hold across machines; seconds do not. With several sizes it also says how steps
-grow with pictures. With --float32 the engine computes as on machines without bfloat16.
+grow with pictures. With --float32 the engine has neither bfloat16 nor products of eight bits.
 """
 
 import argparse
@@ -33,7 +33,7 @@ import device as devices  # noqa: E402
 import settings  # noqa: E402
 import weights  # noqa: E402
 
-CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 PROMPT = "a red heart on a white background"
 FULL_DDCONFIG = {
     "ch": 128,
@@ -53,7 +53,8 @@ def main() -> None:
         if args.float32:
             import torch
 
-            devices.compute_dtype = lambda device: torch.float32
+            exact = devices.Precision(torch.float32)
+            devices.compute_precision = lambda device: exact
         serve(args.serve, args.assets_dir, chosen_settings(args), devices.pick_device(args.gpu))
         return
     flags = [flag for flag in CPU_FLAGS if flag in devices.cpu_flags()]
@@ -74,7 +75,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--cutn", type=int, default=64, help="cutouts")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS))
-    parser.add_argument("--float32", action="store_true", help="compute without bfloat16")
+    parser.add_argument("--float32", action="store_true", help="neither bfloat16 nor eight bits")
     parser.add_argument("--gpu", type=int, help="number of the GPU")
     parser.add_argument("--serve", choices=LOOPS, help=argparse.SUPPRESS)
     parser.add_argument("--assets-dir", type=Path, help=argparse.SUPPRESS)

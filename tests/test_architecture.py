@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {path.stem: path for path in sorted(ROOT.glob("*.py"))}
-ENGINE = {"checkpoints", "cutouts", "device", "frozen", "logic", "sketch", "vqgan_utils"}
+ENGINE = {
+    *("checkpoints", "cutouts", "device", "eight_bits", "frozen", "frozen_layers", "logic"),
+    *("sketch", "vqgan_utils"),
+}
 OUTSIDE_ENGINE = {
     *("app", "generate", "keeper", "recording", "runner", "storage", "trash", "video", "worker"),
 }

@@ -68,17 +68,18 @@ def test_turns_are_timed_after_a_step_that_is_not(monkeypatch: pytest.MonkeyPatc
     assert b["seconds"] == statistics.median([5, 6, 11, 12]) and b["peak_mib"] == 12
 
 
-def test_without_bfloat16_the_engine_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    computed_in: list[torch.dtype] = []
-    monkeypatch.setattr(device, "compute_dtype", lambda _: torch.bfloat16)
+def test_the_engine_can_be_held_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed_in: list[device.Precision] = []
+    quick = device.Precision(torch.bfloat16, eight_bits=True)
+    monkeypatch.setattr(device, "compute_precision", lambda _: quick)
     monkeypatch.setattr(benchmark, "chosen_settings", lambda args: None)
     monkeypatch.setattr(
-        benchmark, "serve", lambda *given: computed_in.append(device.compute_dtype(given[-1]))
+        benchmark, "serve", lambda *given: computed_in.append(device.compute_precision(given[-1]))
     )
     for more in ([], ["--float32"]):
         monkeypatch.setattr(sys, "argv", ["step.py", "--serve", "ours", *more])
         benchmark.main()
-    assert computed_in == [torch.bfloat16, torch.float32]
+    assert computed_in == [quick, device.Precision(torch.float32)]
 
 
 def test_the_plain_loop_resamples_as_lanczos_does() -> None:

@@ -56,6 +56,35 @@ def test_describes_a_device_in_words(machine) -> None:
     assert device.describe(torch.device("cpu")).startswith("CPU (")
 
 
+@pytest.mark.parametrize(
+    ("flags", "bfloat16", "eight_bits"),
+    [
+        ({"avx2", "fma"}, False, False),
+        ({"avx512_vnni"}, False, True),
+        ({"avx512_vnni", "avx512_bf16"}, True, True),
+        ({"avx512_vnni", "amx_bf16", "amx_int8"}, True, True),
+        ({"avx_vnni"}, False, False),
+    ],
+)
+def test_precision_is_what_the_cpu_is_quick_in(
+    flags: set[str], bfloat16: bool, eight_bits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    assert device.compute_precision(torch.device("cpu")) == (dtype, eight_bits)
+    assert device.compute_precision(torch.device("mps")) == (torch.float32, False)
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_gpus_never_count_in_eight_bits(
+    has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"avx512_vnni", "avx512_bf16"}))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    dtype = torch.bfloat16 if has_bfloat16 else torch.float32
+    assert device.compute_precision(torch.device("cuda")) == (dtype, False)
+
+
 RESIDENT_AFTER_FREEING = """
 import os, sys, torch, device
 page = os.sysconf("SC_PAGE_SIZE")

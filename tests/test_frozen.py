@@ -9,12 +9,26 @@ from clip.model import build_model
 from torch import Tensor, nn
 
 import frozen
+import frozen_layers
+from device import Precision, compute_precision
 
 Network = Callable[[Tensor], Tensor]
 
+Limits = tuple[Precision, float, float]
+
+HAS_EIGHT_BITS = compute_precision(torch.device("cpu")).eight_bits
+needs_eight_bits = pytest.mark.skipif(not HAS_EIGHT_BITS, reason="the CPU has no VNNI instructions")
+
 # What output and gradient may differ by, as shares of their size; the gradients of tiny random
 # networks with ReLUs jump where a value rounds to the other side of zero.
-PRECISIONS = [(torch.float32, 1e-4, 1e-4), (torch.bfloat16, 0.05, 0.3)]
+PRECISIONS = [
+    pytest.param((Precision(torch.float32), 1e-4, 1e-4), id="float32"),
+    pytest.param((Precision(torch.bfloat16), 0.05, 0.3), id="bfloat16"),
+    pytest.param((Precision(torch.float32, True), 0.05, 0.3), id="8 bits", marks=needs_eight_bits),
+    pytest.param(
+        (Precision(torch.bfloat16, True), 0.07, 0.4), id="bfloat16, 8 bits", marks=needs_eight_bits
+    ),
+]
 
 
 def output_and_gradient(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,9 +48,10 @@ def assert_same(
         assert (ours - theirs).norm() <= share * theirs.norm()
 
 
-@pytest.fixture(params=PRECISIONS, ids=["float32", "bfloat16"])
-def precision(request: pytest.FixtureRequest) -> tuple[torch.dtype, float, float]:
+@pytest.fixture(params=PRECISIONS)
+def limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Limits:
     torch.manual_seed(0)
+    monkeypatch.setattr(frozen, "WORTHWHILE", 0)  # eight bits in tiny layers too
     return request.param
 
 
@@ -46,44 +61,72 @@ def precision(request: pytest.FixtureRequest) -> tuple[torch.dtype, float, float
     [{}, {"ch_mult": [1, 2, 2], "num_res_blocks": 0}, {"resamp_with_conv": False}],
     ids=str,
 )
-def test_decoder(changes: dict, batch: int, precision: tuple[torch.dtype, float, float]) -> None:
+def test_decoder(changes: dict, batch: int, limits: Limits) -> None:
     plain = tiny_models.seeded_vqgan(tiny_models.vq_config(**changes)).decoder
-    fast = frozen.frozen_decoder(plain, precision[0])
-    assert_same(fast, plain, torch.randn(batch, 32, 5, 7), *precision)
+    precision, *shares = limits
+    fast = frozen.frozen_decoder(plain, precision)
+    assert_same(fast, plain, torch.randn(batch, 32, 5, 7), precision.dtype, *shares)
 
 
 @pytest.mark.parametrize("resnet", [False, True])
-def test_visual(resnet: bool, precision: tuple[torch.dtype, float, float]) -> None:
+def test_visual(resnet: bool, limits: Limits) -> None:
     plain = build_model(tiny_models.clip_state_dict(resnet)).float().visual.eval()
     for norm in (part for part in plain.modules() if isinstance(part, nn.BatchNorm2d)):
         nn.init.uniform_(norm.running_var, 0.5, 2)
         nn.init.uniform_(norm.running_mean, -0.5, 0.5)
         nn.init.uniform_(norm.weight, 0.5, 2)
     plain.requires_grad_(False)
-    fast = frozen.frozen_visual(plain, precision[0])
-    assert_same(fast, plain, torch.randn(3, 3, 32, 32), *precision)
+    precision, *shares = limits
+    fast = frozen.frozen_visual(plain, precision)
+    assert_same(fast, plain, torch.randn(3, 3, 32, 32), precision.dtype, *shares)
 
 
-@pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (3, 1, 1), (1, 1, 0), (4, 4, 0)])
+@needs_eight_bits
+def test_pictures_are_decoded_without_eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "WORTHWHILE", 0)
+    plain = tiny_models.seeded_vqgan(tiny_models.vq_config()).decoder
+    z = torch.randn(1, 32, 4, 4)
+    (exact, gradient), (eight, rounded) = (
+        output_and_gradient(frozen.frozen_decoder(plain, Precision(torch.float32, bits)), z)
+        for bits in (False, True)
+    )
+    assert torch.equal(exact, eight) and not torch.equal(gradient, rounded)
+
+
+@pytest.mark.parametrize("side, padding", [(3, 1), (3, 0), (1, 0)])
 @pytest.mark.parametrize("wide", [3, 8])
-def test_convolutions(kernel: int, stride: int, padding: int, wide: int) -> None:
-    plain = nn.Conv2d(wide, 5, kernel, stride, padding)
+def test_convolutions(side: int, padding: int, wide: int) -> None:
+    plain = nn.Conv2d(wide, 5, side, padding=padding)
     x = torch.randn(2, wide, 8, 12).contiguous(memory_format=torch.channels_last)
-    assert_same(frozen.frozen_conv(plain, torch.float32), plain, x, torch.float32, 1e-5, 1e-5)
+    weights = (plain.weight, plain.bias)
+    conv = frozen_layers.Conv(*weights, torch.float32, padding)
+    assert_same(conv, plain, x, torch.float32, 1e-5, 1e-5)
+    if HAS_EIGHT_BITS:
+        back = frozen_layers.ConvBackInEightBits(*weights, torch.float32, padding)
+        assert_same(back, plain, x, torch.float32, 1e-5, 0.02)
+        both = frozen_layers.EightBitConv(*weights, padding)
+        assert_same(both, plain, x, torch.float32, 0.02, 0.02)
+
+
+def test_a_convolution_that_halves() -> None:
+    plain = nn.Conv2d(3, 5, 3, 2, 1)
+    x = torch.randn(2, 3, 8, 12).contiguous(memory_format=torch.channels_last)
+    halving = frozen_layers.HalvingConv(plain.weight, plain.bias, torch.float32)
+    assert_same(halving, plain, x, torch.float32, 1e-5, 1e-5)
 
 
 def test_patches_are_a_convolution_whose_windows_lie_side_by_side() -> None:
     plain = nn.Conv2d(3, 7, 4, 4, bias=False)
-    patches, x = frozen.Patches(plain, torch.float32), torch.randn(2, 3, 8, 12)
+    patches, x = frozen_layers.Patches(plain, torch.float32), torch.randn(2, 3, 8, 12)
     in_order = nn.Sequential(plain, nn.Flatten(2))  # [N, C, n]
     assert_same(lambda x: patches(x).mT, in_order, x, torch.float32, 1e-5, 1e-5)
 
 
 def test_long_attention_is_short_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = torch.randn(3, 1, 2, 30, 8).unbind(0)
-    short = frozen.attend(q, k, v)
-    monkeypatch.setattr(frozen, "SHORT", 8)
-    torch.testing.assert_close(frozen.attend(q, k, v), short)
+    short = frozen_layers.attend(q, k, v)
+    monkeypatch.setattr(frozen_layers, "SHORT", 8)
+    torch.testing.assert_close(frozen_layers.attend(q, k, v), short)
 
 
 def test_nothing_is_kept_for_the_gradients_of_weights() -> None:
@@ -104,4 +147,4 @@ def test_nothing_is_kept_for_the_gradients_of_weights() -> None:
         assert output.requires_grad
         return sum(found.values())
 
-    assert kept(frozen.frozen_decoder(plain, torch.float32)) < 0.5 * kept(plain)
+    assert kept(frozen.frozen_decoder(plain, Precision(torch.float32))) < 0.5 * kept(plain)

@@ -23,6 +23,7 @@ import estimate
 import logic
 import run_checkpoints
 import settings
+from device import Precision
 from errors import BadInput, RunFailed
 from logic import Run, Step, VQGANCLIPRun
 from sketch import Sketcher, fit
@@ -53,7 +54,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers on every machine, whatever its precision."""
-    monkeypatch.setattr(logic, "compute_dtype", lambda _: torch.float32)
+    monkeypatch.setattr(logic, "compute_precision", lambda _: Precision(torch.float32))
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ def test_half_precision_leaves_latent_and_losses_in_float32(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = make_run().iterate()
-    monkeypatch.setattr(logic, "compute_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr(logic, "compute_precision", lambda _: Precision(torch.bfloat16))
     run = make_run()
     step = run.iterate()
     assert latent(run).dtype == torch.float32

@@ -1,0 +1,103 @@
+"""Products of eight bits against those of floats."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from device import compute_precision
+from eight_bits import LARGEST, Kernels, Matrix
+from frozen_layers import EightBitLinear
+
+pytestmark = pytest.mark.skipif(
+    not compute_precision(torch.device("cpu")).eight_bits, reason="the CPU has no VNNI instructions"
+)
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    torch.manual_seed(0)
+
+
+def off(found: Tensor, expected: Tensor) -> float:
+    """How far from what is expected, as a share of it."""
+    return float((found.detach().float() - expected).norm() / expected.norm())
+
+
+def whole_numbers(*shape: int, most: int) -> Tensor:
+    """Random whole numbers, of which every row reaches `most`, so that it counts in ones."""
+    numbers = torch.randint(-most, most + 1, shape).float()
+    numbers.flatten(1)[:, 0] = most
+    return numbers
+
+
+def test_products_of_whole_numbers_are_exact() -> None:
+    weight, rows = whole_numbers(7, 300, most=127), whole_numbers(5, 300, most=LARGEST)
+    product, unit = Matrix(weight).times(rows)
+    torch.testing.assert_close(product * unit, rows @ weight.T, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("stride, padding, side", [(1, 1, 3), (1, 0, 1), (1, 2, 3), (2, 1, 4)])
+def test_convolutions_of_whole_numbers_are_exact(stride: int, padding: int, side: int) -> None:
+    weight, bias = whole_numbers(7, 20, side, side, most=127), torch.randn(7) * 1e4
+    kernels = Kernels(weight, stride, padding)
+    for height, width in ((8, 12), (16, 6)):  # packed for the first
+        x = whole_numbers(2, 20, height, width, most=LARGEST)
+        expected = F.conv2d(x, weight, bias, stride, padding)
+        for layout in (torch.channels_last, torch.contiguous_format):
+            found = kernels.convolve(x.contiguous(memory_format=layout), bias)
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_token_has_a_unit_of_its_own(dtype: torch.dtype) -> None:
+    weight, rows = torch.randn(64, 256), torch.randn(6, 256)
+    rows = (rows * torch.tensor([1e-15, 1e-3, 1, 1e3, 1e15, 1])[:, None]).to(dtype)
+    rows[5, 3] = 2000  # drowns the others of its own token, and of no other
+    product, unit = Matrix(weight).times(rows)
+    assert product.dtype == unit.dtype == dtype
+    for found, row in zip((product * unit)[:5], rows[:5], strict=True):
+        assert off(found, row.float() @ weight.T) < 0.02
+    assert off((product * unit)[5], rows[5].float() @ weight.T) < 0.02
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_output_of_the_weights_has_a_unit_of_its_own(dtype: torch.dtype) -> None:
+    sizes = 10.0 ** torch.arange(-6, 7)
+    weight, rows = torch.randn(13, 256) * sizes[:, None], torch.randn(9, 256)
+    product, unit = Matrix(weight).times(rows.to(dtype))
+    for found, row in zip((product * unit).T, weight, strict=True):
+        assert off(found, rows @ row) < 0.02
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_gradient_is_that_of_the_floats(dtype: torch.dtype) -> None:
+    weight, bias = torch.randn(48, 64), torch.randn(48)
+    x = torch.randn(2, 5, 64, dtype=dtype, requires_grad=True)
+    y = EightBitLinear(weight, bias, dtype)(x)
+    assert off(y, F.linear(x.detach().float(), weight, bias)) < 0.02
+    upstream = torch.randn(2, 5, 48)
+    (gradient,) = torch.autograd.grad(y, x, upstream.to(dtype))
+    assert gradient.dtype == dtype and off(gradient, upstream @ weight) < 0.02
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nothing_comes_of_nothing(dtype: torch.dtype) -> None:
+    product, unit = Matrix(torch.randn(4, 8)).times(torch.zeros(3, 8, dtype=dtype))
+    assert not (product * unit).any()
+    assert not Kernels(torch.randn(4, 8, 1, 1)).convolve(torch.zeros(1, 8, 2, 2, dtype=dtype)).any()
+    product, unit = Matrix(torch.zeros(4, 8)).times(torch.randn(3, 8, dtype=dtype))
+    assert not (product * unit).any()
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_what_is_no_number_is_not_hidden(broken: float) -> None:
+    x = torch.randn(3, 8)
+    x[1, 2] = broken
+    product, unit = Matrix(torch.randn(4, 8)).times(x)
+    finite = (product * unit).isfinite().all(dim=1)
+    assert finite.tolist() == [True, False, True]
+    assert not Kernels(torch.randn(4, 8, 1, 1)).convolve(x.view(3, 8, 1, 1)).isfinite().any()
