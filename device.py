@@ -43,6 +43,9 @@ class Precision(NamedTuple):
     eight_bits: bool = False
 
 
+FULL_PRECISION = Precision(torch.float32)
+
+
 def compute_precision(device: torch.device) -> Precision:
     """bfloat16 where the device has it, else float32; products of eight bits on CPUs with VNNI.
 

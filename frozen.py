@@ -3,8 +3,8 @@
 Batch norms become part of the convolutions before them; doubling a picture and convolving it is one
 transposed convolution; a norm and its SiLU keep only what came in. The functions give what the
 networks of taming-transformers and OpenAI's CLIP give, up to rounding to a `Precision`. With eight
-bits, CLIP sees by products of such numbers wherever they are quicker; of the decoder only the
-gradient has them, as people look at its pictures.
+bits, the layers of CLIP in which that is quicker multiply such numbers; of the decoder only the
+gradient does, as people look at its pictures.
 """
 
 import copy
@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from device import Precision
 from frozen_layers import (
     Conv,
-    ConvBackInEightBits,
     DoublingConv,
-    DoublingConvBackInEightBits,
     EightBitConv,
+    EightBitGradientConv,
+    EightBitGradientDoublingConv,
     EightBitLinear,
     FrozenLayer,
     HalvingConv,
@@ -45,10 +45,9 @@ QUICK_GELU = 1.702  # CLIP's GELU is x sigmoid(1.702 x)
 WORTHWHILE = 128  # multiply-adds for each number in or out, from which on eight bits save time
 
 
-def _pays_in_eight_bits(conv: nn.Conv2d, precision: Precision) -> bool:
-    """Whether such products save more than counting in units, before and after them, costs."""
-    worthwhile = conv.weight.numel() >= WORTHWHILE * (conv.in_channels + conv.out_channels)
-    return precision.eight_bits and worthwhile
+def _pays_in_eight_bits(weight: Tensor, precision: Precision) -> bool:
+    """Whether products with weights [out, in, ...] save more time than quantising takes."""
+    return precision.eight_bits and weight.numel() >= WORTHWHILE * sum(weight.shape[:2])
 
 
 # --- The decoder of taming-transformers --------------------------------------------------------
@@ -77,15 +76,15 @@ def _decoder_layers(decoder: taming.Decoder, precision: Precision) -> Iterable[n
 
 def decoder_conv(conv: nn.Conv2d, precision: Precision) -> Conv:
     """A convolution of stride 1."""
-    kind = ConvBackInEightBits if _pays_in_eight_bits(conv, precision) else Conv
+    kind = EightBitGradientConv if _pays_in_eight_bits(conv.weight, precision) else Conv
     return kind(conv.weight, conv.bias, precision.dtype, conv.padding[0])
 
 
 def _doubling(upsample: taming.Upsample, precision: Precision) -> nn.Module:
     if not upsample.with_conv:
         return nn.Upsample(scale_factor=2.0, mode="nearest")
-    pays = _pays_in_eight_bits(upsample.conv, precision)
-    kind = DoublingConvBackInEightBits if pays else DoublingConv
+    pays = _pays_in_eight_bits(upsample.conv.weight, precision)
+    kind = EightBitGradientDoublingConv if pays else DoublingConv
     return kind(upsample.conv, precision.dtype)
 
 
@@ -115,6 +114,7 @@ class SpatialAttention(nn.Module):
         self.norm = copy.deepcopy(block.norm).to(precision.dtype)
         ways = (block.q, block.k, block.v)
         weight = torch.cat([way.weight for way in ways])
+        # Without eight bits, as the gradients at q, k and v may differ in size.
         self.qkv = Conv(weight, torch.cat([way.bias for way in ways]), precision.dtype)
         self.out = decoder_conv(block.proj_out, precision)
 
@@ -154,7 +154,7 @@ def clip_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d, precision: Precision) -> Fr
     bias = norm.bias - norm.running_mean * scale
     if conv.stride == (2, 2):
         return HalvingConv(weight, bias, precision.dtype)
-    if _pays_in_eight_bits(conv, precision):
+    if _pays_in_eight_bits(conv.weight, precision):
         return EightBitConv(weight, bias, conv.padding[0])
     return Conv(weight, bias, precision.dtype, conv.padding[0])
 
@@ -190,7 +190,8 @@ class FrozenAttentionPool(nn.Module):
         self.heads = pool.num_heads
         self.register_buffer("places", own(pool.positional_embedding, dtype))
         self.q, self.k, self.v, self.out = (
-            Linear.of(part, dtype) for part in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)
+            Linear(part.weight, part.bias, dtype)
+            for part in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -230,10 +231,9 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, block: ResidualAttentionBlock, precision: Precision) -> None:
         super().__init__()
-        dtype, linear = precision.dtype, _linear_kind(precision)
         self.heads = block.attn.num_heads
-        self.norm = _frozen_norm(block.ln_1, dtype)
-        self.qkv = linear(block.attn.in_proj_weight, block.attn.in_proj_bias, dtype)
+        self.norm = _frozen_norm(block.ln_1, precision.dtype)
+        self.qkv = _linear(block.attn.in_proj_weight, block.attn.in_proj_bias, precision)
         self.refine = Refine(block, precision)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -251,7 +251,7 @@ class LastTransformerBlock(nn.Module):
         self.norm = _frozen_norm(block.ln_1, dtype)
         ways = zip(block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3))
         self.q, self.k, self.v = (Linear(weight, bias, dtype) for weight, bias in ways)
-        self.refine = Refine(block, Precision(dtype))
+        self.refine = Refine(block, Precision(dtype))  # one token a cutout takes no time
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm(x)
@@ -264,23 +264,23 @@ class Refine(nn.Module):
 
     def __init__(self, block: ResidualAttentionBlock, precision: Precision) -> None:
         super().__init__()
-        dtype, linear = precision.dtype, _linear_kind(precision)
-        self.out = linear(block.attn.out_proj.weight, block.attn.out_proj.bias, dtype)
-        self.norm = _frozen_norm(block.ln_2, dtype)
+        self.out = _linear(block.attn.out_proj.weight, block.attn.out_proj.bias, precision)
+        self.norm = _frozen_norm(block.ln_2, precision.dtype)
         # x sigmoid(1.702 x) = silu(1.702 x) / 1.702, and the layers around take the factors in.
         widen, narrow = block.mlp.c_fc, block.mlp.c_proj
-        self.widen = linear(
-            widen.weight.float() * QUICK_GELU, widen.bias.float() * QUICK_GELU, dtype
+        self.widen = _linear(
+            widen.weight.float() * QUICK_GELU, widen.bias.float() * QUICK_GELU, precision
         )
-        self.narrow = linear(narrow.weight.float() / QUICK_GELU, narrow.bias, dtype)
+        self.narrow = _linear(narrow.weight.float() / QUICK_GELU, narrow.bias, precision)
 
     def forward(self, seen: Tensor, x: Tensor) -> Tensor:
         x = self.out(seen) + x
         return self.narrow(F.silu(self.widen(self.norm(x)))) + x
 
 
-def _linear_kind(precision: Precision) -> type[EightBitLinear | Linear]:
-    return EightBitLinear if precision.eight_bits else Linear
+def _linear(weight: Tensor, bias: Tensor, precision: Precision) -> Linear | EightBitLinear:
+    kind = EightBitLinear if _pays_in_eight_bits(weight, precision) else Linear
+    return kind(weight, bias, precision.dtype)
 
 
 def _frozen_norm(norm: nn.LayerNorm, dtype: torch.dtype) -> nn.LayerNorm:

@@ -21,31 +21,31 @@ def own(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.detach().to(dtype, copy=True)
 
 
-class _There(torch.autograd.Function):
-    """there(x) of something linear, and back(gradient); neither needs x to be kept."""
+class _FrozenOperator(torch.autograd.Function):
+    """compute(x), and the gradient at x from that at the result, for which no x is kept."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, there: Callable[[Tensor], Tensor], back: Callable):
-        ctx.back, ctx.shape = back, x.shape
-        return there(x)
+    def forward(ctx, x: Tensor, compute: Callable[[Tensor], Tensor], gradient: Callable):
+        ctx.gradient, ctx.shape = gradient, x.shape
+        return compute(x)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return ctx.back(grad, ctx.shape), None, None
+        return ctx.gradient(grad, ctx.shape), None, None
 
 
 class FrozenLayer(nn.Module):
-    """Something linear, but for a bias, that says itself how its gradient comes back."""
+    """A linear operator, but for a bias, that computes its own gradient."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _There.apply(x, self.there, self.back)
+        return _FrozenOperator.apply(x, self.compute, self.gradient)
 
-    def there(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """What the layer makes of x."""
         raise NotImplementedError
 
-    def back(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        """The gradient at x, of that shape, from the gradient at what was made of it."""
+    def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
+        """The gradient at x, which has that shape, from the gradient at what was made of it."""
         raise NotImplementedError
 
 
@@ -55,19 +55,17 @@ class FrozenLayer(nn.Module):
 class Conv(FrozenLayer):
     """A convolution of stride 1 with channels last, of pictures [B, C, H, W]."""
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, padding: int = 0
-    ) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, padding: int = 0) -> None:
         super().__init__()
         weight = own(weight, dtype).contiguous(memory_format=torch.channels_last)
         self.register_buffer("weight", weight)
-        self.register_buffer("bias", None if bias is None else own(bias, dtype))
+        self.register_buffer("bias", own(bias, dtype))
         self.padding = padding
 
-    def there(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, padding=self.padding)
 
-    def back(self, grad: Tensor, shape: torch.Size) -> Tensor:
+    def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
         if self.weight.shape[-1] == 1:  # a product, several times as quick on a CPU
             return (grad.permute(0, 2, 3, 1) @ self.weight.flatten(1)).permute(0, 3, 1, 2)
         if grad.device.type != "cpu":
@@ -76,41 +74,38 @@ class Conv(FrozenLayer):
         x = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
         geometry = ([1, 1], [self.padding] * 2, [1, 1], False, [0, 0], 1)
         wanted = [True, False, False]  # of input, weight and bias
-        return torch.ops.aten.convolution_backward(
-            grad, x, self.weight, None, *geometry, wanted
-        )[0]
+        backward = torch.ops.aten.convolution_backward
+        return backward(grad, x, self.weight, None, *geometry, wanted)[0]
 
 
-class ConvBackInEightBits(Conv):
+class EightBitGradientConv(Conv):
     """A convolution of stride 1, with its gradient by products of eight bits."""
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, padding: int = 0
-    ) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, padding: int = 0) -> None:
         super().__init__(weight, bias, dtype, padding)
-        self.way_back = _way_back(weight, padding)
+        self.turned = _turned_kernels(weight, padding)
 
-    def back(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        return self.way_back.convolve(grad)
+    def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
+        return self.turned.convolve(grad)
 
 
 class EightBitConv(FrozenLayer):
-    """A convolution of stride 1 by products of eight bits both ways."""
+    """A convolution of stride 1 by products of eight bits, with its gradient."""
 
     def __init__(self, weight: Tensor, bias: Tensor, padding: int = 0) -> None:
         super().__init__()
-        self.way_there, self.way_back = Kernels(weight, 1, padding), _way_back(weight, padding)
+        self.kernels, self.turned = Kernels(weight, 1, padding), _turned_kernels(weight, padding)
         self.register_buffer("bias", own(bias, torch.float32))
 
-    def there(self, x: Tensor) -> Tensor:
-        return self.way_there.convolve(x, self.bias)
+    def compute(self, x: Tensor) -> Tensor:
+        return self.kernels.convolve(x, self.bias)
 
-    def back(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        return self.way_back.convolve(grad)
+    def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
+        return self.turned.convolve(grad)
 
 
-def _way_back(weight: Tensor, padding: int) -> Kernels:
-    """The gradient of a convolution of stride 1, which is one by the kernels turned half round."""
+def _turned_kernels(weight: Tensor, padding: int) -> Kernels:
+    """For the gradient of a convolution of stride 1: one by its kernels turned half round."""
     return Kernels(weight.flip(2, 3).transpose(0, 1), 1, weight.shape[-1] - 1 - padding)
 
 
@@ -133,10 +128,10 @@ class HalvingConv(FrozenLayer):
         quarters = own(spread.permute(1, 3, 5, 0, 2, 4).flatten(0, 2), dtype)  # [4 in, out, 2, 2]
         self.register_buffer("quarters", quarters.contiguous(memory_format=torch.channels_last))
 
-    def there(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, stride=2, padding=1)
 
-    def back(self, grad: Tensor, shape: torch.Size) -> Tensor:
+    def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
         return F.pixel_shuffle(F.conv2d(F.pad(grad, (0, 1, 0, 1)), self.quarters), 2)
 
 
@@ -150,28 +145,33 @@ class DoublingConv(FrozenLayer):
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        weight = conv.weight.float()
-        spread = sum(F.pad(weight, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1))
-        weight = own(spread.flip(2, 3).transpose(0, 1), dtype)  # [in, out, 4, 4]
+        weight = own(_doubled_kernels(conv), dtype)
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", own(conv.bias, dtype))
 
-    def there(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
 
-    def back(self, grad: Tensor, shape: torch.Size) -> Tensor:
+    def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
         return F.conv2d(grad, self.weight, stride=2, padding=1)
 
 
-class DoublingConvBackInEightBits(DoublingConv):
+class EightBitGradientDoublingConv(DoublingConv):
     """The same, with its gradient by products of eight bits."""
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__(conv, dtype)
-        self.way_back = Kernels(self.weight, 2, 1)
+        self.kernels = Kernels(_doubled_kernels(conv), 2, 1)
 
-    def back(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        return self.way_back.convolve(grad)
+    def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
+        return self.kernels.convolve(grad)
+
+
+def _doubled_kernels(conv: nn.Conv2d) -> Tensor:
+    """3x3 kernels spread by a 2x2 box, as a transposed convolution has them: [in, out, 4, 4]."""
+    weight = conv.weight.float()
+    spread = sum(F.pad(weight, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1))
+    return spread.flip(2, 3).transpose(0, 1)
 
 
 class Pool(FrozenLayer):
@@ -181,10 +181,10 @@ class Pool(FrozenLayer):
         super().__init__()
         self.size = size
 
-    def there(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, self.size)
 
-    def back(self, grad: Tensor, shape: torch.Size) -> Tensor:
+    def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
         return F.interpolate(grad / self.size**2, scale_factor=float(self.size))  # by one copy
 
 
@@ -274,29 +274,25 @@ class Linear(nn.Module):
         self.register_buffer("weight", own(weight, dtype))
         self.register_buffer("bias", own(bias, dtype))
 
-    @classmethod
-    def of(cls, layer: nn.Linear, dtype: torch.dtype) -> "Linear":
-        return cls(layer.weight, layer.bias, dtype)
-
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
 
 class EightBitLinear(FrozenLayer):
-    """A linear layer by products of eight bits both ways."""
+    """A linear layer by products of eight bits, with its gradient."""
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
-        self.way_there, self.way_back = Matrix(weight), Matrix(weight.T)
+        self.matrix, self.transposed = Matrix(weight), Matrix(weight.T)
         self.register_buffer("bias", own(bias, dtype))
 
-    def there(self, x: Tensor) -> Tensor:
-        product, unit = self.way_there.times(x.flatten(0, -2))
-        return torch.addcmul(self.bias, product, unit).unflatten(0, x.shape[:-1])
+    def compute(self, x: Tensor) -> Tensor:
+        product, scale = self.matrix.times(x.flatten(0, -2))
+        return torch.addcmul(self.bias, product, scale).unflatten(0, x.shape[:-1])
 
-    def back(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        product, unit = self.way_back.times(grad.flatten(0, -2))
-        return product.mul_(unit).view(shape)
+    def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
+        product, scale = self.transposed.times(grad.flatten(0, -2))
+        return product.mul_(scale).view(shape)
 
 
 class Patches(nn.Module):
@@ -326,7 +322,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1) @ v
 
 
-def attend_once(q: Tensor, x: Tensor, k: "Linear", v: "Linear", heads: int) -> Tensor:
+def attend_once(q: Tensor, x: Tensor, k: Linear, v: Linear, heads: int) -> Tensor:
     """Attention of one query each [N, C] to the keys and values of tokens x [N, m, C]: [N, C].
 
     Without computing either: q (K x) = (q K) x, sum(a V x) = V sum(a x) for weights a that sum to

@@ -25,7 +25,7 @@ with warnings.catch_warnings():
     from clip.model import CLIP, build_model
 
 from checkpoints import StateDict, as_float32, misfits, read_state_dict
-from device import Precision
+from device import FULL_PRECISION, Precision
 from errors import BadInput
 from frozen import decoder_conv, frozen_decoder, frozen_visual
 from frozen_layers import own
@@ -38,7 +38,6 @@ NET2NET = "taming.models.cond_transformer.Net2NetTransformer"
 # Mean and spread of the pictures that OpenAI trained CLIP on (clip.clip._transform).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-FULL_PRECISION = Precision(torch.float32)
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 
 

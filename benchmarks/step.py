@@ -51,10 +51,7 @@ def main() -> None:
     args = _parse()
     if args.serve:
         if args.float32:
-            import torch
-
-            exact = devices.Precision(torch.float32)
-            devices.compute_precision = lambda device: exact
+            devices.compute_precision = lambda device: devices.FULL_PRECISION
         serve(args.serve, args.assets_dir, chosen_settings(args), devices.pick_device(args.gpu))
         return
     flags = [flag for flag in CPU_FLAGS if flag in devices.cpu_flags()]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+HARDWARE = ("gpu", "vnni")  # marks of tests that need it
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -28,6 +29,16 @@ def chromium():
     playwright.stop()
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("vnni"):
+        import torch
+
+        from device import compute_precision
+
+        if not compute_precision(torch.device("cpu")).eight_bits:
+            pytest.skip("the CPU is not quick in eight bits")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item, call):
     return _fail_a_skip((yield), item)
@@ -39,8 +50,8 @@ def pytest_make_collect_report(collector):
 
 
 def _fail_a_skip(report, node):
-    """Under CI nothing may be skipped but what needs a GPU: a test not run is a test not passed."""
-    excused = hasattr(report, "wasxfail") or node.get_closest_marker("gpu")
+    """Under CI nothing may be skipped but for want of hardware: a test not run has not passed."""
+    excused = hasattr(report, "wasxfail") or any(map(node.get_closest_marker, HARDWARE))
     if os.environ.get("CI") and report.skipped and not excused:
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI counts as failed: {report.longrepr[2]}"

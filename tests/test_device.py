@@ -57,19 +57,25 @@ def test_describes_a_device_in_words(machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "bfloat16", "eight_bits"),
+    ("flags", "has_onednn", "bfloat16", "eight_bits"),
     [
-        ({"avx2", "fma"}, False, False),
-        ({"avx512_vnni"}, False, True),
-        ({"avx512_vnni", "avx512_bf16"}, True, True),
-        ({"avx512_vnni", "amx_bf16", "amx_int8"}, True, True),
-        ({"avx_vnni"}, False, False),
+        ({"avx2", "fma"}, True, False, False),
+        ({"avx512_vnni"}, True, False, True),
+        ({"avx512_vnni"}, False, False, False),
+        ({"avx512_vnni", "avx512_bf16"}, True, True, True),
+        ({"avx512_vnni", "amx_bf16", "amx_int8"}, True, True, True),
+        ({"avx_vnni"}, True, False, False),
     ],
 )
 def test_precision_is_what_the_cpu_is_quick_in(
-    flags: set[str], bfloat16: bool, eight_bits: bool, monkeypatch: pytest.MonkeyPatch
+    flags: set[str],
+    has_onednn: bool,
+    bfloat16: bool,
+    eight_bits: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     assert device.compute_precision(torch.device("cpu")) == (dtype, eight_bits)
     assert device.compute_precision(torch.device("mps")) == (torch.float32, False)

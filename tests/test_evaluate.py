@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+import device
 from runner import Request, prepare
+from tests.test_architecture import ENGINE
 from tests.tiny_models import write_tiny_assets
 from training import contact_sheet, evaluate, icons
 from training.data import Composer
@@ -112,6 +114,22 @@ def test_other_weights_or_settings_have_another_fingerprint(tmp_path, monkeypatc
     others = evaluate.fingerprint(tmp_path)
     (tmp_path / "tiny_clip.sketcher.safetensors").write_bytes(b"draws otherwise")
     assert len({before, others, evaluate.fingerprint(tmp_path)}) == 3
+
+
+def test_another_engine_or_precision_has_another_fingerprint(tmp_path, monkeypatch):
+    write_tiny_assets(tmp_path)
+    monkeypatch.setattr(evaluate, "WEIGHTS", "tiny_f8")
+    found = {evaluate.fingerprint(tmp_path)}
+    other = tmp_path / "other.py"
+    other.write_text("")
+    for part in evaluate.ENGINE:
+        with monkeypatch.context() as context:
+            context.setattr(part, "__file__", str(other))
+            found.add(evaluate.fingerprint(tmp_path))
+    monkeypatch.setattr(device, "compute_precision", lambda _: device.Precision(torch.float16))
+    found.add(evaluate.fingerprint(tmp_path))
+    assert len(found) == 1 + len(evaluate.ENGINE) + 1
+    assert {part.__name__ for part in evaluate.ENGINE} == ENGINE - {"checkpoints"}
 
 
 def test_what_was_generated_before_is_not_generated_again(tmp_path, monkeypatch):

@@ -10,23 +10,20 @@ from torch import Tensor, nn
 
 import frozen
 import frozen_layers
-from device import Precision, compute_precision
+from device import FULL_PRECISION, Precision
 
 Network = Callable[[Tensor], Tensor]
 
 Limits = tuple[Precision, float, float]
 
-HAS_EIGHT_BITS = compute_precision(torch.device("cpu")).eight_bits
-needs_eight_bits = pytest.mark.skipif(not HAS_EIGHT_BITS, reason="the CPU has no VNNI instructions")
-
 # What output and gradient may differ by, as shares of their size; the gradients of tiny random
 # networks with ReLUs jump where a value rounds to the other side of zero.
 PRECISIONS = [
-    pytest.param((Precision(torch.float32), 1e-4, 1e-4), id="float32"),
+    pytest.param((FULL_PRECISION, 1e-4, 1e-4), id="float32"),
     pytest.param((Precision(torch.bfloat16), 0.05, 0.3), id="bfloat16"),
-    pytest.param((Precision(torch.float32, True), 0.05, 0.3), id="8 bits", marks=needs_eight_bits),
+    pytest.param((Precision(torch.float32, True), 0.05, 0.3), id="8 bits", marks=pytest.mark.vnni),
     pytest.param(
-        (Precision(torch.bfloat16, True), 0.07, 0.4), id="bfloat16, 8 bits", marks=needs_eight_bits
+        (Precision(torch.bfloat16, True), 0.07, 0.4), id="bfloat16, 8 bits", marks=pytest.mark.vnni
     ),
 ]
 
@@ -70,7 +67,8 @@ def test_decoder(changes: dict, batch: int, limits: Limits) -> None:
 
 @pytest.mark.parametrize("resnet", [False, True])
 def test_visual(resnet: bool, limits: Limits) -> None:
-    plain = build_model(tiny_models.clip_state_dict(resnet)).float().visual.eval()
+    state_dict = tiny_models.clip_state_dict(resnet, vision_layers=2)
+    plain = build_model(state_dict).float().visual.eval()
     for norm in (part for part in plain.modules() if isinstance(part, nn.BatchNorm2d)):
         nn.init.uniform_(norm.running_var, 0.5, 2)
         nn.init.uniform_(norm.running_mean, -0.5, 0.5)
@@ -81,7 +79,7 @@ def test_visual(resnet: bool, limits: Limits) -> None:
     assert_same(fast, plain, torch.randn(3, 3, 32, 32), precision.dtype, *shares)
 
 
-@needs_eight_bits
+@pytest.mark.vnni
 def test_pictures_are_decoded_without_eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen, "WORTHWHILE", 0)
     plain = tiny_models.seeded_vqgan(tiny_models.vq_config()).decoder
@@ -93,19 +91,36 @@ def test_pictures_are_decoded_without_eight_bits(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(exact, eight) and not torch.equal(gradient, rounded)
 
 
-@pytest.mark.parametrize("side, padding", [(3, 1), (3, 0), (1, 0)])
+CONVOLUTIONS = pytest.mark.parametrize("side, padding", [(3, 1), (3, 0), (1, 0)])
+
+
+@CONVOLUTIONS
 @pytest.mark.parametrize("wide", [3, 8])
 def test_convolutions(side: int, padding: int, wide: int) -> None:
     plain = nn.Conv2d(wide, 5, side, padding=padding)
     x = torch.randn(2, wide, 8, 12).contiguous(memory_format=torch.channels_last)
-    weights = (plain.weight, plain.bias)
-    conv = frozen_layers.Conv(*weights, torch.float32, padding)
+    conv = frozen_layers.Conv(plain.weight, plain.bias, torch.float32, padding)
     assert_same(conv, plain, x, torch.float32, 1e-5, 1e-5)
-    if HAS_EIGHT_BITS:
-        back = frozen_layers.ConvBackInEightBits(*weights, torch.float32, padding)
-        assert_same(back, plain, x, torch.float32, 1e-5, 0.02)
-        both = frozen_layers.EightBitConv(*weights, padding)
-        assert_same(both, plain, x, torch.float32, 0.02, 0.02)
+
+
+@pytest.mark.vnni
+@CONVOLUTIONS
+def test_convolutions_in_eight_bits(side: int, padding: int) -> None:
+    plain = nn.Conv2d(8, 5, side, padding=padding)
+    x = torch.randn(2, 8, 8, 12).contiguous(memory_format=torch.channels_last)
+    weights = (plain.weight, plain.bias)
+    gradient_alone = frozen_layers.EightBitGradientConv(*weights, torch.float32, padding)
+    assert_same(gradient_alone, plain, x, torch.float32, 1e-5, 0.02)
+    assert_same(frozen_layers.EightBitConv(*weights, padding), plain, x, torch.float32, 0.02, 0.02)
+
+
+@pytest.mark.vnni
+def test_doubling_with_a_gradient_in_eight_bits() -> None:
+    conv = nn.Conv2d(16, 5, 3, padding=1)
+    plain = nn.Sequential(nn.Upsample(scale_factor=2.0, mode="nearest"), conv)
+    x = torch.randn(2, 16, 8, 12).contiguous(memory_format=torch.channels_last)
+    doubling = frozen_layers.EightBitGradientDoublingConv(conv, torch.float32)
+    assert_same(doubling, plain, x, torch.float32, 1e-5, 0.02)
 
 
 def test_a_convolution_that_halves() -> None:
@@ -147,4 +162,24 @@ def test_nothing_is_kept_for_the_gradients_of_weights() -> None:
         assert output.requires_grad
         return sum(found.values())
 
-    assert kept(frozen.frozen_decoder(plain, Precision(torch.float32))) < 0.5 * kept(plain)
+    assert kept(frozen.frozen_decoder(plain, FULL_PRECISION)) < 0.5 * kept(plain)
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [FULL_PRECISION, pytest.param(Precision(torch.float32, True), marks=pytest.mark.vnni)],
+)
+def test_no_layer_holds_on_to_what_it_was_given(
+    precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "WORTHWHILE", 0)
+    plain = tiny_models.seeded_vqgan(tiny_models.vq_config()).decoder
+    layers = frozen.frozen_decoder(plain, precision).modules()
+    kinds = {type(layer): layer for layer in layers if isinstance(layer, frozen_layers.FrozenLayer)}
+    assert len(kinds) >= 2
+    for layer in kinds.values():
+        x = torch.randn(1, layer.weight.shape[1], 4, 4, requires_grad=True) * 1
+        held = x.untyped_storage()._weak_ref()
+        y = layer(x)
+        del x
+        assert y.requires_grad and torch.UntypedStorage._expired(held)

@@ -17,7 +17,9 @@ from clip.model import build_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import frozen
 from checkpoints import read_state_dict
+from device import Precision
 from errors import BadInput
 from vqgan_utils import Perceptor, find_clip_model, load_clip_model, load_vqgan_model
 from weights import OPENAI_CLIP_MODELS
@@ -318,7 +320,7 @@ def test_a_safetensors_header_beyond_memory_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("resnet", [False, True])
 def test_clip_equals_openais_own(resnet: bool, tmp_path: Path) -> None:
-    weights = tiny_models.clip_state_dict(resnet)
+    weights = tiny_models.clip_state_dict(resnet, vision_layers=2)
     torch.save(weights, tmp_path / "a.pt")
     theirs = build_model(dict(weights)).float()
     ours = load_clip_model(tmp_path / "a.pt")
@@ -330,6 +332,24 @@ def test_clip_equals_openais_own(resnet: bool, tmp_path: Path) -> None:
     expected = theirs.encode_image((pictures - mean) / std)
     expected = expected / expected.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(ours.encode_image(pictures), expected)
+
+
+@pytest.mark.vnni
+@pytest.mark.parametrize("resnet", [False, True])
+def test_clip_sees_nearly_the_same_in_eight_bits(
+    resnet: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "WORTHWHILE", 0)  # in tiny layers too
+    torch.save(tiny_models.clip_state_dict(resnet, vision_layers=2), tmp_path / "a.pt")
+    exact, rounded = (
+        load_clip_model(tmp_path / "a.pt", Precision(torch.float32, eight_bits))
+        for eight_bits in (False, True)
+    )
+    pictures = torch.rand(4, 3, 32, 32)
+    seen, near = exact.encode_image(pictures), rounded.encode_image(pictures)
+    assert not torch.equal(seen, near)
+    assert ((seen * near).sum(dim=-1) > 0.999).all()
+    assert torch.equal(exact.encode_text(["a dog"]), rounded.encode_text(["a dog"]))
 
 
 def test_a_torchscript_archive_gives_the_same_clip(tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 
 import cutouts
 import estimate
+import frozen
 import logic
 import run_checkpoints
 import settings
-from device import Precision
+from device import FULL_PRECISION, Precision
 from errors import BadInput, RunFailed
 from logic import Run, Step, VQGANCLIPRun
 from sketch import Sketcher, fit
@@ -54,7 +55,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers on every machine, whatever its precision."""
-    monkeypatch.setattr(logic, "compute_precision", lambda _: Precision(torch.float32))
+    monkeypatch.setattr(logic, "compute_precision", lambda _: FULL_PRECISION)
 
 
 @pytest.fixture
@@ -228,6 +229,25 @@ def test_half_precision_leaves_latent_and_losses_in_float32(
     assert step.losses["total"] == pytest.approx(exact.losses["total"], abs=0.01)
     np.testing.assert_allclose(step.picture.astype(float), exact.picture.astype(float), atol=8)
     assert not np.array_equal(step.picture, exact.picture)
+
+
+@pytest.mark.vnni
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_eight_bits_touch_the_gradient_and_not_the_picture(
+    dtype: torch.dtype, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "WORTHWHILE", 0)  # tiny models have them too
+    found = []
+    for eight_bits in (False, True, True):
+        precision = Precision(dtype, eight_bits)
+        monkeypatch.setattr(logic, "compute_precision", lambda _, found=precision: found)
+        run = make_run()
+        found.append((run.iterate(), latent(run).clone()))
+    (exact, z_exact), (rounded, z_rounded), (again, z_again) = found
+    assert np.array_equal(exact.picture, rounded.picture)  # decoded before the first move
+    assert rounded.losses["total"] == pytest.approx(exact.losses["total"], abs=0.01)
+    assert not torch.equal(z_rounded, z_exact)
+    assert rounded.losses == again.losses and torch.equal(z_rounded, z_again)
 
 
 @pytest.mark.parametrize("augmented", [True, False])

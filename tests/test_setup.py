@@ -194,6 +194,10 @@ import pytest
 @pytest.mark.skip
 def test_that_needs_a_gpu(): ...
 
+@pytest.mark.vnni
+@pytest.mark.skip
+def test_that_needs_vnni(): ...
+
 @pytest.mark.xfail
 def test_that_is_known_to_fail(): assert False
 """
@@ -206,7 +210,7 @@ SKIPPED_FOR_ANOTHER_REASON = {
 
 @pytest.mark.parametrize("reason", [None, *SKIPPED_FOR_ANOTHER_REASON])
 @pytest.mark.parametrize("ci", ["", "true"])
-def test_under_ci_a_test_may_be_skipped_for_want_of_a_gpu_alone(tmp_path, reason, ci):
+def test_under_ci_a_test_may_be_skipped_for_want_of_hardware_alone(tmp_path, reason, ci):
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "test_gpu.py").write_text(SKIPPED)

@@ -176,14 +176,16 @@ def lightning_callback() -> Iterator[type]:
 # --- CLIP ------------------------------------------------------------------------------------
 
 
-def clip_state_dict(resnet: bool = False, context_length: int = 16) -> dict[str, Any]:
+def clip_state_dict(
+    resnet: bool = False, context_length: int = 16, vision_layers: int = 1
+) -> dict[str, Any]:
     """An OpenAI CLIP's state dict in half precision, as published: 32 px input, 64 channels."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = CLIP(
             embed_dim=64,
             image_resolution=32,
-            vision_layers=(1, 1, 1, 1) if resnet else 1,
+            vision_layers=(vision_layers,) * 4 if resnet else vision_layers,
             vision_width=4 if resnet else 64,
             vision_patch_size=None if resnet else 8,
             context_length=context_length,

@@ -32,7 +32,10 @@ from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 import cutouts
+import device
+import eight_bits
 import frozen
+import frozen_layers
 import logic
 import sketch
 import vqgan_utils
@@ -49,6 +52,8 @@ from weights import find_sketcher, get_weights
 PROMPTS_FILE = Path(__file__).with_name("prompts.yaml")
 ASSETS = Path(__file__).parent.parent / "assets"
 WEIGHTS = "emoji_f8"
+# What pictures hang on, beside weights and settings.
+ENGINE = (cutouts, device, eight_bits, frozen, frozen_layers, logic, sketch, vqgan_utils)
 # What generated pictures are to reach, relative to real ones: (top-1, top-5).
 TARGETS = {"single": (0.8, 0.9), "background": (0.6, 0.6), "pair": (0.6, 0.6)}
 
@@ -118,7 +123,8 @@ def fingerprint(assets: Path = ASSETS) -> str:
     settings = default_settings("any", assets)
     weights = get_weights(assets, WEIGHTS).checkpoint_path
     digest = blake2b(settings.model_dump_json().encode(), digest_size=6)
-    engine = (Path(part.__file__) for part in (cutouts, frozen, logic, sketch, vqgan_utils))
+    digest.update(str(device.compute_precision(torch.device("cpu"))).encode())
+    engine = (Path(part.__file__) for part in ENGINE)
     clip = find_clip_model(settings.clip_model, assets)
     for path in (weights, clip, find_sketcher(clip), *engine):
         digest.update(path.read_bytes() if path else b"")
