@@ -38,6 +38,7 @@ from frozen_layers import (
     Pool,
     attend,
     attend_once,
+    doubled_kernels,
     own,
 )
 
@@ -83,9 +84,10 @@ def decoder_conv(conv: nn.Conv2d, precision: Precision) -> Conv:
 def _doubling(upsample: taming.Upsample, precision: Precision) -> nn.Module:
     if not upsample.with_conv:
         return nn.Upsample(scale_factor=2.0, mode="nearest")
-    pays = _pays_in_eight_bits(upsample.conv.weight, precision)
+    weight, bias = upsample.conv.weight, upsample.conv.bias
+    pays = _pays_in_eight_bits(weight, precision)
     kind = EightBitGradientDoublingConv if pays else DoublingConv
-    return kind(upsample.conv, precision.dtype)
+    return kind(doubled_kernels(weight), bias, precision.dtype)
 
 
 class ResidualBlock(nn.Module):

@@ -53,7 +53,9 @@ class FrozenLayer(nn.Module):
 
 
 class Conv(FrozenLayer):
-    """A convolution of stride 1 with channels last, of pictures [B, C, H, W]."""
+    """A convolution with channels last, of pictures [B, C, H, W]."""
+
+    stride = 1
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, padding: int = 0) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class Conv(FrozenLayer):
         self.padding = padding
 
     def compute(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, padding=self.padding)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
     def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
         if self.weight.shape[-1] == 1:  # a product, several times as quick on a CPU
@@ -109,7 +111,7 @@ def _turned_kernels(weight: Tensor, padding: int) -> Kernels:
     return Kernels(weight.flip(2, 3).transpose(0, 1), 1, weight.shape[-1] - 1 - padding)
 
 
-class HalvingConv(FrozenLayer):
+class HalvingConv(Conv):
     """A 3x3 convolution that halves pictures with even sides, as the first one of CLIP's ResNets.
 
     Its gradient is a convolution too, by 2x2 kernels, of which each gives a quarter of the pixels:
@@ -117,19 +119,15 @@ class HalvingConv(FrozenLayer):
     half the time of torch's own.
     """
 
+    stride = 2
+
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
-        super().__init__()
-        kernels = own(weight, dtype).contiguous(memory_format=torch.channels_last)
-        self.register_buffer("weight", kernels)
-        self.register_buffer("bias", own(bias, dtype))
+        super().__init__(weight, bias, dtype, padding=1)
         # Row 2o of the input meets row 1 of the kernel at output o, row 2o + 1 meets 2 there and 0
         # at o + 1; so the kernel, padded to 4x4, falls into 2x2 of them.
         spread = F.pad(weight, (1, 0, 1, 0)).unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4)
         quarters = own(spread.permute(1, 3, 5, 0, 2, 4).flatten(0, 2), dtype)  # [4 in, out, 2, 2]
         self.register_buffer("quarters", quarters.contiguous(memory_format=torch.channels_last))
-
-    def compute(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, stride=2, padding=1)
 
     def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
         return F.pixel_shuffle(F.conv2d(F.pad(grad, (0, 1, 0, 1)), self.quarters), 2)
@@ -143,11 +141,12 @@ class DoublingConv(FrozenLayer):
     the work.
     """
 
-    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
+        """weight: what `doubled_kernels` makes of the 3x3 ones."""
         super().__init__()
-        weight = own(_doubled_kernels(conv), dtype)
-        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
-        self.register_buffer("bias", own(conv.bias, dtype))
+        kernels = own(weight, dtype).contiguous(memory_format=torch.channels_last)
+        self.register_buffer("weight", kernels)
+        self.register_buffer("bias", own(bias, dtype))
 
     def compute(self, x: Tensor) -> Tensor:
         return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
@@ -159,17 +158,17 @@ class DoublingConv(FrozenLayer):
 class EightBitGradientDoublingConv(DoublingConv):
     """The same, with its gradient by products of eight bits."""
 
-    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
-        super().__init__(conv, dtype)
-        self.kernels = Kernels(_doubled_kernels(conv), 2, 1)
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
+        super().__init__(weight, bias, dtype)
+        self.kernels = Kernels(weight, 2, 1)
 
     def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
         return self.kernels.convolve(grad)
 
 
-def _doubled_kernels(conv: nn.Conv2d) -> Tensor:
-    """3x3 kernels spread by a 2x2 box, as a transposed convolution has them: [in, out, 4, 4]."""
-    weight = conv.weight.float()
+def doubled_kernels(weight: Tensor) -> Tensor:
+    """3x3 kernels [out, in, 3, 3] for doubled pixels, spread by a 2x2 box: [in, out, 4, 4]."""
+    weight = weight.float()
     spread = sum(F.pad(weight, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1))
     return spread.flip(2, 3).transpose(0, 1)
 

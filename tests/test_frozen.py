@@ -119,13 +119,15 @@ def test_doubling_with_a_gradient_in_eight_bits() -> None:
     conv = nn.Conv2d(16, 5, 3, padding=1)
     plain = nn.Sequential(nn.Upsample(scale_factor=2.0, mode="nearest"), conv)
     x = torch.randn(2, 16, 8, 12).contiguous(memory_format=torch.channels_last)
-    doubling = frozen_layers.EightBitGradientDoublingConv(conv, torch.float32)
+    kernels = frozen_layers.doubled_kernels(conv.weight)
+    doubling = frozen_layers.EightBitGradientDoublingConv(kernels, conv.bias, torch.float32)
     assert_same(doubling, plain, x, torch.float32, 1e-5, 0.02)
 
 
-def test_a_convolution_that_halves() -> None:
-    plain = nn.Conv2d(3, 5, 3, 2, 1)
-    x = torch.randn(2, 3, 8, 12).contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("wide", [3, 8])
+def test_a_convolution_that_halves(wide: int) -> None:
+    plain = nn.Conv2d(wide, 5, 3, 2, 1)
+    x = torch.randn(2, wide, 8, 12).contiguous(memory_format=torch.channels_last)
     halving = frozen_layers.HalvingConv(plain.weight, plain.bias, torch.float32)
     assert_same(halving, plain, x, torch.float32, 1e-5, 1e-5)
 

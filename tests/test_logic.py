@@ -240,7 +240,7 @@ def test_eight_bits_touch_the_gradient_and_not_the_picture(
     found = []
     for eight_bits in (False, True, True):
         precision = Precision(dtype, eight_bits)
-        monkeypatch.setattr(logic, "compute_precision", lambda _, found=precision: found)
+        monkeypatch.setattr(logic, "compute_precision", lambda _, given=precision: given)
         run = make_run()
         found.append((run.iterate(), latent(run).clone()))
     (exact, z_exact), (rounded, z_rounded), (again, z_again) = found
