@@ -43,9 +43,10 @@ def random_windows(
     views, random = whole_views(width, height, whole_count), count - whole_count
     high = min(width, height)
     low = min(high, smallest)
-    sides = (low + spread(random) ** cut_pow * (high - low)).long()
-    lefts = (spread(random) * (width - sides + 1)).long()
-    tops = (spread(random) * (height - sides + 1)).long()
+    for_sides, for_lefts, for_tops = spread(3, random)
+    sides = (low + for_sides**cut_pow * (high - low)).long()
+    lefts = (for_lefts * (width - sides + 1)).long()
+    tops = (for_tops * (height - sides + 1)).long()
     return Windows(
         torch.cat([views.sides, sides]),
         torch.cat([views.lefts, lefts]),
@@ -53,13 +54,14 @@ def random_windows(
     )
 
 
-def spread(count: int) -> Tensor:
-    """Numbers in [0, 1), one at random in each of `count` equal parts, in random order.
+def spread(rows: int, count: int) -> Tensor:
+    """Numbers in [0, 1), [rows, count]: in a row one in each of `count` equal parts, in any order.
 
-    Each is uniform, as are those of `torch.rand`, but together they cover the range evenly, so that
-    fewer do (McKay et al. 1979, "Latin hypercube sampling").
+    Each is uniform, as are those of `torch.rand`, but a row's together cover the range evenly, so
+    that fewer do (McKay et al. 1979, "Latin hypercube sampling").
     """
-    numbers = (torch.randperm(count) + torch.rand(count)) / max(count, 1)
+    order = torch.rand(rows, count).argsort(dim=1)
+    numbers = (order + torch.rand(rows, count)) / max(count, 1)
     return numbers.clamp(max=1 - 2**-24)  # the sum may round up
 
 
@@ -87,9 +89,9 @@ def cut_out(
         soften(resize_weights(windows.sides, starts, length, side), softening).to(picture.dtype)
         for starts, length in ((windows.lefts, width), (windows.tops, height))
     )
-    rows = picture.reshape(-1, width) @ across.flatten(0, 1).T  # [C H, N side]
-    rows = rows.view(channels, height, -1, side).permute(2, 1, 0, 3).flatten(2)
-    return torch.bmm(down, rows).view(-1, side, channels, side).transpose(1, 2)
+    rows = down.flatten(0, 1) @ picture[0].transpose(0, 1).flatten(1)  # [N side, C W]
+    views = rows.view(-1, side * channels, width) @ across.transpose(1, 2)
+    return views.view(-1, side, channels, side).transpose(1, 2)
 
 
 def resize_weights(sides: Tensor, starts: Tensor, length: int, size: int) -> Tensor:
@@ -100,12 +102,14 @@ def resize_weights(sides: Tensor, starts: Tensor, length: int, size: int) -> Ten
     """
     over = max(0, int(-starts.min()), int((starts + sides).max()) - length)
     scale = (sides / size)[:, None, None]
-    begin = starts[:, None, None]
     pixels = torch.arange(-over, length + over, device=sides.device)
-    centres = begin + (torch.arange(size, device=sides.device)[:, None] + 0.5) * scale
-    weights = (1 - (pixels + 0.5 - centres).abs() / scale.clamp(min=1)).clamp(min=0)
-    weights = weights * ((pixels >= begin) & (pixels < begin + sides[:, None, None]))
-    return _fold_edges(weights / weights.sum(dim=-1, keepdim=True), over)
+    offsets = pixels - starts[:, None, None]
+    beyond = (offsets < 0) | (offsets >= sides[:, None, None])
+    reach = scale.clamp(min=1)  # of a triangle, in pixels; all that follows is in its terms
+    places = ((offsets + 0.5) / reach).masked_fill(beyond, math.inf)
+    centres = (torch.arange(size, device=sides.device)[:, None] + 0.5) * scale / reach
+    weights = 1 - (places - centres).abs_().clamp_(max=1)
+    return _fold_edges(weights.div_(weights.sum(dim=-1, keepdim=True)), over)
 
 
 def _fold_edges(weights: Tensor, over: int) -> Tensor:
@@ -118,17 +122,16 @@ def _fold_edges(weights: Tensor, over: int) -> Tensor:
 
 
 def soften(weights: Tensor, softening: Tensor | None) -> Tensor:
-    """Mix each target pixel of resize weights [N, size, length] with the two beside it.
+    """Mix each target pixel of resize weights [N, size, length], in place, with the two beside it.
 
     softening: [N], how much of each of the two; None for none.
     """
     if softening is None:
         return weights
     moved = weights.diff(dim=1).mul_(softening[:, None, None])  # by each towards the next
-    softened = weights.clone()
-    softened[:, :-1] += moved
-    softened[:, 1:] -= moved
-    return softened
+    weights[:, :-1].add_(moved)
+    weights[:, 1:].sub_(moved)
+    return weights
 
 
 @dataclass(frozen=True)
@@ -157,35 +160,38 @@ def random_augmentations(count: int, side: int) -> Augmentations:
     are one resampling; the softening kernel is separable, with the same profile along each axis;
     hue and saturation turn and scale colours about the grey axis.
     """
-    frame = _perspectives(count, side, chance=0.4, distortion=0.2)
-    moves = _turns_and_shifts(count, chance=0.8, degrees=30, shift=0.1)
+    for_frame, for_moves, for_colour, others = spread(20, count).split([9, 4, 3, 4])
+    frame = _perspectives(for_frame, side, chance=0.4, distortion=0.2)
+    moves = _turns_and_shifts(for_moves, chance=0.8, degrees=30, shift=0.1)
+    colour = _colours(for_colour, chance=0.7, most=0.01)
+    flipped, softened, kept_sharp, noisy = others
     flips = torch.eye(3).repeat(count, 1, 1)
-    flips[:, 0, 0] = torch.where(spread(count) < 0.5, -1.0, 1.0)
-    kept_sharp = spread(count) * 0.3
-    softening = (spread(count) < 0.4) * (1 - kept_sharp) * 3 / 13
-    noise = NOISE_FACTOR * spread(count)
-    return Augmentations(
-        softening, flips @ moves @ frame, frame, _colours(count, chance=0.7, most=0.01), noise
-    )
+    flips[:, 0, 0] = torch.where(flipped < 0.5, -1.0, 1.0)
+    softening = (softened < 0.4) * (1 - 0.3 * kept_sharp) * 3 / 13
+    return Augmentations(softening, flips @ moves @ frame, frame, colour, NOISE_FACTOR * noisy)
 
 
-def _turns_and_shifts(count: int, chance: float, degrees: float, shift: float) -> Tensor:
-    """Matrices [N, 3, 3] back from turns and shifts (a share of the side) about the centre."""
-    happens = spread(count) < chance
-    angles = happens * (2 * spread(count) - 1) * math.radians(degrees)
-    x, y = (happens * (2 * spread(count) - 1) * 2 * shift for _ in range(2))
-    cos, sin, one, zero = angles.cos(), angles.sin(), torch.ones(count), torch.zeros(count)
+def _turns_and_shifts(drawn: Tensor, chance: float, degrees: float, shift: float) -> Tensor:
+    """Matrices [N, 3, 3] back from turns and shifts (a share of the side) about the centre.
+
+    drawn: [4, N], by `spread`.
+    """
+    angles, x, y = (2 * drawn[1:] - 1) * (drawn[0] < chance)
+    angles, x, y = angles * math.radians(degrees), x * 2 * shift, y * 2 * shift
+    cos, sin, one, zero = angles.cos(), angles.sin(), torch.ones_like(x), torch.zeros_like(x)
     back = torch.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], dim=1)
     shifts = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], dim=1)
     return back.view(-1, 3, 3) @ shifts.view(-1, 3, 3)
 
 
-def _perspectives(count: int, side: int, chance: float, distortion: float) -> Tensor:
-    """Matrices [N, 3, 3] back from perspectives that pull each corner inwards."""
+def _perspectives(drawn: Tensor, side: int, chance: float, distortion: float) -> Tensor:
+    """Matrices [N, 3, 3] back from perspectives that pull each corner inwards.
+
+    drawn: [9, N], by `spread`.
+    """
     corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]) * (side - 1) / side
-    pulls = torch.stack([spread(count) for _ in range(8)], dim=1).view(-1, 4, 2)
-    happens = spread(count) < chance
-    pulled = corners - corners.sign() * distortion * pulls * happens[:, None, None]
+    pulls = (drawn[1:] * (drawn[0] < chance)).T.unflatten(1, (4, 2))
+    pulled = corners - corners.sign() * distortion * pulls
     return _homography(pulled, corners.expand_as(pulled))
 
 
@@ -199,14 +205,13 @@ def _homography(places: Tensor, images: Tensor) -> Tensor:
     return F.pad(solved, (0, 1), value=1.0).view(-1, 3, 3)
 
 
-def _colours(count: int, chance: float, most: float) -> Tensor:
+def _colours(drawn: Tensor, chance: float, most: float) -> Tensor:
     """Matrices [N, 3, 3] of random colour changes.
 
-    They turn hues by up to the share `most` of a circle, and scale
-    saturation by up to as much.
+    They turn hues by up to the share `most` of a circle, and scale saturation by up to as much.
+    drawn: [3, N], by `spread`.
     """
-    happens = spread(count) < chance
-    hue, saturation = (happens * (2 * spread(count) - 1) * most for _ in range(2))
+    hue, saturation = (2 * drawn[1:] - 1) * (drawn[0] < chance) * most
     angles, factors = (hue * 2 * math.pi)[:, None, None], (1 + saturation)[:, None, None]
     grey = torch.full((3, 3), 1 / 3)
     turn = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
@@ -265,12 +270,14 @@ def _project(maps: Tensor, side: int) -> Tensor:
 def recolour(cutouts: Tensor, colour: Tensor, noise: Tensor, seed: int) -> Tensor:
     """Cutouts [N, 3, S, S] times colour [N, 3, 3], with Gaussian noise of deviations `noise` [N].
 
-    The noise is drawn where the cutouts are, by a generator of that seed. Half of them have the
-    other half's with the opposite sign (antithetic), so that it pulls less in any direction.
+    The noise is drawn where the cutouts are, by a generator of that seed, for a quarter of them:
+    another has it turned half round, and half of them the other half's with the opposite sign
+    (antithetic), so that it pulls less in any direction.
     """
     generator = torch.Generator(cutouts.device).manual_seed(seed)
     colours = cutouts.flatten(2)  # [N, 3, S S]
-    half = (-(-len(colours) // 2), *colours.shape[1:])
-    drawn = torch.randn(half, device=cutouts.device, generator=generator)
-    added = torch.cat([drawn, -drawn])[: len(colours)] * noise[:, None, None]
+    quarter = (-(-len(colours) // 4), *colours.shape[1:])
+    drawn = torch.randn(quarter, device=cutouts.device, generator=generator)
+    half = torch.cat([drawn, drawn.flip(2)])[: -(-len(colours) // 2)]
+    added = torch.cat([half, -half])[: len(colours)] * noise[:, None, None]
     return torch.baddbmm(added, colour, colours).view_as(cutouts)

@@ -42,6 +42,14 @@ class Precision(NamedTuple):
     dtype: torch.dtype
     eight_bits: bool = False
 
+    @property
+    def packed(self) -> bool:
+        """Whether weights of `dtype` are packed too, which pays with bfloat16.
+
+        CPUs that count in eight bits have oneDNN, which packs them.
+        """
+        return self.eight_bits and self.dtype == torch.bfloat16
+
 
 FULL_PRECISION = Precision(torch.float32)
 

@@ -1,10 +1,10 @@
 """Decoder and CLIP as the loop needs them: frozen, and therefore quicker and smaller.
 
-Batch norms become part of the convolutions before them; doubling a picture and convolving it is one
-transposed convolution; a norm and its SiLU keep only what came in. The functions give what the
-networks of taming-transformers and OpenAI's CLIP give, up to rounding to a `Precision`. With eight
-bits, the layers of CLIP in which that is quicker multiply such numbers; of the decoder only the
-gradient does, as people look at its pictures.
+Batch norms, sums and ReLUs become part of the convolutions before them; doubling a picture and
+convolving it is one transposed convolution; a norm and its SiLU keep only what came in, small
+pictures aside. The functions give what the networks of taming-transformers and OpenAI's CLIP give,
+up to rounding to a `Precision`. With eight bits, the layers of CLIP in which that is quicker
+multiply such numbers; of the decoder only the gradient does, as people look at its pictures.
 """
 
 import copy
@@ -78,7 +78,7 @@ def _decoder_layers(decoder: taming.Decoder, precision: Precision) -> Iterable[n
 def decoder_conv(conv: nn.Conv2d, precision: Precision) -> Conv:
     """A convolution of stride 1."""
     kind = EightBitGradientConv if _pays_in_eight_bits(conv.weight, precision) else Conv
-    return kind(conv.weight, conv.bias, precision.dtype, conv.padding[0])
+    return kind(conv.weight, conv.bias, precision, conv.padding[0])
 
 
 def _doubling(upsample: taming.Upsample, precision: Precision) -> nn.Module:
@@ -99,13 +99,13 @@ class ResidualBlock(nn.Module):
             NormSiLU(block.norm1, precision.dtype),
             decoder_conv(block.conv1, precision),
             NormSiLU(block.norm2, precision.dtype),
-            decoder_conv(block.conv2, precision),
         )
+        self.last = decoder_conv(block.conv2, precision)
         same = block.in_channels == block.out_channels
         self.straight = nn.Identity() if same else decoder_conv(block.nin_shortcut, precision)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.change(x).add_(self.straight(x))
+        return self.last(self.change(x), self.straight(x))
 
 
 class SpatialAttention(nn.Module):
@@ -117,14 +117,14 @@ class SpatialAttention(nn.Module):
         ways = (block.q, block.k, block.v)
         weight = torch.cat([way.weight for way in ways])
         # Without eight bits, as the gradients at q, k and v may differ in size.
-        self.qkv = Conv(weight, torch.cat([way.bias for way in ways]), precision.dtype)
+        self.qkv = Conv(weight, torch.cat([way.bias for way in ways]), precision)
         self.out = decoder_conv(block.proj_out, precision)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(batch, 1, -1, 3, channels)
         seen = attend(*qkv.unbind(3))  # [B, 1, h w, C]
-        return self.out(seen.view(batch, height, width, channels).permute(0, 3, 1, 2)).add_(x)
+        return self.out(seen.view(batch, height, width, channels).permute(0, 3, 1, 2), x)
 
 
 # --- CLIP's sight ------------------------------------------------------------------------------
@@ -140,25 +140,26 @@ def frozen_resnet(visual: ModifiedResNet, precision: Precision) -> nn.Sequential
     """CLIP's ResNet."""
     stem = ((visual.conv1, visual.bn1), (visual.conv2, visual.bn2), (visual.conv3, visual.bn3))
     levels = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
-    convs = (clip_conv(conv, norm, precision) for conv, norm in stem)
     return nn.Sequential(
-        *(part for conv in convs for part in (conv, nn.ReLU(True))),
+        *(clip_conv(conv, norm, precision, rectifies=True) for conv, norm in stem),
         Pool(2),
         *(FrozenBottleneck(block, precision) for level in levels for block in level),
-        FrozenAttentionPool(visual.attnpool, precision.dtype),
+        FrozenAttentionPool(visual.attnpool, precision),
     )
 
 
-def clip_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d, precision: Precision) -> FrozenLayer:
-    """The convolution, with the batch norm that follows it taken in."""
+def clip_conv(
+    conv: nn.Conv2d, norm: nn.BatchNorm2d, precision: Precision, rectifies: bool = False
+) -> FrozenLayer:
+    """The convolution, with the batch norm, and perhaps the ReLU, that follow it taken in."""
     scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)
     weight = conv.weight.float() * scale[:, None, None, None]
     bias = norm.bias - norm.running_mean * scale
     if conv.stride == (2, 2):
-        return HalvingConv(weight, bias, precision.dtype)
+        return HalvingConv(weight, bias, precision, rectifies)
     if _pays_in_eight_bits(conv.weight, precision):
-        return EightBitConv(weight, bias, conv.padding[0])
-    return Conv(weight, bias, precision.dtype, conv.padding[0])
+        return EightBitConv(weight, bias, conv.padding[0], rectifies)
+    return Conv(weight, bias, precision, conv.padding[0], rectifies)
 
 
 class FrozenBottleneck(nn.Module):
@@ -168,32 +169,32 @@ class FrozenBottleneck(nn.Module):
         super().__init__()
         pool = Pool(block.stride) if block.stride > 1 else nn.Identity()
         self.change = nn.Sequential(
-            clip_conv(block.conv1, block.bn1, precision),
-            nn.ReLU(True),
-            clip_conv(block.conv2, block.bn2, precision),
-            nn.ReLU(True),
+            clip_conv(block.conv1, block.bn1, precision, rectifies=True),
+            clip_conv(block.conv2, block.bn2, precision, rectifies=True),
             pool,
-            clip_conv(block.conv3, block.bn3, precision),
         )
+        self.widen = clip_conv(block.conv3, block.bn3, precision, rectifies=True)
         self.straight = nn.Identity()
         if block.downsample is not None:
             _, conv, norm = block.downsample
             self.straight = nn.Sequential(pool, clip_conv(conv, norm, precision))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.change(x).add_(self.straight(x)).relu_()
+        return self.widen(self.change(x), self.straight(x))
 
 
 class FrozenAttentionPool(nn.Module):
     """The mean of all positions attends to them, and to itself."""
 
-    def __init__(self, pool: AttentionPool2d, dtype: torch.dtype) -> None:
+    def __init__(self, pool: AttentionPool2d, precision: Precision) -> None:
         super().__init__()
         self.heads = pool.num_heads
-        self.register_buffer("places", own(pool.positional_embedding, dtype))
-        self.q, self.k, self.v, self.out = (
-            Linear(part.weight, part.bias, dtype)
-            for part in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj)
+        self.register_buffer("places", own(pool.positional_embedding, precision.dtype))
+        self.q, self.out = (
+            _linear(part.weight, part.bias, precision) for part in (pool.q_proj, pool.c_proj)
+        )
+        self.k, self.v = (
+            Linear(part.weight, part.bias, precision.dtype) for part in (pool.k_proj, pool.v_proj)
         )
 
     def forward(self, x: Tensor) -> Tensor:

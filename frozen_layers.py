@@ -1,18 +1,17 @@
 """Layers whose weights never change: gradients go to their inputs alone.
 
 Nothing is kept for the gradients of weights. The layers give what torch's own give, up to rounding
-to `dtype`, or to eight bits (see `eight_bits`) where their names say so.
+to `dtype`, or to eight bits (see `onednn`) where their names say so.
 """
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eight_bits import Kernels, Matrix
+from device import Precision
+from onednn import EightBitKernels, EightBitMatrix, PackedKernels
 
-SMALL = 1024  # pixels; with fewer, a norm in bfloat16 may take a CPU four times as long
+SMALL = 1024  # pixels; up to here torch's own norms in float32 take a CPU down to half the time
 SHORT = 4096  # tokens; up to here a CPU attends quicker by plain products than by torch's kernel
 
 
@@ -22,30 +21,46 @@ def own(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class _FrozenOperator(torch.autograd.Function):
-    """compute(x), and the gradient at x from that at the result, for which no x is kept."""
+    """What a layer makes of x, and the gradient at x, for which no x is kept."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, compute: Callable[[Tensor], Tensor], gradient: Callable):
-        ctx.gradient, ctx.shape = gradient, x.shape
-        return compute(x)
+    def forward(ctx, x: Tensor, added: Tensor | None, layer: "FrozenLayer"):
+        y = layer.result(x, added)
+        ctx.layer, ctx.shape = layer, x.shape
+        if layer.rectifies:
+            ctx.save_for_backward(y)
+        return y
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return ctx.gradient(grad, ctx.shape), None, None
+        if ctx.layer.rectifies:
+            grad = torch.ops.aten.threshold_backward(grad, *ctx.saved_tensors, 0)
+        at_added = grad if ctx.needs_input_grad[1] else None
+        return ctx.layer.gradient(grad, ctx.shape), at_added, None
 
 
 class FrozenLayer(nn.Module):
-    """A linear operator, but for a bias, that computes its own gradient."""
+    """A linear operator, perhaps with bias and ReLU, that computes its own gradient."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return _FrozenOperator.apply(x, self.compute, self.gradient)
+    rectifies = False
+
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """What the layer makes of x, and `added`, of the same shape as that, before the ReLU."""
+        return _FrozenOperator.apply(x, added, self)
+
+    def result(self, x: Tensor, added: Tensor | None) -> Tensor:
+        """`forward`, without a gradient."""
+        y = self.compute(x)
+        if added is not None:
+            y += added
+        return y.relu_() if self.rectifies else y
 
     def compute(self, x: Tensor) -> Tensor:
-        """What the layer makes of x."""
+        """What the operator and its bias make of x."""
         raise NotImplementedError
 
     def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        """The gradient at x, which has that shape, from the gradient at what was made of it."""
+        """The gradient at x, which has that shape, from the gradient before the ReLU."""
         raise NotImplementedError
 
 
@@ -57,12 +72,27 @@ class Conv(FrozenLayer):
 
     stride = 1
 
-    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, padding: int = 0) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        precision: Precision,
+        padding: int = 0,
+        rectifies: bool = False,
+    ) -> None:
         super().__init__()
-        weight = own(weight, dtype).contiguous(memory_format=torch.channels_last)
+        weight = own(weight, precision.dtype).contiguous(memory_format=torch.channels_last)
         self.register_buffer("weight", weight)
-        self.register_buffer("bias", own(bias, dtype))
-        self.padding = padding
+        self.register_buffer("bias", own(bias, precision.dtype))
+        self.padding, self.rectifies = padding, rectifies
+        self.kernels: PackedKernels | None = None
+        if precision.packed:
+            self.kernels = PackedKernels(weight, self.bias, self.stride, padding, rectifies)
+
+    def result(self, x: Tensor, added: Tensor | None) -> Tensor:
+        if self.kernels is not None:
+            return self.kernels.convolve(x, added)
+        return super().result(x, added)
 
     def compute(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
@@ -83,8 +113,10 @@ class Conv(FrozenLayer):
 class EightBitGradientConv(Conv):
     """A convolution of stride 1, with its gradient by products of eight bits."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, padding: int = 0) -> None:
-        super().__init__(weight, bias, dtype, padding)
+    def __init__(
+        self, weight: Tensor, bias: Tensor, precision: Precision, padding: int = 0
+    ) -> None:
+        super().__init__(weight, bias, precision, padding)
         self.turned = _turned_kernels(weight, padding)
 
     def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
@@ -94,10 +126,14 @@ class EightBitGradientConv(Conv):
 class EightBitConv(FrozenLayer):
     """A convolution of stride 1 by products of eight bits, with its gradient."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, padding: int = 0) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, padding: int = 0, rectifies: bool = False
+    ) -> None:
         super().__init__()
-        self.kernels, self.turned = Kernels(weight, 1, padding), _turned_kernels(weight, padding)
+        self.kernels = EightBitKernels(weight, 1, padding)
+        self.turned = _turned_kernels(weight, padding)
         self.register_buffer("bias", own(bias, torch.float32))
+        self.rectifies = rectifies
 
     def compute(self, x: Tensor) -> Tensor:
         return self.kernels.convolve(x, self.bias)
@@ -106,9 +142,9 @@ class EightBitConv(FrozenLayer):
         return self.turned.convolve(grad)
 
 
-def _turned_kernels(weight: Tensor, padding: int) -> Kernels:
+def _turned_kernels(weight: Tensor, padding: int) -> EightBitKernels:
     """For the gradient of a convolution of stride 1: one by its kernels turned half round."""
-    return Kernels(weight.flip(2, 3).transpose(0, 1), 1, weight.shape[-1] - 1 - padding)
+    return EightBitKernels(weight.flip(2, 3).transpose(0, 1), 1, weight.shape[-1] - 1 - padding)
 
 
 class HalvingConv(Conv):
@@ -121,12 +157,14 @@ class HalvingConv(Conv):
 
     stride = 2
 
-    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
-        super().__init__(weight, bias, dtype, padding=1)
+    def __init__(
+        self, weight: Tensor, bias: Tensor, precision: Precision, rectifies: bool = False
+    ) -> None:
+        super().__init__(weight, bias, precision, 1, rectifies)
         # Row 2o of the input meets row 1 of the kernel at output o, row 2o + 1 meets 2 there and 0
         # at o + 1; so the kernel, padded to 4x4, falls into 2x2 of them.
         spread = F.pad(weight, (1, 0, 1, 0)).unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4)
-        quarters = own(spread.permute(1, 3, 5, 0, 2, 4).flatten(0, 2), dtype)  # [4 in, out, 2, 2]
+        quarters = own(spread.permute(1, 3, 5, 0, 2, 4).flatten(0, 2), precision.dtype)
         self.register_buffer("quarters", quarters.contiguous(memory_format=torch.channels_last))
 
     def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
@@ -160,7 +198,7 @@ class EightBitGradientDoublingConv(DoublingConv):
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__(weight, bias, dtype)
-        self.kernels = Kernels(weight, 2, 1)
+        self.kernels = EightBitKernels(weight, 2, 1)
 
     def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
         return self.kernels.convolve(grad)
@@ -200,10 +238,13 @@ class _NormSiLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float):
-        y, mean, rstd = _group_norm(x, weight, bias, groups, eps)
+        batch, channels, height, width = x.shape
+        y, mean, rstd = torch.native_group_norm(
+            x, weight, bias, batch, channels, height * width, groups, eps
+        )
         ctx.save_for_backward(x, weight, bias, mean, rstd)
-        ctx.groups, ctx.eps = groups, eps
-        return F.silu(y, inplace=True)
+        ctx.groups = groups
+        return F.silu(y.contiguous(memory_format=torch.channels_last), inplace=True)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -230,20 +271,6 @@ class _NormSiLU(torch.autograd.Function):
         return found, None, None, None, None
 
 
-def _group_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The normalised x, channels last, and mean and 1/std of each group."""
-    batch, channels, height, width = x.shape
-    dtype = x.dtype
-    if x.device.type == "cpu" and height * width < SMALL:
-        x, weight, bias = x.float(), weight.float(), bias.float()
-    y, mean, rstd = torch.native_group_norm(
-        x, weight, bias, batch, channels, height * width, groups, eps
-    )
-    return y.to(dtype).contiguous(memory_format=torch.channels_last), mean, rstd
-
-
 def _channel_sums(x: Tensor) -> Tensor:
     """Sums over rows and columns, [B, C] in float32; each row's sum may round to x's precision."""
     return x.permute(0, 2, 3, 1).sum(2).float().sum(1)
@@ -259,6 +286,10 @@ class NormSiLU(nn.Module):
         self.groups, self.eps = norm.num_groups, norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and x.shape[2] * x.shape[3] <= SMALL:
+            weight, bias = self.weight.float(), self.bias.float()
+            y = F.silu(F.group_norm(x.float(), self.groups, weight, bias, self.eps))
+            return y.to(x.dtype).contiguous(memory_format=torch.channels_last)
         return _NormSiLU.apply(x, self.weight, self.bias, self.groups, self.eps)
 
 
@@ -282,7 +313,7 @@ class EightBitLinear(FrozenLayer):
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
-        self.matrix, self.transposed = Matrix(weight), Matrix(weight.T)
+        self.matrix, self.transposed = EightBitMatrix(weight), EightBitMatrix(weight.T)
         self.register_buffer("bias", own(bias, dtype))
 
     def compute(self, x: Tensor) -> Tensor:

@@ -219,19 +219,20 @@ class Perceptor(nn.Module):
         self.context_length: int = model.context_length
         self.embed_dim: int = model.text_projection.shape[1]
         self.dtype = precision.dtype
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+        self.register_buffer("mean", mean, persistent=False)
+        first = model.visual.conv1.weight
+        first.data = first / std  # so that normalising leaves only the mean to subtract
         self.visual = frozen_visual(model.visual, precision)
         self.text = model
         del model.visual
         for part in self.text.parameters():
             part.data = own(part, torch.float32)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-        self.register_buffer("scale", 1 / std, persistent=False)
-        self.register_buffer("shift", -mean / std, persistent=False)
 
     def encode_image(self, pictures: Tensor) -> Tensor:
         """Unit embeddings of pictures [N, 3, S, S] in [0, 1], S the input resolution in pixels."""
-        normalised = torch.addcmul(self.shift, pictures, self.scale).to(self.dtype)
-        features = self.visual(normalised.contiguous(memory_format=torch.channels_last))
+        centred = (pictures - self.mean).to(self.dtype)
+        features = self.visual(centred.contiguous(memory_format=torch.channels_last))
         return F.normalize(features.float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
@@ -239,7 +240,7 @@ class Perceptor(nn.Module):
 
         What is beyond the context length is left out.
         """
-        tokens = clip.tokenize(texts, self.context_length, truncate=True).to(self.scale.device)
+        tokens = clip.tokenize(texts, self.context_length, truncate=True).to(self.mean.device)
         text = self.text
         x = text.token_embedding(tokens) + text.positional_embedding
         x = text.transformer(x.transpose(0, 1)).transpose(0, 1)

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {path.stem: path for path in sorted(ROOT.glob("*.py"))}
 ENGINE = {
-    *("checkpoints", "cutouts", "device", "eight_bits", "frozen", "frozen_layers", "logic"),
+    *("checkpoints", "cutouts", "device", "frozen", "frozen_layers", "logic", "onednn"),
     *("sketch", "vqgan_utils"),
 }
 OUTSIDE_ENGINE = {

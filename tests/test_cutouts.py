@@ -79,6 +79,23 @@ def test_random_windows_stay_inside_and_reach_everywhere() -> None:
     assert ((lefts + sides).max(), (tops + sides).max()) == (20, 13)
 
 
+def test_sizes_and_places_of_windows_know_nothing_of_each_other() -> None:
+    places = cutouts.random_windows(300, 300, 4000, smallest=50, cut_pow=1.0, whole=0)
+    room = 301 - places.sides
+    drawn = torch.stack([places.sides, places.lefts / room, places.tops / room])
+    assert (torch.corrcoef(drawn) - torch.eye(3)).abs().max() < 0.06
+
+
+def test_moves_know_nothing_of_each_other() -> None:
+    change = cutouts.random_augmentations(4000, 32)
+    moved = (change.source @ change.frame.inverse()).flatten(1)[:, [0, 2, 3, 5]]  # turned, shifted
+    bent, hue = change.frame.flatten(1)[:, :6], change.colour.flatten(1)[:, :2]
+    groups = (moved, bent, hue, change.softening[:, None], change.noise[:, None])
+    links = torch.corrcoef(torch.cat(groups, dim=1).T)
+    within = torch.block_diag(*(torch.ones(2 * [group.shape[1]]) for group in groups))
+    assert (links * (1 - within)).abs().max() < 0.08
+
+
 def test_a_picture_under_the_perceptors_size_is_seen_whole() -> None:
     places = cutouts.random_windows(16, 16, 10, smallest=32, cut_pow=1.0, whole=0.125)
     assert (places.sides == 16).all() and (places.lefts == 0).all() and (places.tops == 0).all()
@@ -104,7 +121,7 @@ def test_softened_cutouts_are_cutouts_softened(share: float) -> None:
 
 
 def test_spread_numbers_are_uniform_and_even() -> None:
-    numbers = torch.stack([cutouts.spread(10) for _ in range(2000)])
+    numbers = cutouts.spread(2000, 10)
     assert numbers.min() >= 0 and numbers.max() < 1
     assert ((numbers.sort(dim=1).values * 10).long() == torch.arange(10)).all()
     one = numbers[:, 3].sort().values
@@ -157,7 +174,7 @@ def test_augmentations_are_spread_as_kornias() -> None:
 
 
 def test_recolouring_turns_hues_and_scales_saturation() -> None:
-    colours = cutouts._colours(4000, chance=0.7, most=0.01)
+    colours = cutouts._colours(cutouts.spread(3, 4000), chance=0.7, most=0.01)
     turned = colours @ torch.tensor([0.7, 0.4, 0.4])
     grey = colours @ torch.full((3,), 0.5)
     torch.testing.assert_close(grey, torch.full_like(grey, 0.5))
@@ -186,14 +203,16 @@ def test_noise_is_of_another_strength_in_each_cutout() -> None:
     assert noise.mean().abs() < 1e-3
 
 
-@pytest.mark.parametrize("count", [1, 2, 7])
-def test_noise_comes_twice_with_opposite_signs(count: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 7, 8])
+def test_noise_comes_four_times_turned_and_with_opposite_signs(count: int) -> None:
     strengths, same = torch.linspace(0.1, 0.5, count), torch.eye(3).repeat(count, 1, 1)
     noise = cutouts.recolour(torch.zeros(count, 3, 8, 8), same, strengths, seed=1)
     drawn = noise / strengths[:, None, None, None]
-    half = (count + 1) // 2
+    half, quarter = (count + 1) // 2, (count + 3) // 4
     torch.testing.assert_close(drawn[half:], -drawn[: count - half])
-    assert drawn[:half].std(dim=(1, 2, 3)).sub(1).abs().max() < 0.2
+    turned = drawn[: half - quarter].rot90(2, dims=(2, 3))
+    torch.testing.assert_close(drawn[quarter:half], turned)
+    assert drawn[:quarter].std(dim=(1, 2, 3)).sub(1).abs().max() < 0.2
 
 
 def test_sampling_by_lookup_is_torchs_sampling() -> None:

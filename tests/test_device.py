@@ -63,6 +63,7 @@ def test_describes_a_device_in_words(machine) -> None:
         ({"avx512_vnni"}, True, False, True),
         ({"avx512_vnni"}, False, False, False),
         ({"avx512_vnni", "avx512_bf16"}, True, True, True),
+        ({"avx512_vnni", "avx512_bf16"}, False, True, False),
         ({"avx512_vnni", "amx_bf16", "amx_int8"}, True, True, True),
         ({"avx_vnni"}, True, False, False),
     ],
@@ -77,18 +78,19 @@ def test_precision_is_what_the_cpu_is_quick_in(
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    assert device.compute_precision(torch.device("cpu")) == (dtype, eight_bits)
+    precision = device.compute_precision(torch.device("cpu"))
+    assert precision == (dtype, eight_bits)
+    assert precision.packed == (bfloat16 and eight_bits)
     assert device.compute_precision(torch.device("mps")) == (torch.float32, False)
 
 
 @pytest.mark.parametrize("has_bfloat16", [True, False])
-def test_gpus_never_count_in_eight_bits(
-    has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_know_nothing_of_onednn(has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"avx512_vnni", "avx512_bf16"}))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
     dtype = torch.bfloat16 if has_bfloat16 else torch.float32
-    assert device.compute_precision(torch.device("cuda")) == (dtype, False)
+    precision = device.compute_precision(torch.device("cuda"))
+    assert precision == (dtype, False) and not precision.packed
 
 
 RESIDENT_AFTER_FREEING = """

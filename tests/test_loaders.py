@@ -318,9 +318,12 @@ def test_a_safetensors_header_beyond_memory_is_refused(tmp_path: Path) -> None:
 # --- CLIP ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # published ones have halves
 @pytest.mark.parametrize("resnet", [False, True])
-def test_clip_equals_openais_own(resnet: bool, tmp_path: Path) -> None:
+def test_clip_equals_openais_own(resnet: bool, dtype: torch.dtype, tmp_path: Path) -> None:
     weights = tiny_models.clip_state_dict(resnet, vision_layers=2)
+    weights = {key: value.to(dtype) if value.is_floating_point() else value
+               for key, value in weights.items()}  # fmt: skip
     torch.save(weights, tmp_path / "a.pt")
     theirs = build_model(dict(weights)).float()
     ours = load_clip_model(tmp_path / "a.pt")

@@ -238,13 +238,17 @@ def test_eight_bits_touch_the_gradient_and_not_the_picture(
 ) -> None:
     monkeypatch.setattr(frozen, "WORTHWHILE", 0)  # tiny models have them too
     found = []
-    for eight_bits in (False, True, True):
-        precision = Precision(dtype, eight_bits)
+    precisions = [Precision(dtype, eight_bits) for eight_bits in (False, True, True)]
+    for precision in (FULL_PRECISION, *precisions):
         monkeypatch.setattr(logic, "compute_precision", lambda _, given=precision: given)
         run = make_run()
         found.append((run.iterate(), latent(run).clone()))
-    (exact, z_exact), (rounded, z_rounded), (again, z_again) = found
-    assert np.array_equal(exact.picture, rounded.picture)  # decoded before the first move
+    (full, _), (exact, z_exact), (rounded, z_rounded), (again, z_again) = found
+
+    def off(step: Step) -> float:  # its picture was decoded before the first move
+        return np.abs(step.picture.astype(float) - full.picture).mean()
+
+    assert off(rounded) <= 1.1 * off(exact)
     assert rounded.losses["total"] == pytest.approx(exact.losses["total"], abs=0.01)
     assert not torch.equal(z_rounded, z_exact)
     assert rounded.losses == again.losses and torch.equal(z_rounded, z_again)

@@ -33,10 +33,10 @@ from torchvision.transforms.functional import to_tensor
 
 import cutouts
 import device
-import eight_bits
 import frozen
 import frozen_layers
 import logic
+import onednn
 import sketch
 import vqgan_utils
 from logic import VQGANCLIPRun
@@ -53,7 +53,7 @@ PROMPTS_FILE = Path(__file__).with_name("prompts.yaml")
 ASSETS = Path(__file__).parent.parent / "assets"
 WEIGHTS = "emoji_f8"
 # What pictures hang on, beside weights and settings.
-ENGINE = (cutouts, device, eight_bits, frozen, frozen_layers, logic, sketch, vqgan_utils)
+ENGINE = (cutouts, device, frozen, frozen_layers, logic, onednn, sketch, vqgan_utils)
 # What generated pictures are to reach, relative to real ones: (top-1, top-5).
 TARGETS = {"single": (0.8, 0.9), "background": (0.6, 0.6), "pair": (0.6, 0.6)}
 

@@ -1,4 +1,4 @@
-"""Products of eight bits against those of floats."""
+"""Products by packed weights against those of torch."""
 
 import math
 
@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eight_bits import LARGEST, Kernels, Matrix
 from frozen_layers import EightBitLinear
+from onednn import LARGEST, EightBitKernels, EightBitMatrix, PackedKernels
 
 pytestmark = pytest.mark.vnni
 DTYPES = [torch.float32, torch.bfloat16]
@@ -31,16 +31,35 @@ def whole_numbers(*shape: int, most: int) -> Tensor:
     return numbers
 
 
+@pytest.mark.parametrize("rectifies", [False, True])
+@pytest.mark.parametrize("stride, padding, side", [(1, 1, 3), (1, 0, 1), (1, 2, 3), (2, 1, 3)])
+def test_packed_convolutions_are_torchs(
+    stride: int, padding: int, side: int, rectifies: bool
+) -> None:
+    weight, bias = whole_numbers(7, 20, side, side, most=2), whole_numbers(1, 7, most=3)[0]
+    kernels = PackedKernels(weight.bfloat16(), bias.bfloat16(), stride, padding, rectifies)
+    for height, width in ((8, 12), (16, 6), (8, 12)):
+        x = whole_numbers(2, 20, height, width, most=1)
+        plain = F.conv2d(x, weight, bias, stride, padding)
+        added = whole_numbers(*plain.shape, most=9)
+        for more, expected in ((None, plain), (added.bfloat16(), plain + added)):
+            found = kernels.convolve(x.bfloat16(), more).float()
+            expected = expected.relu() if rectifies else expected
+            assert torch.equal(found, expected.bfloat16().float())
+        assert kernels.packed[0] == x.shape
+    assert (plain < 0).any()
+
+
 def test_products_of_whole_numbers_are_exact() -> None:
     weight, rows = whole_numbers(7, 300, most=127), whole_numbers(5, 300, most=LARGEST)
-    product, scale = Matrix(weight).times(rows)
+    product, scale = EightBitMatrix(weight).times(rows)
     torch.testing.assert_close(product * scale, rows @ weight.T, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("stride, padding, side", [(1, 1, 3), (1, 0, 1), (1, 2, 3), (2, 1, 4)])
 def test_convolutions_of_whole_numbers_are_exact(stride: int, padding: int, side: int) -> None:
     weight, bias = whole_numbers(7, 20, side, side, most=127), torch.randn(7) * 1e4
-    kernels = Kernels(weight, stride, padding)
+    kernels = EightBitKernels(weight, stride, padding)
     for height, width in ((8, 12), (16, 6)):  # packed for the first
         x = whole_numbers(2, 20, height, width, most=LARGEST)
         expected = F.conv2d(x, weight, bias, stride, padding)
@@ -54,7 +73,7 @@ def test_every_token_has_a_scale_of_its_own(dtype: torch.dtype) -> None:
     weight, rows = torch.randn(64, 256), torch.randn(6, 256)
     rows = (rows * torch.tensor([1e-15, 1e-3, 1, 1e3, 1e15, 1])[:, None]).to(dtype)
     rows[5, 3] = 2000  # drowns the others of its own token, and of no other
-    product, scale = Matrix(weight).times(rows)
+    product, scale = EightBitMatrix(weight).times(rows)
     assert product.dtype == scale.dtype == dtype
     for found, row in zip(product * scale, rows, strict=True):
         assert off(found, row.float() @ weight.T) < 0.02
@@ -64,7 +83,7 @@ def test_every_token_has_a_scale_of_its_own(dtype: torch.dtype) -> None:
 def test_every_output_of_the_weights_has_a_scale_of_its_own(dtype: torch.dtype) -> None:
     sizes = 10.0 ** torch.arange(-6, 7)
     weight, rows = torch.randn(13, 256) * sizes[:, None], torch.randn(9, 256)
-    product, scale = Matrix(weight).times(rows.to(dtype))
+    product, scale = EightBitMatrix(weight).times(rows.to(dtype))
     for found, row in zip((product * scale).T, weight, strict=True):
         assert off(found, rows @ row) < 0.02
 
@@ -82,10 +101,11 @@ def test_the_gradient_is_that_of_the_floats(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nothing_comes_of_nothing(dtype: torch.dtype) -> None:
-    product, scale = Matrix(torch.randn(4, 8)).times(torch.zeros(3, 8, dtype=dtype))
+    product, scale = EightBitMatrix(torch.randn(4, 8)).times(torch.zeros(3, 8, dtype=dtype))
     assert not (product * scale).any()
-    assert not Kernels(torch.randn(4, 8, 1, 1)).convolve(torch.zeros(1, 8, 2, 2, dtype=dtype)).any()
-    product, scale = Matrix(torch.zeros(4, 8)).times(torch.randn(3, 8, dtype=dtype))
+    kernels = EightBitKernels(torch.randn(4, 8, 1, 1))
+    assert not kernels.convolve(torch.zeros(1, 8, 2, 2, dtype=dtype)).any()
+    product, scale = EightBitMatrix(torch.zeros(4, 8)).times(torch.randn(3, 8, dtype=dtype))
     assert not (product * scale).any()
 
 
@@ -93,7 +113,8 @@ def test_nothing_comes_of_nothing(dtype: torch.dtype) -> None:
 def test_what_is_no_number_is_not_hidden(broken: float) -> None:
     x = torch.randn(3, 8)
     x[1, 2] = broken
-    product, scale = Matrix(torch.randn(4, 8)).times(x)
+    product, scale = EightBitMatrix(torch.randn(4, 8)).times(x)
     finite = (product * scale).isfinite().all(dim=1)
     assert finite.tolist() == [True, False, True]
-    assert not Kernels(torch.randn(4, 8, 1, 1)).convolve(x.view(3, 8, 1, 1)).isfinite().any()
+    kernels = EightBitKernels(torch.randn(4, 8, 1, 1))
+    assert not kernels.convolve(x.view(3, 8, 1, 1)).isfinite().any()
