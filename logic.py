@@ -40,6 +40,7 @@ from errors import BadInput, RunFailed
 from pictures import cover
 from prompts import parse_prompts
 from settings import CUTOUTS_AT_A_TIME, Continuing, RunSettings, VQGANCLIPSettings
+from sharing import sharing
 from sketch import Sketcher, fit, load_sketcher
 from vqgan_utils import (
     VQGAN,
@@ -191,7 +192,7 @@ class VQGANCLIPRun(Run):
         self._chunk = max(1, min(round(at_a_time), self.settings.cutn))
         self._has_moved_on = False  # whether the latent is beyond a frame that was filmed
         self._before_step: dict[str, Any] | None = None
-        with self._explain_lack_of_memory(), self._random, torch.no_grad():
+        with self._explain_lack_of_memory(), sharing, self._random, torch.no_grad():
             codebook = self.vqgan.codebook
             self._low = codebook.amin(dim=0)[:, None, None]
             self._high = codebook.amax(dim=0)[:, None, None]
@@ -203,6 +204,7 @@ class VQGANCLIPRun(Run):
         with (
             self._explain_lack_of_memory(),
             deterministic_algorithms(self.settings.deterministic),
+            sharing,
             self._random,
         ):
             if self.settings.use_scrolling_zooming and self._has_moved_on:
@@ -367,8 +369,11 @@ class VQGANCLIPRun(Run):
         return self.vqgan.encode(picture * 2 - 1).float()
 
     def _start_from(self, z: Tensor) -> None:
-        """Optimise this z, with a fresh optimiser, and hold it near where it is now."""
-        self._z = z.detach().clone().requires_grad_()
+        """Optimise this z, with a fresh optimiser, and hold it near where it is now.
+
+        It always lies in memory as a checkpoint brings it back, or sums would round differently.
+        """
+        self._z = z.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         self._mse_target = self._z.detach().clone()
         self._optimiser = torch.optim.Adam([self._z], lr=self.settings.step_size)
 

@@ -211,6 +211,7 @@ class Recording:
         atomic_write(self.folder.path / storage.PREVIEW, picture, durable=False)
         progress = storage.to_json(self._progress(step))
         atomic_write(self.folder.path / storage.PROGRESS, progress, durable=False)
+        self._update(num_steps=step.index)
         spent = time.monotonic() - began
         self._next_look = began + max(LIVE_SECONDS, spent / LIVE_SHARE)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from sharing import sharing
+
 
 class TimedTraining(ABC):
     """Trains for `seconds`, of which `spent` are over; both are in seconds."""
@@ -23,7 +25,8 @@ class TimedTraining(ABC):
         """Train until the time is spent; save now and then, at the end, and when stopped."""
         try:
             while self.spent < self.seconds:
-                self.train_a_while()
+                with sharing:
+                    self.train_a_while()
                 self.save()
         except BaseException:
             self.save()
