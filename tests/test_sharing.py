@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_trying_in_vain_becomes_rare() -> None:
             tries.append(now)
         elif not was_there:
             crowd.look(now, MANY)
-    pauses = [after - before for before, after in zip(tries, tries[1:])]
+    pauses = [after - before for before, after in pairwise(tries)]
     assert pauses[0] <= 2 * PATIENCE + 2 and pauses == sorted(pauses)
     assert MOST_PATIENCE <= pauses[-1] <= MOST_PATIENCE + 2
 
