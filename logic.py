@@ -221,21 +221,25 @@ class VQGANCLIPRun(Run):
         return _to_arrays(self._before_step or self._state())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._take_latent(state)
-        self._mse_target = self._tensor_like_z(state, "mse_target")
-        self._optimisation_steps = int(state["optimisation_steps"])
-        self._frames = int(state["frames"])
-        self._has_moved_on = self._frames > 0
-        self._take_random_numbers(state)
+        with _explain_misfit():
+            self._take_latent(state)
+            self._mse_target = self._tensor_like_z(state, "mse_target")
+            self._optimisation_steps = int(state["optimisation_steps"])
+            self._frames = int(state["frames"])
+            self._has_moved_on = self._frames > 0
+            # Older checkpoints do not say it. Noise is drawn for so many cutouts at a time.
+            self._chunk = max(1, int(state.get("cutouts_at_a_time", self._chunk)))
+            self._take_random_numbers(state)
 
     def continue_from(self, state: dict[str, Any], how: Continuing, reseed: bool) -> None:
         if how == "exactly":
             self.load_state_dict(state)
             self._frames = 0
-        elif how == "from its latent":
-            self._take_latent(state)
-        if not reseed:
-            self._take_random_numbers(state)
+        with _explain_misfit():
+            if how == "from its latent":
+                self._take_latent(state)
+            if not reseed:
+                self._take_random_numbers(state)
 
     def _state(self) -> dict[str, Any]:
         """What steps change, in copies that stay on the device."""
@@ -246,6 +250,7 @@ class VQGANCLIPRun(Run):
             "adam": {name: value.clone() for name, value in adam.items()},
             "frames": self._frames,
             "optimisation_steps": self._optimisation_steps,
+            "cutouts_at_a_time": self._chunk,
             "random": self._random.state.clone(),
         }
 
@@ -263,15 +268,12 @@ class VQGANCLIPRun(Run):
         array = values.get(name)
         if not isinstance(array, np.ndarray) or array.shape != tuple(self._z.shape):
             found = getattr(array, "shape", "none")
-            raise Unfit(
-                f"The checkpoint does not fit: its {name} is {found}, this run's"
-                f" {tuple(self._z.shape)}. Continue from the run's picture instead: delete the"
-                " checkpoint."
-            )
+            raise Unfit(_misfit(f"its {name} is {found}, this run's {tuple(self._z.shape)}"))
         return torch.tensor(array, dtype=torch.float32, device=self.device)
 
     def _take_random_numbers(self, state: dict[str, Any]) -> None:
-        self._random.state = torch.tensor(state["random"], dtype=torch.uint8)
+        numbers = torch.tensor(state["random"], dtype=torch.uint8)
+        self._random.state = torch.Generator().set_state(numbers).get_state()
 
     # --- memory ---
 
@@ -565,6 +567,24 @@ def _warm_clip(checkpoint: _Stamp, device: torch.device, precision: Precision) -
 @lru_cache(maxsize=1)
 def _warm_sketcher(weights: _Stamp, embed_dim: int, device: torch.device) -> Sketcher:
     return load_sketcher(weights[0], embed_dim).to(device)
+
+
+@contextmanager
+def _explain_misfit() -> Iterator[None]:
+    """A checkpoint may be from a stranger, and hold anything."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        if _is_lack_of_memory(error):
+            raise
+        raise Unfit(_misfit(f"{type(error).__name__} {error}")) from None
+
+
+def _misfit(reason: str) -> str:
+    return (
+        f"The checkpoint does not fit: {reason}. Continue from the run's picture instead: delete"
+        " the checkpoint."
+    )
 
 
 def _is_lack_of_memory(error: Exception) -> bool:

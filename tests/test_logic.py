@@ -547,6 +547,54 @@ def test_a_restored_run_goes_on_as_if_never_stopped(
             assert np.array_equal(repeated.picture, step.picture)
 
 
+def test_a_restored_run_looks_at_as_many_cutouts_at_a_time(make_run: MakeRun) -> None:
+    """Also where memory lacked only before it was stopped."""
+    run = make_run(cutn=5)
+    run._chunk = 2
+    iterate(run, 2)
+    restored = make_run(cutn=5)
+    restored.load_state_dict(run.state_dict())
+    assert np.array_equal(restored.iterate().picture, run.iterate().picture)
+    for name in ("z", "mse_target", "random"):
+        assert np.array_equal(restored.state_dict()[name], run.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"z": np.zeros((1, 2, 3, 4), np.float32)},
+        {"z": "none"},
+        {"mse_target": None},
+        {"frames": "many"},
+        {"frames": math.inf},
+        {"optimisation_steps": None},
+        {"adam": {"step": 1.0}},
+        {"adam": {"step": "x", "exp_avg": 0, "exp_avg_sq": 0}},
+        {"adam": [1]},
+        {"cutouts_at_a_time": "all"},
+        {"random": np.zeros(3, np.uint8)},
+        {"random": "dice"},
+        {"random": None},
+    ],
+    ids=str,
+)
+def test_a_state_that_is_none_is_told(wrong: dict[str, Any], make_run: MakeRun) -> None:
+    run = make_run()
+    run.iterate()
+    state = run.state_dict()
+    with pytest.raises(BadInput, match="does not fit"):
+        run.load_state_dict(state | wrong)
+
+
+@pytest.mark.parametrize("name", ["z", "mse_target", "frames", "optimisation_steps", "random"])
+def test_a_state_that_lacks_something_is_told(name: str, make_run: MakeRun) -> None:
+    run = make_run()
+    state = run.state_dict()
+    del state[name]
+    with pytest.raises(BadInput, match="does not fit"):
+        run.load_state_dict(state)
+
+
 # --- Warm models ---------------------------------------------------------------------------------
 
 
