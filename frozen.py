@@ -41,14 +41,18 @@ from frozen_layers import (
     doubled_kernels,
     own,
 )
+from onednn import eight_bit_convolutions, eight_bit_products
+from operators import probe_gradients
 
 QUICK_GELU = 1.702  # CLIP's GELU is x sigmoid(1.702 x)
 WORTHWHILE = 128  # multiply-adds for each number in or out, from which on eight bits save time
 
 
 def _pays_in_eight_bits(weight: Tensor, precision: Precision) -> bool:
-    """Whether products with weights [out, in, ...] save more time than quantising takes."""
-    return precision.eight_bits and weight.numel() >= WORTHWHILE * sum(weight.shape[:2])
+    """Whether products with weights [out, in, ...] can save more time than quantising takes."""
+    if not precision.eight_bits or weight.numel() < WORTHWHILE * sum(weight.shape[:2]):
+        return False
+    return (eight_bit_products if weight.dim() == 2 else eight_bit_convolutions).probe()
 
 
 # --- The decoder of taming-transformers --------------------------------------------------------
@@ -56,6 +60,7 @@ def _pays_in_eight_bits(weight: Tensor, precision: Precision) -> bool:
 
 def frozen_decoder(decoder: taming.Decoder, precision: Precision) -> nn.Sequential:
     """A VQGAN's decoder: latents [B, z, h, w] to pictures [B, 3, h f, w f], channels last."""
+    probe_gradients()
     return nn.Sequential(*_decoder_layers(decoder, precision))
 
 
@@ -132,6 +137,7 @@ class SpatialAttention(nn.Module):
 
 def frozen_visual(visual: nn.Module, precision: Precision) -> nn.Module:
     """The part of a CLIP that sees: normalised pictures [N, 3, S, S] to features [N, D]."""
+    probe_gradients()
     kinds = {ModifiedResNet: frozen_resnet, VisionTransformer: FrozenViT}
     return kinds[type(visual)](visual, precision)
 

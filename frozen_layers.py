@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from device import Precision
-from onednn import EightBitKernels, EightBitMatrix, PackedKernels
+from onednn import EightBitKernels, EightBitMatrix, PackedKernels, packed_convolutions
+from operators import (
+    input_gradient,
+    input_gradient_plainly,
+    norm_with_moments,
+    relu_gradient,
+    silu_gradient,
+)
 
 SMALL = 1024  # pixels; up to here torch's own norms in float32 take a CPU down to half the time
 SHORT = 4096  # tokens; up to here a CPU attends quicker by plain products than by torch's kernel
@@ -34,7 +41,7 @@ class _FrozenOperator(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         if ctx.layer.rectifies:
-            grad = torch.ops.aten.threshold_backward(grad, *ctx.saved_tensors, 0)
+            grad = relu_gradient(grad, *ctx.saved_tensors)
         at_added = grad if ctx.needs_input_grad[1] else None
         return ctx.layer.gradient(grad, ctx.shape), at_added, None
 
@@ -86,7 +93,7 @@ class Conv(FrozenLayer):
         self.register_buffer("bias", own(bias, precision.dtype))
         self.padding, self.rectifies = padding, rectifies
         self.kernels: PackedKernels | None = None
-        if precision.packed:
+        if precision.packed and packed_convolutions.probe():
             self.kernels = PackedKernels(weight, self.bias, self.stride, padding, rectifies)
 
     def result(self, x: Tensor, added: Tensor | None) -> Tensor:
@@ -101,13 +108,8 @@ class Conv(FrozenLayer):
         if self.weight.shape[-1] == 1:  # a product, several times as quick on a CPU
             return (grad.permute(0, 2, 3, 1) @ self.weight.flatten(1)).permute(0, 3, 1, 2)
         if grad.device.type != "cpu":
-            return torch.nn.grad.conv2d_input(shape, self.weight, grad, padding=self.padding)
-        # The same, of which a CPU would fill an input that only lends its shape.
-        x = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
-        geometry = ([1, 1], [self.padding] * 2, [1, 1], False, [0, 0], 1)
-        wanted = [True, False, False]  # of input, weight and bias
-        backward = torch.ops.aten.convolution_backward
-        return backward(grad, x, self.weight, None, *geometry, wanted)[0]
+            return input_gradient_plainly(grad, self.weight, shape, self.padding)
+        return input_gradient(grad, self.weight, shape, self.padding)
 
 
 class EightBitGradientConv(Conv):
@@ -238,10 +240,7 @@ class _NormSiLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float):
-        batch, channels, height, width = x.shape
-        y, mean, rstd = torch.native_group_norm(
-            x, weight, bias, batch, channels, height * width, groups, eps
-        )
+        y, mean, rstd = norm_with_moments(x, weight, bias, groups, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.groups = groups
         return F.silu(y.contiguous(memory_format=torch.channels_last), inplace=True)
@@ -258,7 +257,7 @@ class _NormSiLU(torch.autograd.Function):
         weight, bias = (part.float().view(1, *by_group[1:]) for part in (weight, bias))
         mean, rstd = mean.float().view(*by_group[:2], 1), rstd.float().view(*by_group[:2], 1)
         y = torch.addcmul(by_channel(bias - mean * rstd * weight), x, by_channel(rstd * weight))
-        grad = torch.ops.aten.silu_backward.grad_input(grad, y, grad_input=y)
+        grad = silu_gradient(grad, y)
         product = grad * x
         of_grad = _channel_sums(grad).view(by_group)
         of_product = (_channel_sums(product).view(by_group) - mean * of_grad) * rstd

@@ -1,7 +1,7 @@
 """Products by weights that oneDNN has packed: in bfloat16, or of eight bits.
 
-By way of operators that PyTorch made for torch.compile; its version is pinned, and tests hold them
-to the results of others. What is packed stays on the CPU and can be neither copied nor saved.
+By way of operators that PyTorch made for torch.compile, which are tried before they are used (see
+`operators`). What is packed stays on the CPU and can be neither copied nor saved.
 
 CPUs with VNNI instructions multiply whole numbers of eight bits twice as quickly as bfloat16. Every
 token, or batch of pictures, has a scale of its own, by its largest number, and so do the weights of
@@ -11,8 +11,13 @@ CLIPs so, forwards and for the gradients at inputs, as well as in bfloat16 to a 
 Where we differ: its weights share one scale, and it has no convolutions.
 """
 
+from collections.abc import Iterator
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from operators import Guarded, whole_numbers
 
 ZERO_POINT = 128  # as oneDNN's quick products want numbers without a sign
 LARGEST = 126  # of 127, as a quotient may round up
@@ -113,3 +118,77 @@ def _quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     scale = (rows.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
     quantised = (rows / scale[:, None]).round().to(torch.int8)
     return quantised.view(weight.shape).contiguous(), scale
+
+
+# --- Whether they can be trusted ---------------------------------------------------------------
+
+GEOMETRIES = ((1, 1, 3), (1, 0, 1), (2, 1, 3))  # stride, padding, side of the kernels
+
+
+def _convolve_plainly(
+    x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, stride: int, padding: int
+) -> Tensor:
+    y = F.conv2d(x.float(), weight.float(), bias.float(), stride, padding)
+    return y.to(x.dtype) if added is None else (y + added.float()).relu().to(x.dtype)
+
+
+def _convolve_packed(
+    x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, stride: int, padding: int
+) -> Tensor:
+    kernels = PackedKernels(weight, bias, stride, padding, rectifies=added is not None)
+    return kernels.convolve(x, added)
+
+
+def _examples_in_bfloat16() -> Iterator[tuple[Tensor | int, ...]]:
+    """Convolutions alone, and with a sum and a ReLU after them."""
+    for stride, padding, side in GEOMETRIES:
+        x = whole_numbers(2, 16, 8, 6, most=1).bfloat16()
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = whole_numbers(8, 16, side, side, most=2).bfloat16()
+        bias = whole_numbers(1, 8, most=3)[0].bfloat16()
+        y = _convolve_plainly(x, weight, bias, None, stride, padding)
+        yield x, weight, bias, None, stride, padding
+        yield x, weight, bias, y.roll(1), stride, padding
+
+
+def _multiply_bytes(rows: Tensor, weight: Tensor) -> Tensor:
+    product, scale = EightBitMatrix(weight).times(rows)
+    return product * scale
+
+
+def _examples_of_rows() -> Iterator[tuple[Tensor, ...]]:
+    for dtype in (torch.float32, torch.bfloat16):
+        yield whole_numbers(5, 64, most=LARGEST).to(dtype), whole_numbers(7, 64, most=127)
+
+
+def _convolve_bytes(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+    return EightBitKernels(weight, stride, padding).convolve(x, bias)
+
+
+def _examples_of_pictures() -> Iterator[tuple[Tensor | int, ...]]:
+    bias = whole_numbers(1, 8, most=1000)[0]
+    for dtype in (torch.float32, torch.bfloat16):
+        for stride, padding, side in GEOMETRIES:
+            x = whole_numbers(2, 16, 8, 6, most=LARGEST).to(dtype)
+            weight = whole_numbers(8, 16, side, side, most=127)
+            yield x.contiguous(memory_format=torch.channels_last), weight, bias, stride, padding
+
+
+packed_convolutions = Guarded(
+    "convolution by packed weights",
+    quick=_convolve_packed,
+    plain=_convolve_plainly,
+    examples=_examples_in_bfloat16,
+)
+eight_bit_products = Guarded(
+    "product of eight bits",
+    quick=_multiply_bytes,
+    plain=lambda rows, weight: (rows.float() @ weight.T).to(rows.dtype),
+    examples=_examples_of_rows,
+)
+eight_bit_convolutions = Guarded(
+    "convolution of eight bits",
+    quick=_convolve_bytes,
+    plain=lambda x, weight, bias, *geometry: _convolve_plainly(x, weight, bias, None, *geometry),
+    examples=_examples_of_pictures,
+)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = {path.stem: path for path in sorted(ROOT.glob("*.py"))}
 ENGINE = {
     *("checkpoints", "cutouts", "device", "frozen", "frozen_layers", "logic", "onednn"),
-    *("sharing", "sketch", "vqgan_utils"),
+    *("operators", "sharing", "sketch", "vqgan_utils"),
 }
 OUTSIDE_ENGINE = {
     *("app", "generate", "keeper", "recording", "runner", "storage", "trash", "video", "worker"),

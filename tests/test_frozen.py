@@ -5,14 +5,12 @@ from collections.abc import Callable
 import pytest
 import tiny_models
 import torch
-from clip.model import build_model
+from networks import Network, assert_same, output_and_gradient, prepared_visual
 from torch import Tensor, nn
 
 import frozen
 import frozen_layers
 from device import FULL_PRECISION, Precision
-
-Network = Callable[[Tensor], Tensor]
 
 Limits = tuple[Precision, float, float]
 
@@ -28,38 +26,11 @@ PRECISIONS = [
 ]
 
 
-def output_and_gradient(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What a network makes of x, and the gradient at x of a fixed function of it."""
-    x = x.detach().requires_grad_()
-    y = network(x)
-    upstream = torch.linspace(-1, 1, y.numel()).view(y.shape).to(y.dtype)
-    return y.float(), torch.autograd.grad(y, x, upstream)[0].float()
-
-
-def assert_same(
-    fast: Network, plain: Network, x: Tensor, dtype: torch.dtype, *shares: float
-) -> None:
-    """Output and gradient differ by at most these shares of their size."""
-    of_fast, of_plain = output_and_gradient(fast, x.to(dtype)), output_and_gradient(plain, x)
-    for ours, theirs, share in zip(of_fast, of_plain, shares, strict=True):
-        assert (ours - theirs).norm() <= share * theirs.norm()
-
-
 @pytest.fixture(params=PRECISIONS)
 def limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Limits:
     torch.manual_seed(0)
     monkeypatch.setattr(frozen, "WORTHWHILE", 0)  # eight bits in tiny layers too
     return request.param
-
-
-def prepared(resnet: bool) -> nn.Module:
-    """What a tiny CLIP sees with, its batch norms as after a training."""
-    plain = build_model(tiny_models.clip_state_dict(resnet, vision_layers=2)).float().visual.eval()
-    for norm in (part for part in plain.modules() if isinstance(part, nn.BatchNorm2d)):
-        nn.init.uniform_(norm.running_var, 0.5, 2)
-        nn.init.uniform_(norm.running_mean, -0.5, 0.5)
-        nn.init.uniform_(norm.weight, 0.5, 2)
-    return plain.requires_grad_(False)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -77,7 +48,7 @@ def test_decoder(changes: dict, batch: int, limits: Limits) -> None:
 
 @pytest.mark.parametrize("resnet", [False, True])
 def test_visual(resnet: bool, limits: Limits) -> None:
-    plain = prepared(resnet)
+    plain = prepared_visual(resnet)
     precision, *shares = limits
     fast = frozen.frozen_visual(plain, precision)
     assert_same(fast, plain, torch.randn(3, 3, 32, 32), precision.dtype, *shares)
@@ -86,7 +57,7 @@ def test_visual(resnet: bool, limits: Limits) -> None:
 @pytest.mark.vnni
 def test_visual_with_eight_bits_in_its_larger_layers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    plain = prepared(resnet=True)
+    plain = prepared_visual(resnet=True)
     monkeypatch.setattr(frozen, "WORTHWHILE", 30)
     mixed = frozen.frozen_visual(plain, Precision(torch.bfloat16, True))
     assert {frozen_layers.Conv, frozen_layers.EightBitConv} <= {type(p) for p in mixed.modules()}

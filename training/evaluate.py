@@ -37,6 +37,7 @@ import frozen
 import frozen_layers
 import logic
 import onednn
+import operators
 import sketch
 import vqgan_utils
 from logic import VQGANCLIPRun
@@ -52,8 +53,18 @@ from weights import find_sketcher, get_weights
 PROMPTS_FILE = Path(__file__).with_name("prompts.yaml")
 ASSETS = Path(__file__).parent.parent / "assets"
 WEIGHTS = "emoji_f8"
-# What pictures hang on, beside weights and settings.
-ENGINE = (cutouts, device, frozen, frozen_layers, logic, onednn, sketch, vqgan_utils)
+# What pictures depend on, beside weights and settings.
+ENGINE = (
+    cutouts,
+    device,
+    frozen,
+    frozen_layers,
+    logic,
+    onednn,
+    operators,
+    sketch,
+    vqgan_utils,
+)
 # What generated pictures are to reach, relative to real ones: (top-1, top-5).
 TARGETS = {"single": (0.8, 0.9), "background": (0.6, 0.6), "pair": (0.6, 0.6)}
 

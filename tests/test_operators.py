@@ -1,0 +1,167 @@
+"""Private operators of PyTorch's that are missing, or compute something else, in turn."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from torch import Tensor
+
+import frozen
+import frozen_layers
+import logic
+import onednn
+import operators
+from device import FULL_PRECISION, Precision
+from logic import VQGANCLIPRun
+from operators import Guarded
+from settings import VQGANCLIPSettings, make
+
+GUARDED = [
+    value
+    for module in (operators, onednn)
+    for value in vars(module).values()
+    if isinstance(value, Guarded)
+]
+ANYWHERE = [
+    ("aten", "threshold_backward"),
+    ("aten", "silu_backward"),
+    ("aten", "convolution_backward"),
+    ("torch", "native_group_norm"),
+]
+WITH_VNNI = [
+    ("mkldnn", "_reorder_convolution_weight"),
+    ("mkldnn", "_convolution_pointwise"),
+    ("onednn", "qlinear_prepack"),
+    ("onednn", "qlinear_pointwise"),
+    ("onednn", "qconv_prepack"),
+    ("onednn", "qconv2d_pointwise"),
+]
+OVERLOADS = ("binary", "grad_input")
+
+EIGHT_BITS = Precision(torch.bfloat16, True)
+# Each with a precision that uses it.
+SPOILT = [
+    *(pytest.param(*names, FULL_PRECISION, id=names[1]) for names in ANYWHERE),
+    *(pytest.param(*names, EIGHT_BITS, id=names[1], marks=pytest.mark.vnni) for names in WITH_VNNI),
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is known of any operator yet, nor afterwards; tiny networks use them all."""
+    monkeypatch.setattr(frozen, "WORTHWHILE", 0)
+    monkeypatch.setattr(frozen_layers, "SMALL", 0)
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    """What is known of operators, and the models that were made accordingly."""
+    for operator in GUARDED:
+        operator._is_sound = None
+    logic._warm_vqgan.cache_clear()
+    logic._warm_clip.cache_clear()
+
+
+def removed(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def called(*args: Any, **how: Any) -> Any:
+        raise AttributeError(f"there is no {name}")
+
+    return called
+
+
+def falsified(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The wrong sign: of what it packs, or of what it returns."""
+
+    def called(*args: Any, **how: Any) -> Any:
+        if name.endswith(("prepack", "reorder_convolution_weight")):
+            return call(-args[0], *args[1:], **how)
+        found = call(*args, **how)
+        if isinstance(found, Tensor):
+            return -found
+        return tuple(part if part is None else -part for part in found)
+
+    return called
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, owner: str, name: str, how: Callable) -> None:
+    """Replace an operator, its overloads included."""
+    namespace = torch if owner == "torch" else getattr(torch.ops, owner)
+    operator = getattr(namespace, name)
+    fake = how(operator, name)
+    for overload in OVERLOADS:
+        if hasattr(operator, overload):
+            setattr(fake, overload, how(getattr(operator, overload), name))
+    monkeypatch.setattr(namespace, name, fake)
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("assets")
+    tiny_models.write_tiny_assets(folder)
+    torch.save(tiny_models.clip_state_dict(resnet=True), folder / "tiny_resnet.pt")
+    return folder
+
+
+@pytest.mark.parametrize("how", [removed, falsified])
+@pytest.mark.parametrize(("owner", "name", "precision"), SPOILT)
+def test_the_picture_stays_as_it_is(
+    owner: str,
+    name: str,
+    precision: Precision,
+    how: Callable,
+    assets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(logic, "compute_precision", lambda _: precision)
+    expected = picture(assets)
+    assert not caplog.records
+    forget()
+    spoil(monkeypatch, owner, name, how)
+    assert np.abs(picture(assets) - expected).mean() < 1
+    (told,) = caplog.records
+    assert "is not used, so runs take longer" in told.getMessage()
+    assert [operator.probe() for operator in GUARDED].count(False) == 1
+
+
+def picture(assets: Path) -> np.ndarray:
+    """After three steps of tiny networks."""
+    given = {"text_input": "a red heart", "vqgan_ckpt": "tiny_f8", "clip_model": "tiny_resnet"}
+    given |= {"Xdim": 48, "ydim": 32, "cutn": 4, "step_size": 0.02, "seed": 1}
+    chosen = make(VQGANCLIPSettings, given)
+    run = VQGANCLIPRun(chosen, assets_dir=assets, device=torch.device("cpu"))
+    run.load_model()
+    run.model_init()
+    return [run.iterate() for _ in range(3)][-1].picture.astype(float)
+
+
+@pytest.mark.vnni
+def test_this_machine_can_do_them_all() -> None:
+    assert all(operator.probe() for operator in GUARDED)
+
+
+@pytest.mark.parametrize(
+    "result", [torch.ones(3) * 1.2, torch.ones(4), torch.ones(3).double(), torch.ones(3) * math.nan]
+)
+def test_what_disagrees_is_not_trusted(result: Tensor, caplog: pytest.LogCaptureFixture) -> None:
+    operator = Guarded(
+        "sum", quick=lambda x: result, plain=lambda x: x, examples=lambda: [(torch.ones(3),)]
+    )
+    assert torch.equal(operator(torch.zeros(3)), torch.zeros(3))
+    assert not operator.probe() and len(caplog.records) == 1
+
+
+def test_an_operator_is_tried_once_and_draws_no_random_numbers() -> None:
+    before, tries = torch.get_rng_state(), []
+    for operator in GUARDED:
+        operator.probe()
+    assert torch.equal(torch.get_rng_state(), before)
+    counted = Guarded("x", quick=lambda x: x, plain=tries.append, examples=lambda: [(1,)])
+    assert not counted.probe() and not counted.probe() and len(tries) == 1
