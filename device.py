@@ -15,8 +15,7 @@ from errors import BadInput
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
 LARGEST_THRESHOLD, MMAP_MAX = 2**25, 2**16  # bytes, the most it may be; blocks, the default
-# cuBLAS repeats itself only with a workspace of a fixed size, chosen before a GPU is first used.
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 CPU_INT8_FLAG = "avx512_vnni"
@@ -27,10 +26,8 @@ def pick_device(gpu: int | None = None) -> torch.device:
 
     Raises BadInput for a number that names no GPU, listing those present.
     """
-    if gpu is not None:
-        return _numbered(gpu)
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
+    if gpu is not None or torch.cuda.is_available():
+        return _numbered(gpu or 0)
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
@@ -131,6 +128,9 @@ def describe(device: torch.device) -> str:
 def _numbered(gpu: int) -> torch.device:
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if 0 <= gpu < present:
+        # cuBLAS repeats itself only with a workspace of a fixed size. It looks when it is first
+        # used, which may be long before a run that is to be repeatable, and so this stays.
+        os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
         return torch.device("cuda", gpu)
     names = [f"{n} ({torch.cuda.get_device_name(n)})" for n in range(present)]
     there = f"There are: {', '.join(names)}." if names else "No numbered GPU is present."

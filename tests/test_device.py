@@ -1,5 +1,6 @@
 """Which device a run gets, and what becomes of memory that it freed."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -35,9 +36,14 @@ def machine(monkeypatch: pytest.MonkeyPatch):
         (2, False, 1, "cuda:1"),
     ],
 )
-def test_picks_the_best_device(machine, gpus: int, apple: bool, wanted, picked: str) -> None:
+def test_picks_the_best_device(
+    machine, monkeypatch, gpus: int, apple: bool, wanted, picked: str
+) -> None:
     machine(gpus, apple)
+    monkeypatch.setenv(device.CUBLAS_WORKSPACE, "")  # so that it is put back
+    monkeypatch.delenv(device.CUBLAS_WORKSPACE)
     assert device.pick_device(wanted) == torch.device(picked)
+    assert (device.CUBLAS_WORKSPACE in os.environ) == picked.startswith("cuda")
 
 
 @pytest.mark.parametrize(("gpus", "wanted"), [(0, 0), (2, 2), (2, -1)])
