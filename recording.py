@@ -86,7 +86,7 @@ class Recording:
             self.folder.sweep()
         except OSError as error:
             raise disk_failure(error) from None
-        self._beating.enter_context(self.folder.heartbeat(lambda: {"num_steps": self.steps_done}))
+        self._beating.enter_context(self.folder.heartbeat())
         return self
 
     def loaded(

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -230,14 +230,14 @@ class RunFolder:
         return next((self.path / name for name in names if (self.path / name).is_file()), None)
 
     @contextmanager
-    def heartbeat(self, news: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
-        """Refresh details.json's `heartbeat`, and what there is of news, from a thread."""
+    def heartbeat(self) -> Iterator[None]:
+        """Refresh details.json's `heartbeat` from a thread."""
         done = threading.Event()
 
         def beat() -> None:
             while not done.wait(HEARTBEAT_SECONDS):
                 try:
-                    self.update(heartbeat=now(), **news())
+                    self.update(heartbeat=now())
                 except (OSError, BadInput):
                     pass  # a full disk is the loop's to report, at its next write
 

@@ -307,6 +307,7 @@ def test_live_files(ask, assets, monkeypatch):
         details, progress = folder.read(), folder.read_progress()
         live = load_picture(folder.path / "preview.JPEG", "it")
         seen.append((details["status"], progress["step"], progress["planned_num_steps"], live.size))
+        assert details["num_steps"] == step.index
         assert progress["losses"]["total"] == 1 / step.index
         assert progress["history"] == [[n, 1 / n] for n in range(1, step.index + 1)]
         assert progress["seconds_left"] >= 0 and progress["steps_per_second"] > 0
