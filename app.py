@@ -53,7 +53,7 @@ def main() -> None:
         places = read_places(sys.argv)
         draw(places)
     except BadInput as error:
-        st.error(plain(error))
+        st.error(plain(error.on_page))
 
 
 @st.cache_resource(show_spinner=False)
@@ -198,7 +198,7 @@ def _show_estimate(form: Form, places: Places, runs: Sequence[Entry]) -> None:
     try:
         chosen, warnings = form.settings()
     except BadInput as problem:
-        st.caption(plain(problem))
+        st.caption(plain(problem.on_page))
         return
     device = _device(places)
     told = estimate(chosen, decoder_widths(places.assets_dir), device, _past(runs))

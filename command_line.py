@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import registry
 import stages
-from errors import BadInput, RunFailed, StudioError
+from errors import BadInput, RunFailed, StudioError, shortened
 from runner import DEFAULT_MODEL, Request, execute, prepare, reopen, submit
 from settings import RunSettings, default_text, option_name, range_text, read_defaults, value_type
 from stopping import Stop
@@ -44,7 +44,8 @@ def run(argv: Sequence[str], stop: Stop) -> int:
         _say(f"Error: {error}")
         return 2 if isinstance(error, BadInput) else 1
     except Exception as error:
-        _say(f"Error: {type(error).__name__}: {error}. This is a fault of ours; please report it.")
+        said = shortened(error, 300)
+        _say(f"Error: {type(error).__name__}: {said}. This is a fault of ours; please report it.")
         return 1
 
 
@@ -272,7 +273,8 @@ class _Parser(argparse.ArgumentParser):
         return vars(values)
 
     def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message[:1].upper()}{message[1:]}. --help lists the options.")
+        message = shortened(f"{message[:1].upper()}{message[1:]}", 200)
+        raise BadInput(f"{message}. --help lists the options.")
 
     def _add_settings(self, kind: type[RunSettings]) -> None:
         defaults = read_defaults(kind)
@@ -377,11 +379,13 @@ class _Parser(argparse.ArgumentParser):
 
     def _refuse(self, word: str) -> NoReturn:
         if not word.startswith("-"):
-            raise BadInput(f"'{word}' is one word too many. Put the whole prompt in quotes.")
+            raise BadInput(
+                f"'{shortened(word)}' is one word too many. Put the whole prompt in quotes."
+            )
         name = word.partition("=")[0]
         close = difflib.get_close_matches(name, self._named, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]}?" if close else " --help lists the options."
-        raise BadInput(f"There is no option {name}.{hint}")
+        raise BadInput(f"There is no option {shortened(name)}.{hint}")
 
 
 def _model(argv: Sequence[str]) -> str:

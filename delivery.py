@@ -18,7 +18,7 @@ from redis import ConnectionPool, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from errors import BadInput
+from errors import BadInput, shortened
 
 QUEUE_DIR = ".queue"  # of the output folder
 STORE = "messages.db"
@@ -36,7 +36,7 @@ def check_url(url: str) -> str:
         ConnectionPool.from_url(url)
     except ValueError as error:
         raise BadInput(
-            f"The queue's address '{url}' is none: {error}. Give one such as redis://HOST:6379/0."
+            f"The queue's address '{shortened(url)}' is none: {shortened(error)}. Give one such as redis://HOST:6379/0."
         ) from None
     return url
 

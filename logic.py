@@ -36,7 +36,7 @@ from device import (
     release_freed_memory,
     total_memory,
 )
-from errors import BadInput, RunFailed
+from errors import BadInput, RunFailed, shortened
 from pictures import cover
 from prompts import parse_prompts
 from settings import CUTOUTS_AT_A_TIME, Continuing, RunSettings, VQGANCLIPSettings
@@ -327,8 +327,9 @@ class VQGANCLIPRun(Run):
         for prompt in parse_prompts(self.settings.text_input):
             if cut := self.perceptor.cut_off(prompt.text):
                 self.warnings.append(
-                    f"The prompt '{prompt.text}' is longer than {self.settings.clip_model} can"
-                    f" read; left out: '{cut}'."
+                    f"The prompt '{shortened(prompt.text)}' is longer than"
+                    f" {shortened(self.settings.clip_model)} can read; left out:"
+                    f" '{shortened(cut)}'."
                 )
             embedding = self.perceptor.encode_text([prompt.text])
             yield Target("text", embedding, prompt.weight, prompt.stop)

@@ -24,7 +24,7 @@ def attempt() -> Iterator[None]:
     try:
         yield
     except StudioError as problem:
-        st.session_state[PROBLEMS] = [str(problem)]
+        st.session_state[PROBLEMS] = [problem.on_page]
     except OSError as error:
         st.session_state[PROBLEMS] = [f"That did not work: {error.strerror or error}."]
 

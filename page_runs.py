@@ -176,7 +176,7 @@ def _show_picture(entry: Entry) -> None:
     try:
         size = load_picture(path, path.name).size
     except BadInput as error:
-        st.caption(plain(error))
+        st.caption(plain(error.on_page))
         return
     width, _, look = _shown_size(*size)
     with st.container(key=f"{look}-{entry.name}"):

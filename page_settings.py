@@ -11,7 +11,7 @@ import streamlit as st
 
 import recipes
 import storage
-from errors import BadInput
+from errors import BadInput, shortened
 from page_actions import attempt
 from page_form import Form
 from page_memory import Memory
@@ -125,8 +125,5 @@ def _take_file(name: str, data: bytes, form: Form, places: Places) -> None:
     with attempt(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings"
         path.write_bytes(data)
-        try:
-            form.take(recipes.from_file(path, places.output_dir, form.kind).values)
-        except BadInput as error:
-            raise BadInput(str(error).replace(str(path), name)) from None
-        st.toast(f"These are the settings of {plain(name)}.")
+        form.take(recipes.from_file(path, places.output_dir, form.kind, called=name).values)
+        st.toast(f"These are the settings of {plain(shortened(name))}.")

@@ -9,7 +9,6 @@ import streamlit as st
 import run_queue
 import stages
 from delivery import notify
-from errors import BadInput
 from page_form import Form
 from places import Places
 from runner import Request, prepare
@@ -138,10 +137,8 @@ def start(form: Form, places: Places, model: str, continue_run: str | None) -> l
 
 def _with_seeds(values: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
     """The same values several times; seeds that are set count up."""
-    if count == 1 or not values.get("set_seed"):
-        return [values] * count
-    try:
-        first = int(str(values["seed"]))
-    except ValueError:
-        raise BadInput(f"seed must be a whole number; it was {values['seed']}.") from None
-    return [{**values, "seed": (first + number) % (MAX_SEED + 1)} for number in range(count)]
+    text = str(values["seed"]).strip() if values.get("set_seed") else ""
+    is_number = text.isdecimal() and len(text) <= len(str(MAX_SEED))
+    if count == 1 or not is_number or int(text) > MAX_SEED:
+        return [values] * count  # a seed that is none is for the settings to refuse
+    return [{**values, "seed": (int(text) + n) % (MAX_SEED + 1)} for n in range(count)]

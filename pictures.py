@@ -39,18 +39,25 @@ def load_picture(source: Path | bytes, what: str) -> Image.Image:
 def read_picture(source: Path | bytes, what: str) -> bytes:
     """The bytes of an image file. Raises BadInput for what is no ordinary, readable file."""
     if isinstance(source, bytes):
-        return source
+        return _not_empty(source, what)
     try:
         status = source.stat()
         if not stat.S_ISREG(status.st_mode):
             raise BadInput(f"{what} is not a file. Give an image file ({_formats()}).")
         if status.st_size > MAX_FILE_BYTES:
             raise BadInput(f"{what} is over {MAX_FILE_BYTES // 1_000_000} MB. Give a smaller one.")
-        return source.read_bytes()
+        return _not_empty(source.read_bytes(), what)
     except FileNotFoundError:
         raise BadInput(f"{what} does not exist. Give the path of an image file.") from None
     except (OSError, ValueError) as error:
-        raise BadInput(f"{what} cannot be read: {error}.") from None
+        reason = getattr(error, "strerror", None) or "its name is none that a file can have"
+        raise BadInput(f"{what} cannot be read: {reason}.") from None
+
+
+def _not_empty(data: bytes, what: str) -> bytes:
+    if not data:
+        raise BadInput(f"{what} is empty: it has 0 bytes. Save it again, or give another.")
+    return data
 
 
 def saved_copy(source: Path | bytes, what: str) -> bytes:
@@ -105,8 +112,8 @@ def _decode(data: bytes, what: str) -> Image.Image:
         raise _too_large(what, "") from None
     except BadInput:
         raise
-    except Exception as error:  # a decoder fed with a broken file raises whatever it likes
-        raise BadInput(f"{what} is broken ({error}). Save it anew or give another.") from None
+    except Exception:  # a decoder fed with a broken file raises whatever it likes
+        raise BadInput(f"{what} is broken. Save it again, or give another.") from None
 
 
 def _check_size(size: tuple[int, int], what: str) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delivery import check_url
-from errors import BadInput
+from errors import BadInput, shortened
+from storage import MAX_PATH, unwritable
 
 QUEUE_URL = "STUDIO_QUEUE_URL"
 
@@ -50,21 +51,21 @@ def add_queue_url(parser: argparse.ArgumentParser) -> None:
 def places_from(args: argparse.Namespace) -> Places:
     """The options as they were parsed, checked. Makes the output folder. Raises BadInput."""
     if not args.assets_dir.is_dir():
-        raise BadInput(f"--assets-dir names {args.assets_dir.absolute()}, which is no folder.")
+        folder = shortened(args.assets_dir.absolute(), MAX_PATH)
+        raise BadInput(
+            f"--assets-dir names {folder}, which is no folder. Name the weights' folder."
+        )
     if args.queue_url:
         check_url(args.queue_url)
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(
-            f"The output folder {args.output_dir} cannot be made: {error.strerror or error}."
-            " Choose another with --output-dir."
-        ) from None
+        raise unwritable(args.output_dir, error) from None
     folders = args.output_dir.absolute(), args.assets_dir.absolute()
     return Places(*folders, args.gpus, args.queue_url)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     if not all(number.strip().isdecimal() for number in text.split(",")):
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of GPUs such as 0,1")
+        raise argparse.ArgumentTypeError(f"'{shortened(text)}' is no list of GPUs such as 0,1")
     return tuple(dict.fromkeys(map(int, text.split(","))))

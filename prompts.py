@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from errors import BadInput
+from errors import BadInput, shortened
 
 MAX_WEIGHT = 10_000.0
 
@@ -62,6 +62,7 @@ def _is_port(head: str, tail: str) -> bool:
 
 
 def _check(part: str, text: str, weight: float, stop: float) -> None:
+    part = shortened(part)
     if not text:
         raise BadInput(f"The prompt '{part}' has a weight but no text. Write it as text:weight.")
     if not abs(weight) <= MAX_WEIGHT:

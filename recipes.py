@@ -12,12 +12,13 @@ from PIL import Image
 
 import run_index
 import storage
-from errors import BadInput
+from errors import BadInput, shortened
 from settings import RunSettings, make_partial
 from storage import RunFolder, parse_json, read_json
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_ANCESTORS = 10_000
+GIVE = "Give the details.json or the output.PNG of a run."
 PICTURES = ("init_image", "image_prompt", "image_prompts")
 
 
@@ -57,14 +58,19 @@ def continued(folder: RunFolder, kind: type[RunSettings], given: Collection[str]
 
 
 def from_file(
-    path: Path, output_dir: Path, kind: type[RunSettings], given: Collection[str] = ()
+    path: Path,
+    output_dir: Path,
+    kind: type[RunSettings],
+    given: Collection[str] = (),
+    called: str | None = None,
 ) -> Recipe:
     """What makes the picture of a `details.json` or `output.PNG` again. Raises BadInput.
 
     The pictures that the run used are looked for beside the file, and in the run's own folder.
-    Settings that are `given` anew are not looked at.
+    Settings that are `given` anew are not looked at. called: the file in messages, where it is not
+    its path.
     """
-    details = _read_details(path)
+    details = _read_details(path, shortened(called or path, storage.MAX_PATH))
     folder = _home(details, path, output_dir)
     values = _values(details, folder, kind, given)
     if "seed" in values:
@@ -102,28 +108,28 @@ def _if_there(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _read_details(path: Path) -> dict[str, Any]:
+def _read_details(path: Path, called: str) -> dict[str, Any]:
+    """called: the file in messages, which say what to give instead."""
     try:
         with path.open("rb") as file:
             is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
+        return _details_in_png(path, called) if is_png else read_json(path, called)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadInput(
-            f"The settings file {path} cannot be read: {reason}."
-            " Give the details.json or the output.PNG of a run."
-        ) from None
-    return _details_in_png(path) if is_png else read_json(path)
+        reason = getattr(error, "strerror", None) or "its name is none that a file can have"
+        raise BadInput(f"{called} cannot be read: {reason}. {GIVE}") from None
+    except BadInput as error:
+        raise BadInput(*error.parts, f" {GIVE}") from None
 
 
-def _details_in_png(path: Path) -> dict[str, Any]:
+def _details_in_png(path: Path, called: str) -> dict[str, Any]:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             text = image.info.get(storage.PNG_KEY)
-    except Exception as error:  # a broken file makes the decoder raise whatever it likes
-        raise BadInput(f"{path} is broken: {error}.") from None
+    except Exception:  # a broken file makes the decoder raise whatever it likes
+        raise BadInput(f"{called} is broken.") from None
     if not isinstance(text, str):
-        raise BadInput(f"{path} carries no settings: it is not the output.PNG of a run.")
-    return parse_json(text, str(path))
+        raise BadInput(f"{called} carries no settings: it is not the output.PNG of a run.")
+    return parse_json(text, called)
 
 
 def _home(details: Mapping[str, Any], path: Path, output_dir: Path) -> Path:

@@ -17,7 +17,7 @@ from PIL import Image
 import run_checkpoints
 import storage
 import video
-from errors import RunFailed, StudioError
+from errors import RunFailed, StudioError, shortened
 from pictures import encode_jpeg, encode_png
 from run_checkpoints import Checkpoint
 from storage import RunFolder, atomic_write, disk_failure
@@ -247,7 +247,7 @@ class Recording:
         except OSError:
             pass
         return RunFailed(
-            f"The run broke off: {type(error).__name__}: {error}."
+            f"The run broke off: {type(error).__name__}: {shortened(error, 300)}."
             f" {storage.TRACEBACK} in its folder says where; please report it."
         )
 
@@ -272,7 +272,7 @@ class Recording:
             self.status = "failed"
         return self._details | {
             "status": self.status,
-            "error": str(failure) if failure else None,
+            "error": failure.on_page if failure else None,
             "num_steps": self.steps_done,
             "end_time": storage.now(),
             "heartbeat": storage.now(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from errors import BadInput
+from errors import BadInput, shortened
 from settings import RunSettings, VQGANCLIPSettings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MODELS: dict[str, Model] = {
 def get(name: str) -> Model:
     """The model of that name. Raises BadInput, listing what there is."""
     if name not in MODELS:
-        raise BadInput(f"There is no model '{name}'. There are: {', '.join(MODELS)}.")
+        raise BadInput(f"There is no model '{shortened(name)}'. There are: {', '.join(MODELS)}.")
     return MODELS[name]
 
 

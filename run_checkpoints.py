@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from errors import BadInput
+from errors import BadInput, shortened
 
 JSON_KEY = "run"  # of the header's entry that holds the JSON
 PICTURE = "picture"
@@ -68,7 +68,8 @@ def read(path: Path) -> Checkpoint:
         return _checkpoint(plain, arrays)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(
-            f"The checkpoint {path} is broken ({error}). Delete it to go on without it."
+            f"The checkpoint {path} is broken ({shortened(error, 200)}). Delete it to go on"
+            " without it."
         ) from None
 
 

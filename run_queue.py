@@ -158,9 +158,9 @@ def hand_back(folder: RunFolder) -> None:
 def after_failure(folder: RunFolder, error: RunFailed) -> None:
     """As `after_crash`, for a run that recorded its end itself. A full disk pauses the queue."""
     if isinstance(error, DiskFull):
-        pause(folder.path.parent, str(error))
+        pause(folder.path.parent, error.on_page)
     else:
-        after_crash(folder, str(error))
+        after_crash(folder, error.on_page)
 
 
 def after_crash(folder: RunFolder, reason: str) -> str:

@@ -20,7 +20,7 @@ import recipes
 import registry
 import run_checkpoints
 import storage
-from errors import BadInput
+from errors import BadInput, Wording, shortened
 from pictures import crop_or_cover, encode_png, load_picture, saved_copy
 from recipes import Recipe
 from recording import Recording
@@ -119,7 +119,7 @@ def submit(plan: Plan, status: str = "queued", chain: Mapping[str, Any] | None =
         folder.write(details | ({"chain": chain} if chain else {}))
     except OSError as error:
         folder.remove()
-        raise BadInput(f"{plan.output_dir} cannot be written: {error.strerror or error}.") from None
+        raise storage.unwritable(plan.output_dir, error) from None
     return folder
 
 
@@ -133,18 +133,20 @@ def reopen(folder: RunFolder, status: str = "queued") -> None:
     if before in storage.ACTIVE:
         raise BadInput(f"The run {folder.name} is {before}: there is nothing to resume.")
     if before == "done":
-        raise BadInput(
-            f"The run {folder.name} is done. Go on from it in a new run:"
-            f" --continue-run {folder.name}."
-        )
+        raise BadInput(f"The run {folder.name} is done. ", _how_to_continue(folder))
     has_checkpoint = (folder.path / storage.CHECKPOINT).exists()
     if not has_checkpoint and folder.read().get("num_steps") and before != "interrupted":
-        raise BadInput(
-            f"The run {folder.name} kept no checkpoint. Go on from its picture in a new run:"
-            f" --continue-run {folder.name}."
-        )
+        raise BadInput(f"The run {folder.name} kept no checkpoint. ", _how_to_continue(folder))
     folder.forget_stop()
     folder.update(status=status, error=None, end_time=None, heartbeat=storage.now(), host=None)
+
+
+def _how_to_continue(folder: RunFolder) -> Wording:
+    """In a new run, where the same one cannot be resumed."""
+    return Wording(
+        "Press 'Continue' to go on from it in a new run.",
+        f"Go on from it in a new run: --continue-run {folder.name}.",
+    )
 
 
 def execute(
@@ -225,7 +227,8 @@ def _start(
 def _copy(request: Request, what: str, name: str | None) -> bytes | None:
     if name is None:
         return None
-    return saved_copy(request.uploads.get(name) or Path(name), f"The {what} '{name}'")
+    source = request.uploads[name] if name in request.uploads else Path(name)
+    return saved_copy(source, f"The {what} '{shortened(name)}'")
 
 
 def _inputs(plan: Plan) -> dict[str, bytes]:

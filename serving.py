@@ -175,7 +175,7 @@ class Server:
             self._tell(phase="ready", device=_warm_up(self._args.gpu))
         except BadInput as error:
             log.error("%s", error)
-            self._tell(phase="refused", error=str(error))
+            self._tell(phase="refused", error=error.on_page)
             return EXIT_BAD_INPUT
         log.info("serving %s on %s", self._args.output_dir, self._state.device)
         self._begin_next_stages()

@@ -5,7 +5,7 @@ the fields here. A field carries its default, range, unit and help text; adding 
 widget, an option, a line of `defaults.yaml` and a key of `details.json`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from errors import BadInput
+from errors import BadInput, Wording, shortened
 from prompts import parse_prompts
 from weights import (
     check_checkpoint,
@@ -364,9 +364,11 @@ class VQGANCLIPSettings(RunSettings):
         name = str(values.get("vqgan_ckpt") or default_weights(assets_dir))
         weights = get_weights(assets_dir, name)
         if aims := [aim for aim in AIMS if aim in weights.recommended]:
+            labels = ", ".join(f"'{label_of(cls, aim)}'" for aim in aims)
             raise BadInput(
-                f"{weights.config_path} recommends {', '.join(aims)}, which is for a person to"
-                " choose. Take it out of 'recommended'."
+                f"{weights.config_path} recommends ",
+                Wording(labels, ", ".join(aims)),
+                ", which is for a person to choose. Take it out of 'recommended'.",
             )
         make_partial(cls, weights.recommended, source=str(weights.config_path))
         return weights.recommended | {"vqgan_ckpt": name}
@@ -381,7 +383,8 @@ class VQGANCLIPSettings(RunSettings):
         if self.init_sketch and not self._can_sketch(clip_path):
             fitting["init_sketch"] = False
             warnings.append(
-                f"'Start from a sketch' is left out: {self.clip_model} has nothing that draws one."
+                f"'Start from a sketch' is left out: {shortened(self.clip_model)} has nothing that"
+                " draws one."
             )
         width, height = picture_size(weights, self.Xdim, self.ydim)
         if (width, height) != (self.Xdim, self.ydim):
@@ -418,6 +421,11 @@ def _that_matter(kind: type[RunSettings], values: Mapping[str, Any]) -> dict[str
 def meta(field: FieldInfo) -> dict[str, Any]:
     """label, group, unit, published, unset of a setting."""
     return dict(field.json_schema_extra)  # type: ignore[arg-type]
+
+
+def label_of(kind: type[RunSettings], name: str) -> str:
+    """What the form calls a setting."""
+    return meta(kind.model_fields[name])["label"]
 
 
 def option_name(name: str) -> str:
@@ -482,7 +490,7 @@ def make(kind: type[RunSettings], *layers: Mapping[str, Any]) -> RunSettings:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise BadInput(" ".join(_sentences(error))) from None
+        raise BadInput(*_sentences(kind, error, option_name)) from None
 
 
 def read_defaults(kind: type[RunSettings], path: Path = DEFAULTS_FILE) -> dict[str, Any]:
@@ -497,11 +505,11 @@ def read_defaults(kind: type[RunSettings], path: Path = DEFAULTS_FILE) -> dict[s
     if not isinstance(values, dict):
         raise BadInput(f"{path} must hold lines of 'setting: value'. Mend it or delete it.")
     known = _names_of_all_kinds()
-    unknown = [str(key) for key in values if key not in known]
+    unknown = [shortened(key) for key in values if key not in known]
     if unknown:
         raise BadInput(
-            f"{path} sets {', '.join(unknown)}, which is no setting."
-            f" Settings are: {', '.join(known)}."
+            f"{path} sets {shortened(', '.join(unknown))}, which is no setting. ",
+            Wording("The README lists all settings.", f"Settings are: {', '.join(known)}."),
         )
     values = {name: values[name] for name in kind.model_fields if values.get(name) is not None}
     make_partial(kind, values, source=str(path))
@@ -520,21 +528,37 @@ def make_partial(kind: type[RunSettings], values: Mapping[str, Any], source: str
     try:
         kind.model_validate({**values, "text_input": values.get("text_input") or "-"})
     except ValidationError as error:
-        raise BadInput(f"In {source}: " + " ".join(_sentences(error))) from None
+        raise BadInput(f"In {source}: ", *_sentences(kind, error, str)) from None
 
 
-def _sentences(error: ValidationError) -> Iterable[str]:
-    for problem in error.errors():
-        if problem["type"] == "value_error" and not problem["loc"]:
-            yield str(problem["ctx"]["error"])
-        elif problem["type"] == "extra_forbidden":
-            yield f"{problem['loc'][0]} is no setting."
+def _sentences(
+    kind: type[RunSettings], error: ValidationError, spelt: Callable[[str], str]
+) -> Iterator[str | Wording]:
+    """What is wrong with each value. spelt: a setting's name where no label is known."""
+    for number, problem in enumerate(error.errors()):
+        yield " " if number else ""
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        said = problem.get("ctx", {}).get("error")
+        if not name:
+            yield str(said)
+        elif name not in kind.model_fields:
+            yield f"{shortened(name)} is no setting."
         else:
-            reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            found = _printable(problem["input"]) or "empty"
-            yield f"{problem['loc'][0]} {reason[:1].lower()}{reason[1:]}; it was {found}."
+            yield Wording(f"'{label_of(kind, name)}'", spelt(name))
+            wanted = said or f"must be {_wanted(kind.model_fields[name])}"
+            yield f" {wanted}; it was {shortened(problem['input']) or 'empty'}."
 
 
-def _printable(value: Any) -> str:
-    """A wrong value on one line, cut; surrogates, which no terminal takes, as escapes."""
-    return " ".join(str(value).encode("utf-8", "backslashreplace").decode().split())[:80]
+def _wanted(field: FieldInfo) -> str:
+    """The values that a setting takes, in words."""
+    span = range_text(field)
+    span = f" from {span}" if span[:1].isdigit() or span[:1] == "-" else f" {span}"
+    lengths = (bound.max_length for bound in field.metadata if hasattr(bound, "max_length"))
+    longest = next((f" of at most {length:,} characters" for length in lengths), "")
+    return {
+        bool: "on or off (true or false)",
+        int: f"a whole number{span}",
+        float: f"a number{span}",
+        str: f"text{longest}",
+        list: "a list of paths",
+    }[value_type(field)].rstrip()

@@ -24,7 +24,7 @@ from typing import Any
 import run_index
 import storage
 import video
-from errors import BadInput
+from errors import BadInput, Wording, shortened
 from pictures import load_picture
 from run_index import Entry
 from runner import Request, prepare, submit
@@ -35,6 +35,7 @@ from weights import read_yaml
 MAX_STAGES = 1000
 SHORT = {"prompt": "text_input", "steps": "num_steps"}
 PICTURES = ("init_image", "image_prompt")
+FILL_A_ROW = "Fill in a row, or switch 'Several stages' off."
 EXAMPLE = "Write one like this: - {prompt: a garden in spring, steps: 150}"
 
 Stage = dict[str, Any]
@@ -59,7 +60,7 @@ def parse(rows: object, kind: type[RunSettings], where: str = "The list of stage
     rows: a list of mappings whose keys are "prompt", "steps" or names of settings.
     """
     if not isinstance(rows, list) or not rows:
-        raise BadInput(f"{where} holds no stages. {EXAMPLE}")
+        raise BadInput(f"{where} holds no stages. ", Wording(FILL_A_ROW, EXAMPLE))
     if len(rows) > MAX_STAGES:
         raise BadInput(f"{where} holds {len(rows)} stages; at most {MAX_STAGES} make a chain.")
     return [_stage(row, number, kind) for number, row in enumerate(rows, start=1)]
@@ -135,12 +136,12 @@ def make_video(folder: RunFolder) -> Path | None:
 
 def _stage(row: object, number: int, kind: type[RunSettings]) -> Stage:
     if not isinstance(row, Mapping):
-        raise BadInput(f"Stage {number} is no list of settings but '{str(row)[:80]}'. {EXAMPLE}")
+        raise BadInput(f"Stage {number} is no list of settings but '{shortened(row)}'. {EXAMPLE}")
     stage: Stage = {}
     for key, value in row.items():
         name = _setting(key, number, kind)
         if name in stage:
-            raise BadInput(f"Stage {number} sets {key} twice.")
+            raise BadInput(f"Stage {number} sets {shortened(key)} twice.")
         if value is not None and value != "":
             stage[name] = value
     return stage
@@ -154,7 +155,7 @@ def _setting(key: object, number: int, kind: type[RunSettings]) -> str:
         return names[spelt]
     close = difflib.get_close_matches(spelt, names, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(names)}."
-    raise BadInput(f"Stage {number} sets '{str(key)[:80]}', which is no setting. {hint}")
+    raise BadInput(f"Stage {number} sets '{shortened(key)}', which is no setting. {hint}")
 
 
 def _check_later(before: RunSettings, stages: Sequence[Stage], assets_dir: Path) -> None:
@@ -167,7 +168,7 @@ def _check_later(before: RunSettings, stages: Sequence[Stage], assets_dir: Path)
         with _naming(number):
             before, _ = make(type(before), before.model_dump(), stage).fitted(assets_dir)
             for path in stage.get("image_prompt", []):
-                load_picture(Path(path), f"The image prompt '{path}'")
+                load_picture(Path(path), f"The image prompt '{shortened(path)}'")
 
 
 @contextmanager
@@ -176,7 +177,7 @@ def _naming(number: int) -> Iterator[None]:
     try:
         yield
     except BadInput as error:
-        raise BadInput(f"Stage {number}: {error}") from None
+        raise error.prefixed(f"Stage {number}: ") from None
 
 
 def _from_folder(folder: Path, names: object) -> Any:

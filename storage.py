@@ -19,12 +19,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from errors import BadInput, DiskFull, RunFailed
+from errors import BadInput, DiskFull, RunFailed, Wording, shortened
 
 SCHEMA_VERSION = 1
 HEARTBEAT_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 MAX_JSON_BYTES = 4_000_000
+MAX_PATH = 200  # characters of a path that messages quote
 FOLDER_TIME = "%Y%m%dT%H%M%S"  # with which a run folder's name begins
 ID_LENGTH = 8
 ACTIVE = ("queued", "running")
@@ -83,26 +84,32 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises BadInput for anything else, however hostile."""
+def read_json(path: Path, called: str | None = None) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises BadInput for anything else, however hostile.
+
+    called: the file in messages, where it is not its path.
+    """
+    called = called or shortened(path, MAX_PATH)
     try:
         if not path.is_file():
-            raise BadInput(f"There is no file {path}.")
+            raise BadInput(f"There is no file {called}.")
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise BadInput(f"{path} is too large: over {MAX_JSON_BYTES // 1_000_000} MB.")
-        return parse_json(path.read_bytes(), str(path))
+            raise BadInput(f"{called} is too large: over {MAX_JSON_BYTES // 1_000_000} MB.")
+        return parse_json(path.read_bytes(), called)
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise BadInput(f"{called} cannot be read: {error.strerror or error}.") from None
 
 
 def parse_json(data: bytes | str, what: str) -> dict[str, Any]:
     """An object from JSON text. Raises BadInput."""
+    if not data.strip():
+        raise BadInput(f"{what} is empty.")
     try:
         value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{what} is broken: it is no JSON ({error}).") from None
+    except (ValueError, RecursionError):
+        value = None
     if not isinstance(value, dict):
-        raise BadInput(f"{what} is broken: it holds no JSON object.")
+        raise BadInput(f"{what} is broken, or holds something other than a run's details.")
     return value
 
 
@@ -261,7 +268,19 @@ def disk_failure(error: OSError) -> RunFailed:
             "The disk is full, so the run stopped; what was done is kept."
             " Free some space, then resume the run."
         )
-    return RunFailed(f"The run's folder cannot be written: {error}.")
+    return RunFailed(
+        f"The run's folder cannot be written: {error.strerror or error}."
+        " Make the output folder writable, then resume the run."
+    )
+
+
+def unwritable(output_dir: Path, error: OSError) -> BadInput:
+    """What to do about an output folder that refuses."""
+    return BadInput(
+        f"The output folder {shortened(output_dir, MAX_PATH)} cannot be written:"
+        f" {error.strerror or error}. Make it writable, or ",
+        Wording("start the page with another (--output-dir).", "choose another with --output-dir."),
+    )
 
 
 def status_of(details: Mapping[str, Any]) -> str:
@@ -293,10 +312,7 @@ def create_run_folder(output_dir: Path) -> RunFolder:
             except FileExistsError:
                 continue
     except OSError as error:
-        raise BadInput(
-            f"The output folder {output_dir} cannot be written: {error.strerror or error}."
-            " Choose another with --output-dir."
-        ) from None
+        raise unwritable(output_dir, error) from None
 
 
 def _new_id() -> str:
@@ -318,8 +334,9 @@ def find_run(output_dir: Path, run_id: str) -> RunFolder:
         return RunFolder(output_dir / matches[0])
     if matches:
         raise BadInput(f"'{run_id}' names several runs: {', '.join(sorted(matches))}. Name one.")
+    asked, folder = shortened(run_id), shortened(output_dir, MAX_PATH)
     latest = ", ".join(sorted(names, reverse=True)[:5]) or "none"
-    raise BadInput(f"There is no run '{run_id}' in {output_dir}. The latest are: {latest}.")
+    raise BadInput(f"There is no run '{asked}' in {folder}. The latest are: {latest}.")
 
 
 def folders(output_dir: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from errors import BadInput
+from errors import BadInput, shortened
 
 PREFERRED = ("vqgan_imagenet_f16_1024", "emoji_f8")
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
@@ -76,7 +76,9 @@ def get_weights(assets_dir: Path, name: str) -> VQGANWeights:
             f"{name}.yaml is in {assets_dir}, but its checkpoint {name}.ckpt is not."
             f" Put it beside the yaml. Complete weights: {there}."
         )
-    raise BadInput(f"There are no weights named '{name}' in {assets_dir}. There are: {there}.")
+    raise BadInput(
+        f"There are no weights named '{shortened(name)}' in {assets_dir}. There are: {there}."
+    )
 
 
 def default_weights(assets_dir: Path) -> str:
@@ -109,7 +111,7 @@ def find_clip(assets_dir: Path, name: str) -> Path | None:
     except (OSError, ValueError):
         pass  # too long, or with a zero byte: no path either
     raise BadInput(
-        f"There is no CLIP '{name[:200]}'. In {assets_dir}: {', '.join(there) or 'none'}."
+        f"There is no CLIP '{shortened(name)}'. In {assets_dir}: {', '.join(there) or 'none'}."
         f" By OpenAI's names: {', '.join(OPENAI_CLIP_MODELS)}. Or give the path of a checkpoint."
     )
 
@@ -178,8 +180,8 @@ def read_yaml(path: Path) -> Any:
     except BadInput:
         raise
     except Exception as error:  # wrong values make the reader raise whatever it likes
-        reason = " ".join(str(error).split())
-        raise BadInput(f"{path} cannot be read as yaml ({reason}).") from None
+        reason = getattr(error, "strerror", None) or f"as yaml ({shortened(error, 200)})"
+        raise BadInput(f"{shortened(path, 200)} cannot be read: {reason}.") from None
 
 
 def first_stage(config: Mapping[str, Any]) -> Mapping[str, Any]:

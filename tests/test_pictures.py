@@ -102,7 +102,7 @@ SVG = b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>"
 @pytest.mark.parametrize(
     "data, says",
     [
-        (b"", "not an image"),
+        (b"", "is empty"),
         (b"hello", "not an image"),
         (SVG, "not an image"),
         (b"%PDF-1.4", "not an image"),

@@ -55,3 +55,10 @@ def test_grammar(text, prompts):
 def test_refused(text, says):
     with pytest.raises(BadInput, match=says):
         parse_prompts(text)
+
+
+@pytest.mark.parametrize("tail", [":99999", ":1:nan", ":1:inf"])
+def test_a_long_prompt_is_cut_where_a_message_quotes_it(tail):
+    with pytest.raises(BadInput) as refused:
+        parse_prompts("word " * 2000 + tail)
+    assert len(str(refused.value)) < 250

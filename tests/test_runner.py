@@ -648,7 +648,7 @@ def test_settings_files_that_are_none(ask, tmp_path, data):
 
 def test_settings_files_that_are_not_there(ask, tmp_path):
     for path in (tmp_path / "none", tmp_path, tmp_path / "\0"):
-        with pytest.raises(BadInput, match="settings file"):
+        with pytest.raises(BadInput, match="Give the details"):
             ask(settings_file=path)
 
 

@@ -69,10 +69,26 @@ FIELDS = KIND.model_fields
 )
 def test_out_of_range_even_where_the_group_is_off(name, value):
     off = {meta(f)["group"]: False for f in FIELDS.values() if meta(f)["group"]}
-    with pytest.raises(BadInput, match=name) as refused:
+    with pytest.raises(BadInput, match=option_name(name) if name in FIELDS else name) as refused:
         make(KIND, {"text_input": "a"} | off | {name: value})
     assert "\n" not in str(refused.value)
     str(refused.value).encode()  # a terminal takes it
+
+
+@pytest.mark.parametrize("value", ["", "x" * 5000, "1.5.1", None, [], {}, b"\xff", 1e400])
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_refusal_speaks_of_labels_on_the_page_and_of_options_in_a_terminal(name, value):
+    try:
+        make(KIND, {"text_input": "a"}, {name: value})
+        return  # which the setting takes
+    except BadInput as refused:
+        on_page, on_command_line = refused.on_page, str(refused)
+    assert f"'{meta(FIELDS[name])['label']}' must be " in on_page or "No prompt" in on_page
+    assert name not in on_page or "_" not in name
+    assert option_name(name) in on_command_line or "No prompt" in on_command_line
+    for foreign in ("nput should", "valid integer", "valid number", "unable to parse", "string"):
+        assert foreign not in on_page + on_command_line
+    assert len(on_page) < 300
 
 
 @pytest.mark.parametrize(
@@ -100,7 +116,13 @@ def test_nothing_to_aim_at(text):
 def test_every_wrong_value_is_named():
     with pytest.raises(BadInput) as refused:
         make(KIND, {"text_input": "a", "Xdim": 1, "cutn": 0})
-    assert "Xdim" in str(refused.value) and "cutn" in str(refused.value)
+    assert str(refused.value) == (
+        "--xdim must be a whole number from 8 to 4096 px; it was 1."
+        " --cutn must be a whole number from 1 to 1024; it was 0."
+    )
+    assert refused.value.on_page.startswith("'Xdim' must be") and "'Cutouts'" in (
+        refused.value.on_page
+    )
 
 
 def test_later_layers_win():
