@@ -20,7 +20,7 @@ import stages
 from errors import BadInput
 from estimate import decoder_widths, estimate, in_words
 from keeper import WorkerKeeper
-from page_actions import CHOSEN, PROBLEMS, attempt
+from page_actions import CHOSEN, RUN, attempt, show_problem, stop
 from page_docs import show_document
 from page_form import Form
 from page_history import show_actions, show_history, show_removed, show_trash
@@ -35,7 +35,7 @@ from page_start import show_how_many, show_stages, start
 from places import Places
 from run_index import Entry
 from serving import read_states
-from storage import ACTIVE
+from storage import ACTIVE, CHAIN_VIDEO
 
 HERE = Path(__file__).parent
 TITLE = "VQGAN-CLIP studio"
@@ -120,8 +120,8 @@ def watch(places: Places) -> None:
     _follow(runs)
     running = run_index.running(runs)
     for entry in running:
-        page_runs.show_live(entry)
-    show_queue(run_queue.waiting(runs), len(running), st.session_state["seconds"], places)
+        page_runs.show_live(entry, stop)
+    show_queue(run_queue.waiting(runs), running, st.session_state["seconds"], places)
     _name_tab(running)
 
 
@@ -152,9 +152,9 @@ def _name_tab(running: Sequence[Entry]) -> None:
 
 def _show_problems(places: Places) -> None:
     """Why Run! was refused, and why there is no worker."""
-    for problem in (*st.session_state.get(PROBLEMS, []), worker_keeper(places).refusal()):
-        if problem:
-            st.error(plain(problem))
+    show_problem(RUN)
+    if refusal := worker_keeper(places).refusal():
+        st.error(plain(refusal))
 
 
 def _show_chosen(runs: Sequence[Entry], form: Form, places: Places) -> None:
@@ -231,7 +231,9 @@ def _snapshot(places: Places, runs: Sequence[Entry]) -> tuple[object, ...]:
     """What the page outside of `watch` shows of the world."""
     refusal, device = worker_keeper(places).refusal(), _device(places)
     line = [entry.name for entry in run_queue.waiting(runs)]
-    return refusal, device, line, *((entry.name, entry.status) for entry in runs)
+    chosen = st.session_state.get(CHOSEN)
+    has_film = bool(chosen) and (places.output_dir / chosen / CHAIN_VIDEO).is_file()
+    return refusal, device, line, has_film, *((entry.name, entry.status) for entry in runs)
 
 
 def _device(places: Places) -> str:

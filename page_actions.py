@@ -1,4 +1,4 @@
-"""What a person does with runs on the page. What cannot be done is said beside Run!."""
+"""What a person does with runs on the page. What cannot be done is said where they did it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,55 +9,76 @@ import run_queue
 import stages
 import trash
 from errors import BadInput, StudioError
+from page_runs import plain
 from places import Places
 from run_index import Entry
 
-PROBLEMS = "problems"
-REMOVED, WAITED = "removed", "removed_waited"
+PROBLEM = "problem"
+REMOVED, BEHIND = "removed", "removed_before"
 CHOSEN = "chosen"
+RUN, QUEUE, RESULT, REMOVAL, TRASH = "run", "queue", "result", "removal", "trash"  # places
 
 
 @contextmanager
-def attempt() -> Iterator[None]:
-    """Around what a button does: a refusal becomes the page's message, and clears older ones."""
-    st.session_state[PROBLEMS] = []
+def attempt(place: str = RUN) -> Iterator[None]:
+    """Around what a button does: a refusal becomes a message at that place of the page.
+
+    It clears older ones.
+    """
+    st.session_state[PROBLEM] = None
     try:
         yield
     except StudioError as problem:
-        st.session_state[PROBLEMS] = [problem.on_page]
+        st.session_state[PROBLEM] = place, problem.on_page
     except OSError as error:
-        st.session_state[PROBLEMS] = [f"That did not work: {error.strerror or error}."]
+        st.session_state[PROBLEM] = place, f"That did not work: {error.strerror or error}."
+
+
+def show_problem(place: str) -> None:
+    """Say what could not be done there."""
+    at, message = st.session_state.get(PROBLEM) or (None, "")
+    if at == place:
+        st.error(plain(message))
+
+
+def stop(entry: Entry) -> None:
+    """Ask whoever makes a run to stop."""
+    with attempt(QUEUE):
+        entry.folder.request_stop()
 
 
 def resume(entry: Entry, places: Places) -> None:
     """Let a run go on in its folder."""
-    with attempt():
+    with attempt(RESULT):
         run_queue.resume(entry.folder, places.queue_url)
         st.session_state[CHOSEN] = None
 
 
 def remove(entry: Entry, places: Places) -> None:
     """To the trash; one that the worker has just taken stops instead."""
-    with attempt():
-        waited = entry.folder.live_status() == "queued"
+    waited = entry.status == "queued"
+    with attempt(QUEUE if waited else RESULT):
+        behind = run_queue.behind(places.output_dir, entry.name)
         if waited and run_queue.cancel(entry.folder) == "running":
             return
         trash.move_to_trash(places.output_dir, entry.name)
-        st.session_state[REMOVED], st.session_state[WAITED] = entry.name, waited
+        st.session_state[REMOVED] = entry.name
+        st.session_state[BEHIND] = behind if waited else None
 
 
 def make_film(entry: Entry) -> None:
     """One film of a run and of those that it goes on from."""
-    with attempt():
+    with attempt(RESULT):
         if stages.make_video(entry.folder) is None:
             raise BadInput("There is no other video to join: the earlier runs have none any more.")
 
 
-def put_back(name: str, places: Places) -> None:
-    """Out of the trash again; what this tab took out of the queue waits once more."""
-    with attempt():
+def put_back(name: str, places: Places, place: str) -> None:
+    """Out of the trash again; what this tab took out of the queue waits where it was."""
+    with attempt(place):
         folder = trash.restore(places.output_dir, name)
         if st.session_state.get(REMOVED) == name:
             st.session_state[REMOVED] = None
-            if st.session_state[WAITED]:
+            if (behind := st.session_state[BEHIND]) is not None:
                 run_queue.resume(folder, places.queue_url)
+                run_queue.move_before(places.output_dir, name, behind)

@@ -29,4 +29,4 @@ def _show_text(text: str) -> None:
 def _show_picture(path: Path, alt: str) -> None:
     """The page loads nothing from elsewhere, so that badges and the like stay away."""
     if path.is_file():
-        st.image(str(path), caption=alt or None)
+        st.image(str(path), caption=alt or None, alt=alt)

@@ -260,7 +260,7 @@ def _show_kept(name: str) -> None:
     """Pictures that came with an earlier run's settings count until others are uploaded."""
     kept = [path for path in st.session_state.get(f"kept_{name}") or [] if Path(path).is_file()]
     if kept and not st.session_state.get(name):
-        st.image(kept, width=64)
+        st.image(kept, width=64, alt=["Picture of an earlier run"] * len(kept))
         st.caption("From the run whose settings these are, unless you upload another.")
 
 

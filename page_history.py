@@ -6,7 +6,17 @@ import streamlit as st
 
 import trash
 from errors import BadInput
-from page_actions import REMOVED, make_film, put_back, remove, resume
+from page_actions import (
+    REMOVAL,
+    REMOVED,
+    RESULT,
+    TRASH,
+    make_film,
+    put_back,
+    remove,
+    resume,
+    show_problem,
+)
 from page_picker import pick
 from page_runs import STATUS_ICONS, date_of, plain, prompt_of, show_choice, show_thumbnail
 from places import Places
@@ -15,7 +25,6 @@ from storage import CHAIN_VIDEO, RunFolder
 
 PAGE = 8
 TRASH_SHOWN = 24
-RESUMABLE = ("interrupted", "stopped", "failed")
 Choose = Callable[[str], None]
 
 
@@ -46,8 +55,9 @@ def _show_more() -> None:
 
 def show_actions(entry: Entry, use: Choose, places: Places) -> None:
     """The buttons beside a result. use: takes its settings into the form."""
+    show_problem(RESULT)
     with st.container(horizontal=True, key=f"actions-{entry.name}"):
-        if entry.status in RESUMABLE:
+        if entry.status != "done" and entry.folder.can_resume:
             st.button(
                 "Resume",
                 key=f"resume-{entry.name}",
@@ -101,12 +111,13 @@ def _show_chain_film(entry: Entry) -> None:
 
 def show_removed(places: Places) -> None:
     """The run that this tab has just removed, with its undo."""
+    show_problem(REMOVAL)
     name = st.session_state.get(REMOVED)
     if not name:
         return
     with st.container(horizontal=True, vertical_alignment="center", key="removed"):
         st.markdown(f"Removed {plain(name)}.", width="stretch")
-        st.button("Undo", on_click=put_back, args=(name, places), key="undo")
+        st.button("Undo", on_click=put_back, args=(name, places, REMOVAL), key="undo")
 
 
 def show_trash(places: Places) -> None:
@@ -117,7 +128,13 @@ def show_trash(places: Places) -> None:
     popover = st.popover(f"Trash ({len(gone)})", on_change="rerun", key="trash", type="tertiary")
     if not popover.open:
         return
-    with popover, st.container(horizontal=True, key="trashed-runs"):
+    with popover:
+        show_problem(TRASH)
+        _show_trashed(gone, places)
+
+
+def _show_trashed(gone: Sequence[RunFolder], places: Places) -> None:
+    with st.container(horizontal=True, key="trashed-runs"):
         for folder in gone[:TRASH_SHOWN]:
             with st.container(width=120, gap="xxsmall"):
                 show_thumbnail(_entry(folder))
@@ -126,7 +143,7 @@ def show_trash(places: Places) -> None:
                     "Put back",
                     key=f"back-{folder.name}",
                     on_click=put_back,
-                    args=(folder.name, places),
+                    args=(folder.name, places, TRASH),
                 )
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 import run_queue
 import storage
 from estimate import duration
-from page_actions import attempt, remove
+from page_actions import QUEUE, attempt, remove, show_problem
 from page_runs import plain, prompt_of, thumbnail
 from places import Places
 from run_index import Entry
@@ -17,43 +17,52 @@ SMALL = 44  # px
 
 
 def show_queue(
-    waiting: Sequence[Entry], ahead: int, seconds: Mapping[str, float], places: Places
+    waiting: Sequence[Entry], running: Sequence[Entry], seconds: Mapping[str, float], places: Places
 ) -> None:
     """Each waiting run with its place.
 
-    ahead: how many go before the first of them. seconds: how long they take, where that is known.
+    running: what is being computed meanwhile. seconds: how long they take, where that is known.
     """
+    show_problem(QUEUE)
     pause = run_queue.paused(places.output_dir)
     if not waiting and not pause:
         return
-    _show_head(waiting, seconds, places, pause)
+    left = [seconds.get(entry.name) for entry in waiting] + [_seconds_left(e) for e in running]
+    _show_head(sum(filter(None, left)), places, pause, can_pause=bool(waiting))
     for place, entry in enumerate(waiting):
         with st.container(horizontal=True, vertical_alignment="center", key=f"wait-{entry.name}"):
             with st.container(horizontal=True, vertical_alignment="center", wrap=False):
                 _show_small(entry)
-                _show_place(entry, place + ahead, seconds.get(entry.name))
+                before = place + len(running)
+                _show_place(entry, _turn(before, pause is not None), seconds.get(entry.name))
             _show_hands(entry, place, len(waiting), places)
 
 
-def _show_place(entry: Entry, before: int, seconds: float | None) -> None:
-    words = f"waits: {before} before it" if before else "starts as soon as it can"
+def _seconds_left(running: Entry) -> float | None:
+    return running.folder.read_progress().get("seconds_left")
+
+
+def _turn(before: int, paused: bool) -> str:
+    """When a waiting run starts."""
+    if before:
+        return f"waits: {before} before it"
+    return "starts when the queue goes on" if paused else "starts as soon as it can"
+
+
+def _show_place(entry: Entry, turn: str, seconds: float | None) -> None:
     time = "" if seconds is None else f" :gray[· about {duration(seconds)}]"
-    st.markdown(f"{plain(prompt_of(entry.details, 60))} :gray[— {words}]{time}", width="stretch")
+    st.markdown(f"{plain(prompt_of(entry.details, 60))} :gray[— {turn}]{time}", width="stretch")
 
 
 def _show_head(
-    waiting: Sequence[Entry],
-    seconds: Mapping[str, float],
-    places: Places,
-    pause: run_queue.Pause | None,
+    seconds: float, places: Places, pause: run_queue.Pause | None, can_pause: bool
 ) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="queue-head"):
-        known = sum(seconds.get(entry.name, 0.0) for entry in waiting)
-        left = f" :small[:gray[· about {duration(known)}]]" if known else ""
+        left = f" :small[:gray[· about {duration(seconds)}]]" if seconds else ""
         st.markdown(f"**Queue**{left}", width="stretch")
         if pause:
             st.button("Go on", key="go-on", on_click=_go_on, args=(places,), type="primary")
-        elif waiting:
+        elif can_pause:
             help_text = "What is being made goes on; nothing new starts until you let it."
             st.button("Pause", key="pause", on_click=_pause, args=(places,), help=help_text)
     if pause:
@@ -64,8 +73,9 @@ def _show_hands(entry: Entry, place: int, count: int, places: Places) -> None:
     with st.container(horizontal=True, width="content", gap="xxsmall", key=f"hands-{entry.name}"):
         for word, icon, to in (("Earlier", "upward", place - 1), ("Later", "downward", place + 1)):
             st.button(
-                f":material/arrow_{icon}:",
+                word,
                 key=f"{word}-{entry.name}",
+                icon=f":material/arrow_{icon}:",
                 help=word,
                 type="tertiary",
                 disabled=not 0 <= to < count,
@@ -82,7 +92,7 @@ def _show_small(entry: Entry) -> None:
     path = next((path for path in paths if path.is_file()), None)
     data = _thumbnail(path) if path else None
     if data:
-        st.image(data, width=SMALL)
+        st.image(data, width=SMALL, alt=prompt_of(entry.details))
 
 
 def _thumbnail(path: Path) -> bytes | None:
@@ -93,10 +103,10 @@ def _thumbnail(path: Path) -> bytes | None:
 
 
 def _pause(places: Places) -> None:
-    with attempt():
+    with attempt(QUEUE):
         run_queue.pause(places.output_dir)
 
 
 def _go_on(places: Places) -> None:
-    with attempt():
+    with attempt(QUEUE):
         run_queue.go_on(places.output_dir, places.queue_url)

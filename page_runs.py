@@ -12,22 +12,32 @@ import streamlit as st
 from PIL import Image, ImageOps
 
 import registry
-from errors import BadInput
+from errors import BadInput, shortened
 from estimate import duration
 from pictures import encode_jpeg, load_picture
 from run_index import Entry
 from settings import RunSettings, make, meta
-from storage import DETAILS, PREVIEW, began_at
+from storage import CHAIN_VIDEO, DETAILS, PREVIEW, began_at
 
 PICTURE_SIDE = 512
 THUMBNAIL_SIDE = 320
+MAX_MESSAGE = 600  # characters of what a run has to say
+MAX_VALUE = 300  # characters of a setting
 CURVE_COLOUR = "#6a9cbc"  # seen on light and dark alike
+SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
+# Addresses, logos and arrows are looked for once escapes are gone: between the two halves goes a
+# piece of Markdown that shows nothing.
+LATE_MARKUP = re.compile(
+    r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@\w)|(?<=:)(?=streamlit:)|(?<=[-<>~=])(?=[->=])", re.IGNORECASE
+)
+NOTHING = ":gray[]"
 STATUS_ICONS = {"done": "✓", "stopped": "■", "failed": "⚠", "interrupted": "⚠"}
 
 
 def plain(text: object) -> str:
     """Text that Streamlit shows as it is, whatever Markdown it would be."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])", r"\\\1", " ".join(str(text).split()))
+    parts = LATE_MARKUP.split(" ".join(str(text).split()))
+    return NOTHING.join(SPECIAL.sub(r"\\\1", part) for part in parts)
 
 
 def prompt_of(details: Mapping[str, Any], length: int = 120) -> str:
@@ -44,8 +54,8 @@ def status_word(entry: Entry) -> str:
 # --- The run that goes -------------------------------------------------------------------------
 
 
-def show_live(entry: Entry) -> None:
-    """The picture as it forms, how far it is, and Stop."""
+def show_live(entry: Entry, stop: Callable[[Entry], None]) -> None:
+    """The picture as it forms, how far it is, and Stop, which calls `stop`."""
     progress = entry.folder.read_progress()
     with st.container(border=True, key=f"live-{entry.name}"):
         picture, facts = st.columns([3, 2], gap="medium")
@@ -54,8 +64,8 @@ def show_live(entry: Entry) -> None:
         with facts:
             st.markdown(f"**{plain(prompt_of(entry.details))}**")
             _show_progress(progress, entry.details)
-            _stop_button(entry)
-            _show_losses(progress)
+            _stop_button(entry, stop)
+            _show_losses(progress.get("history"), progress.get("losses"))
 
 
 def _show_preview(entry: Entry) -> None:
@@ -85,25 +95,27 @@ def _show_progress(progress: Mapping[str, Any], details: Mapping[str, Any]) -> N
     st.caption(" · ".join(facts))
 
 
-def _stop_button(entry: Entry) -> None:
+def _stop_button(entry: Entry, stop: Callable[[Entry], None]) -> None:
     if entry.folder.stop_requested():
         st.button("Stopping …", disabled=True, key=f"stop-{entry.name}", width="stretch")
         return
     st.button(
         "Stop",
         key=f"stop-{entry.name}",
-        on_click=entry.folder.request_stop,
+        on_click=stop,
+        args=(entry,),
         help="Ends the run after this step and keeps what is there.",
         width="stretch",
     )
 
 
-def _show_losses(progress: Mapping[str, Any]) -> None:
-    history = [point for point in progress.get("history") or [] if point[1] is not None]
+def _show_losses(points: Any, losses: Any) -> None:
+    """The course of the total loss, and what the losses are now; nothing where there is none."""
+    history = [point for point in points or [] if point[1] is not None]
     if len(history) < 2:
         return
-    losses = progress.get("losses") or {}
-    words = " · ".join(f"{name} {value:.4g}" for name, value in losses.items() if value is not None)
+    known = {name: value for name, value in (losses or {}).items() if value is not None}
+    words = " · ".join(f"{name} {value:.4g}" for name, value in known.items())
     alt = f"Total loss, from {history[0][1]:.4g} to {history[-1][1]:.4g}"
     st.html(
         f'<figure class="losses"><img alt="{alt}" src="{_as_address(_curve(history), "svg+xml")}">'
@@ -145,27 +157,55 @@ def show_result(entry: Entry, show_actions: Callable[[Entry], None]) -> None:
             st.markdown(f"**{plain(prompt_of(details))}**")
             st.caption(_outcome(entry))
             if details.get("error"):
-                st.error(plain(details["error"]))
+                st.error(plain(shortened(details["error"], MAX_MESSAGE)))
             for warning in details.get("warnings") or []:
-                st.warning(plain(warning))
-            if video := entry.folder.video_path():
-                st.video(str(video))
+                st.warning(plain(shortened(warning, MAX_MESSAGE)))
+            _show_films(entry)
+            _show_losses(details.get("loss_history"), details.get("losses"))
             _downloads(entry)
             show_actions(entry)
             st.caption(f"Run folder: `{path.name}`")
         st.html(_settings_list(details))
 
 
+def _show_films(entry: Entry) -> None:
+    """Its own, and of a chain the one of all stages."""
+    if video := entry.folder.video_path():
+        st.video(str(video))
+    chain = entry.folder.path / CHAIN_VIDEO
+    if chain.is_file():
+        st.caption("All stages:")
+        st.video(str(chain))
+
+
 def _outcome(entry: Entry) -> str:
     details = entry.details
     words = [status_word(entry)]
-    if steps := details.get("num_steps"):
-        words.append(f"{steps} step{'s' if steps != 1 else ''}")
+    if steps := _steps(entry):
+        words.append(steps)
+    if stage := _stage(details):
+        words.append(stage)
     if speed := details.get("steps_per_second"):
         words.append(f"{speed:.3g} steps/s")
     if device := details.get("device"):
         words.append(plain(device))
     return " · ".join(words)
+
+
+def _steps(entry: Entry) -> str:
+    """Such as "65 of 400 steps" for a run that ended before its time."""
+    steps, planned = entry.details.get("num_steps"), entry.details.get("planned_num_steps")
+    if not steps:
+        return ""
+    if entry.status != "done" and isinstance(planned, int) and planned > 0:
+        return f"{steps} of {planned} steps"
+    return f"{steps} step{'s' if steps != 1 else ''}"
+
+
+def _stage(details: Mapping[str, Any]) -> str:
+    """Such as "stage 1 of 3" for a run of a chain."""
+    chain = details.get("chain")
+    return f"stage {chain['number']} of {chain['count']}" if isinstance(chain, dict) else ""
 
 
 def _show_picture(entry: Entry) -> None:
@@ -180,7 +220,7 @@ def _show_picture(entry: Entry) -> None:
         return
     width, _, look = _shown_size(*size)
     with st.container(key=f"{look}-{entry.name}"):
-        st.image(path.read_bytes(), width=width)
+        st.image(path.read_bytes(), width=width, alt=prompt_of(entry.details))
 
 
 def _downloads(entry: Entry) -> None:
@@ -209,7 +249,8 @@ def _settings_list(details: Mapping[str, Any]) -> str:
             continue
         value = _in_words(details[name])
         if value:
-            label, value = html.escape(meta(field)["label"]), html.escape(value)
+            label = html.escape(meta(field)["label"])
+            value = html.escape(shortened(value, MAX_VALUE))
             items.append(f"<div><dt>{label}</dt><dd>{value}</dd></div>")
     return f'<dl class="settings">{"".join(items)}</dl>'
 
@@ -254,7 +295,7 @@ def show_thumbnail(entry: Entry) -> None:
     except OSError:  # gone meanwhile
         data = None
     if data:
-        st.image(data, width="stretch")
+        st.image(data, width="stretch", alt=prompt_of(entry.details))
     else:
         st.html('<div class="no-picture">no picture</div>')
 

@@ -12,7 +12,7 @@ import streamlit as st
 import recipes
 import storage
 from errors import BadInput, shortened
-from page_actions import attempt
+from page_actions import attempt, show_problem
 from page_form import Form
 from page_memory import Memory
 from page_picker import pick
@@ -20,6 +20,8 @@ from page_runs import plain
 from places import Places
 
 DROP = "drop"
+MENU = "presets"  # where its problems are told
+LARGEST_DROP = 20_000_000
 LINKS = ("use", "continue")
 JAVASCRIPT = (Path(__file__).parent / "static" / "drop.js").read_text(encoding="utf-8")
 
@@ -55,6 +57,7 @@ def show_settings_menu(form: Form, places: Places, memory: Memory) -> None:
     if not popover.open:
         return
     with popover:
+        show_problem(MENU)
         _show_presets(form, memory)
         st.file_uploader(
             "Take the settings of an output.PNG or details.json",
@@ -79,26 +82,27 @@ def _show_presets(form: Form, memory: Memory) -> None:
 
 
 def _apply(form: Form, values: Mapping[str, Any]) -> None:
-    with attempt():
+    with attempt(MENU):
         form.take(values)
 
 
 def _save(form: Form, memory: Memory) -> None:
-    with attempt():
+    with attempt(MENU):
         name = st.session_state["preset_name"]
         memory.save_preset(name, form.changed())
         st.toast(f"Saved as {plain(name)}.")
 
 
 def _delete(memory: Memory, name: str) -> None:
-    with attempt():
+    with attempt(MENU):
         memory.delete_preset(name)
 
 
 def _take_upload(form: Form, places: Places) -> None:
     file = st.session_state["settings_file"]
     if file:
-        _take_file(file.name, file.getvalue(), form, places)
+        with attempt(MENU):
+            _take_file(file.name, file.getvalue(), form, places)
 
 
 @st.cache_resource(show_spinner=False)
@@ -112,17 +116,25 @@ def show_drop_zone(form: Form, places: Places) -> None:
     def take() -> None:
         dropped = st.session_state[DROP].get("file") or {}
         with attempt():
-            try:
-                data = base64.b64decode(str(dropped.get("data", "")).partition(",")[2])
-            except binascii.Error:
-                raise BadInput("The dropped file could not be read. Drop it once more.") from None
-            _take_file(str(dropped.get("name")), data, form, places)
+            _take_file(str(dropped.get("name")), _data_of(dropped), form, places)
 
-    _drop_zone()(key=DROP, on_file_change=take)
+    _drop_zone()(key=DROP, data={"largest": LARGEST_DROP}, on_file_change=take)
+
+
+def _data_of(dropped: Mapping[str, Any]) -> bytes:
+    if "data" not in dropped:
+        raise BadInput(
+            f"The dropped file {shortened(dropped.get('name'))} is over {LARGEST_DROP // 10**6} MB."
+            " Drop the output.PNG or the details.json of a run."
+        )
+    try:
+        return base64.b64decode(str(dropped["data"]).partition(",")[2])
+    except binascii.Error:
+        raise BadInput("The dropped file could not be read. Drop it once more.") from None
 
 
 def _take_file(name: str, data: bytes, form: Form, places: Places) -> None:
-    with attempt(), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings"
         path.write_bytes(data)
         form.take(recipes.from_file(path, places.output_dir, form.kind, called=name).values)

@@ -1,7 +1,7 @@
-"""The space that runs use on the disk, and what of it can be freed."""
+"""The disk space that runs use, and what of it can be freed."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from errors import StudioError
-from page_actions import attempt
+from page_actions import attempt, show_problem
 from places import Places
 from run_index import Entry
 from storage import ACTIVE, CHECKPOINT, START_CHECKPOINT, began_at
@@ -18,6 +18,8 @@ from trash import TRASH
 
 CHECKPOINTS = (CHECKPOINT, START_CHECKPOINT)
 OLD_DAYS = 30
+PLACE = "space"  # of its problems
+ASKED = "asked_to_free"
 
 
 @dataclass(frozen=True)
@@ -39,30 +41,35 @@ def measure(output_dir: Path) -> Space:
     return Space(total, checkpoints, trash)
 
 
-def free_checkpoints(runs: Sequence[Entry], days: int) -> int:
-    """Delete the checkpoints of runs that ended and began so long ago; returns the bytes freed.
+def old_runs(runs: Sequence[Entry], days: int) -> list[Entry]:
+    """The runs with checkpoints that ended, and began so long ago."""
+    ended = (entry for entry in runs if entry.status not in (*ACTIVE, "interrupted"))
+    return [entry for entry in ended if _is_older(entry.name, days) and _checkpoints(entry)]
+
+
+def free_checkpoints(runs: Iterable[Entry]) -> int:
+    """Delete the checkpoints of runs; returns the bytes freed.
 
     Such runs can still be continued, but from their picture alone.
     """
     freed = 0
     for entry in runs:
-        if entry.status in (*ACTIVE, "interrupted") or not _is_older(entry.name, days):
-            continue
         with suppress(OSError, StudioError), entry.folder.computing():
-            for name in CHECKPOINTS:
-                path = entry.folder.path / name
-                size = path.stat().st_size if path.exists() else 0
-                path.unlink(missing_ok=True)
+            for path in _checkpoints(entry):
+                size = path.stat().st_size
+                path.unlink()
                 freed += size
     return freed
 
 
 def show_space(runs: Sequence[Entry], places: Places) -> None:
     """Measured only while somebody looks, since it takes a look at every file."""
-    popover = st.popover("Space", on_change="rerun", key="space", type="tertiary")
+    popover = st.popover("Disk space", on_change="rerun", key="space", type="tertiary")
     if not popover.open:
+        st.session_state[ASKED] = False
         return
     with popover:
+        show_problem(PLACE)
         space = measure(places.output_dir)
         st.markdown(
             f"All runs: {in_words(space.total)}  \n"
@@ -72,14 +79,29 @@ def show_space(runs: Sequence[Entry], places: Places) -> None:
         days = st.number_input(
             "Older than (days)", min_value=0, step=1, value=OLD_DAYS, key="old_days"
         )
+        _show_deletion(old_runs(runs, days))
+
+
+def _show_deletion(old: Sequence[Entry]) -> None:
+    """A button that asks first."""
+    size = sum(path.stat().st_size for entry in old for path in _checkpoints(entry))
+    if not st.session_state.get(ASKED):
         st.button(
-            "Delete their checkpoints",
+            f"Delete their checkpoints ({in_words(size)}) …",
             key="free-checkpoints",
-            help="Pictures and videos stay. Such runs can be continued from their picture, but no"
-            " longer exactly. Interrupted runs keep theirs.",
-            on_click=_free,
-            args=(runs, days),
+            disabled=not old,
+            on_click=_ask,
+            args=(True,),
         )
+        return
+    st.warning(
+        f"Delete the checkpoints of {len(old)} run{'s' if len(old) != 1 else ''}? This cannot be"
+        " undone. Pictures and videos stay. Such runs cannot be resumed any more, and are continued"
+        " from their picture. Interrupted runs keep theirs."
+    )
+    with st.container(horizontal=True):
+        st.button("Delete", key="free-yes", type="primary", on_click=_free, args=(old,))
+        st.button("Keep", key="free-no", on_click=_ask, args=(False,))
 
 
 def in_words(size: int) -> str:
@@ -87,9 +109,19 @@ def in_words(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _free(runs: Sequence[Entry], days: int) -> None:
-    with attempt():
-        st.toast(f"Freed {in_words(free_checkpoints(runs, days))}.")
+def _ask(on: bool) -> None:
+    st.session_state[ASKED] = on
+
+
+def _free(old: Iterable[Entry]) -> None:
+    _ask(False)
+    with attempt(PLACE):
+        st.toast(f"Freed {in_words(free_checkpoints(old))}.")
+
+
+def _checkpoints(entry: Entry) -> list[Path]:
+    paths = (entry.folder.path / name for name in CHECKPOINTS)
+    return [path for path in paths if path.is_file()]
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, int]]:

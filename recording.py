@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 OF_THIS_RUN = (
     *("run_id", "run_folder"),
     *("queued_at", "start_time", "end_time", "heartbeat", "steps_per_second", "host"),
-    *("crashes", "last_crash"),
+    *("crashes", "last_crash", "loss_history"),
 )
 LIVE_SECONDS = 0.25
 LIVE_SHARE = 0.02  # of the run's time, at most, may go into its live picture
@@ -278,6 +278,7 @@ class Recording:
             "heartbeat": storage.now(),
             "steps_per_second": self._clock.steps_per_second,
             "losses": _finite(self._step.losses) if self._step else {},
+            "loss_history": self._history.points,
         }
 
     def _free_reserve(self, details: dict[str, Any]) -> None:

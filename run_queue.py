@@ -46,6 +46,19 @@ def move(output_dir: Path, name: str, place: int) -> None:
         _write_rank(entry.folder, rank)
 
 
+def behind(output_dir: Path, name: str) -> list[str]:
+    """The names of the runs that wait behind a waiting one; none for any other."""
+    line = [entry.name for entry in waiting(run_index.entries(output_dir))]
+    return line[line.index(name) + 1 :] if name in line else []
+
+
+def move_before(output_dir: Path, name: str, others: Sequence[str]) -> None:
+    """Put a waiting run before the first of the others; where none of them waits, last."""
+    line = [entry.name for entry in waiting(run_index.entries(output_dir)) if entry.name != name]
+    place = next((line.index(other) for other in others if other in line), len(line))
+    move(output_dir, name, place)
+
+
 def _rank(entry: Entry) -> float:
     with suppress(OSError, ValueError):
         return float((entry.folder.path / RANK).read_text())

@@ -134,8 +134,7 @@ def reopen(folder: RunFolder, status: str = "queued") -> None:
         raise BadInput(f"The run {folder.name} is {before}: there is nothing to resume.")
     if before == "done":
         raise BadInput(f"The run {folder.name} is done. ", _how_to_continue(folder))
-    has_checkpoint = (folder.path / storage.CHECKPOINT).exists()
-    if not has_checkpoint and folder.read().get("num_steps") and before != "interrupted":
+    if not folder.can_resume and folder.read().get("num_steps") and before != "interrupted":
         raise BadInput(f"The run {folder.name} kept no checkpoint. ", _how_to_continue(folder))
     folder.forget_stop()
     folder.update(status=status, error=None, end_time=None, heartbeat=storage.now(), host=None)

@@ -226,6 +226,11 @@ class RunFolder:
         """Whether somebody asked."""
         return (self.path / STOP).exists()
 
+    @property
+    def can_resume(self) -> bool:
+        """Whether it kept a checkpoint, from which it can go on."""
+        return (self.path / CHECKPOINT).is_file()
+
     def picture_path(self) -> Path | None:
         """The result, under whichever name the layout gives it; else the last live preview."""
         names = (PICTURE, "output.png", "output.jpg", "output.jpeg", PREVIEW)

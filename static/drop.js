@@ -1,7 +1,5 @@
 // Hands a file that is dropped on the page to Python, unless it falls on an upload of its own.
-const LARGEST = 20e6;
-
-export default function ({ setTriggerValue }) {
+export default function ({ data, setTriggerValue }) {
   const isOurs = (event) =>
     event.dataTransfer?.types.includes("Files") &&
     !event.target.closest?.('[data-testid="stFileUploader"]');
@@ -14,7 +12,8 @@ export default function ({ setTriggerValue }) {
     if (!isOurs(event)) return;
     event.preventDefault();
     const file = event.dataTransfer.files[0];
-    if (!file || file.size > LARGEST) return;
+    if (!file) return;
+    if (file.size > data.largest) return setTriggerValue("file", { name: file.name });
     const reader = new FileReader();
     reader.onload = () => setTriggerValue("file", { name: file.name, data: reader.result });
     reader.readAsDataURL(file);

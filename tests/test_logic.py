@@ -418,6 +418,8 @@ def test_what_is_cut_off_a_long_prompt_is_named_once(make_run: MakeRun) -> None:
     assert len(run.warnings) == 1
     assert "left out: 'red heart'" in run.warnings[0]
     assert make_run().warnings == []
+    (warning,) = make_run(text_input="very " * 1900 + "red heart").warnings
+    assert len(warning) < 300
 
 
 def test_serial_prompts_are_refused(make_run: MakeRun) -> None:

@@ -107,7 +107,7 @@ def test_a_file_that_is_not_there(tmp_path):
     [
         ([{"steps": 1}], "Stage 1: No prompt"),
         ([{"prompt": "a"}, {"steps": 0}], "Stage 2: --num-steps"),
-        ([{"prompt": "a"}, {"prompt": "a", "--cutn": "many"}], "Stage 2: --cutn.*many"),
+        ([{"prompt": "a"}, {"prompt": "a", "cutn": "many"}], "Stage 2: --cutn.*many"),
         ([{"prompt": "a"}, {"prompt": 7}], "Stage 2: PROMPT"),
         ([{"prompt": "a"}, {"vqgan_ckpt": "none"}], "Stage 2: .*none"),
         ([{"prompt": "a"}, {"prompt": "x ^ y"}], "Stage 2: Serial"),
