@@ -49,11 +49,19 @@ def main() -> None:
     st.set_page_config(TITLE, ICON, layout="wide")
     st.html(HERE / "static" / "page.css")
     st.title(TITLE)
+    _watch_server()(key="server-watch")
     try:
         places = read_places(sys.argv)
         draw(places)
     except BadInput as error:
         st.error(plain(error.on_page))
+
+
+@st.cache_resource(show_spinner=False)
+def _watch_server() -> Any:
+    """What tells in the browser that the server has ended."""
+    script = (HERE / "static" / "ended.js").read_text(encoding="utf-8")
+    return st.components.v2.component("ended", js=script)
 
 
 @st.cache_resource(show_spinner=False)

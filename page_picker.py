@@ -52,7 +52,7 @@ def _show_picker(others: Sequence[Entry]) -> None:
     popover = st.popover("Pick another run", on_change="rerun", key="picker", width="stretch")
     if not popover.open:
         return
-    with popover:
+    with popover, st.container(key="picking"):
         words = st.text_input("Find by prompt", key="find_run")
         found = [e for e in others if words.casefold() in prompt_of(e.details, 1000).casefold()]
         with st.container(horizontal=True, key="pickable-runs"):
@@ -63,6 +63,6 @@ def _show_picker(others: Sequence[Entry]) -> None:
 
 
 def _show_choice(entry: Entry) -> None:
-    with st.container(width=104, gap="xxsmall"):
+    with st.container(width=116, gap="xxsmall"):
         show_choice(entry, "pick", 24, pick, plain(prompt_of(entry.details, 300)))
         st.caption(date_of(entry.name))

@@ -73,8 +73,8 @@ def show_space(runs: Sequence[Entry], places: Places) -> None:
         space = measure(places.output_dir)
         st.markdown(
             f"All runs: {in_words(space.total)}  \n"
-            f"of it checkpoints: {in_words(space.checkpoints)}  \n"
-            f"and the trash: {in_words(space.trash)}"
+            f"Of these, checkpoints: {in_words(space.checkpoints)}  \n"
+            f"In the trash: {in_words(space.trash)}"
         )
         days = st.number_input(
             "Older than (days)", min_value=0, step=1, value=OLD_DAYS, key="old_days"
