@@ -20,7 +20,7 @@ import stages
 from errors import BadInput
 from estimate import decoder_widths, estimate, in_words
 from keeper import WorkerKeeper
-from page_actions import CHOSEN, RUN, attempt, show_problem, stop
+from page_actions import CHOSEN, PROBLEM, RUN, attempt, show_problem, stop
 from page_docs import show_document
 from page_form import Form
 from page_history import show_actions, show_history, show_removed, show_trash
@@ -161,7 +161,8 @@ def _name_tab(running: Sequence[Entry]) -> None:
 def _show_problems(places: Places) -> None:
     """Why Run! was refused, and why there is no worker."""
     show_problem(RUN)
-    if refusal := worker_keeper(places).refusal():
+    refusal = worker_keeper(places).refusal()
+    if refusal and st.session_state.get(PROBLEM) != (RUN, refusal):  # said by Run! as well
         st.error(plain(refusal))
 
 

@@ -11,9 +11,17 @@ import threading
 import time
 from pathlib import Path
 
+from errors import BadInput
 from places import Places
 from recovery import Watch
-from serving import EXIT_BAD_INPUT, device_name, is_served, read_states
+from serving import (
+    EXIT_BAD_INPUT,
+    LOGS_DIR,
+    device_name,
+    is_served,
+    read_states,
+    refuse_unwritable,
+)
 
 SERVING = Path(__file__).with_name("serving.py")
 LOOK_SECONDS = 0.5
@@ -84,19 +92,23 @@ class _Slot:
         self._command += ["--alone"] if alone else []
         self._process: subprocess.Popen[bytes] | None = None
         self._started = -RESTART_PAUSE
+        self._unwritable: str | None = None
 
     def refusal(self) -> str | None:
+        return self._unwritable or self._gave_up()
+
+    def _gave_up(self) -> str | None:
         if self._process is None or self._process.poll() != EXIT_BAD_INPUT:
             return None
         states = read_states(self._output_dir)
         said = next((s.error for s in states if s.pid == self._process.pid and s.error), None)
-        return said or f"The worker stopped; see {self._output_dir / '.logs'}."
+        return said or f"The worker stopped; see {self._output_dir / LOGS_DIR}."
 
     def keep(self) -> None:
         if self._process and self._process.poll() is None:
             return
         too_soon = time.monotonic() - self._started < RESTART_PAUSE
-        if too_soon or self.refusal() or self._is_taken():
+        if too_soon or self._gave_up() or not self._can_write() or self._is_taken():
             return
         if self._process:
             log.info("a worker ended with %s; starting another", self._process.returncode)
@@ -105,6 +117,17 @@ class _Slot:
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, start_new_session=True
         )
+
+    def _can_write(self) -> bool:
+        """Whether a worker could work; why not is said once, and looked at again after a pause."""
+        try:
+            refuse_unwritable(self._output_dir)
+            self._unwritable = None
+        except BadInput as error:
+            if self._unwritable is None:
+                log.warning("%s", error)
+            self._unwritable, self._started = error.on_page, time.monotonic()
+        return self._unwritable is None
 
     def end(self) -> None:
         if self._process:

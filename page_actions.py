@@ -41,6 +41,12 @@ def show_problem(place: str) -> None:
         st.error(plain(message))
 
 
+def toast_problem() -> None:
+    """Say it in front as well, wherever on the page the person is."""
+    if problem := st.session_state.get(PROBLEM):
+        st.toast(plain(problem[1]), icon=":material/error:", duration="long")
+
+
 def stop(entry: Entry) -> None:
     """Ask whoever makes a run to stop."""
     with attempt(QUEUE):

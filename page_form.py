@@ -248,7 +248,11 @@ class Form:
             return {name: kept if _is_list(self.kind.model_fields[name]) else kept[0]}
         if not files:
             wanted = self._label(name)
-            raise BadInput(f"'{SWITCHES[name][0]}' is on: use '{wanted}', or switch it off.")
+            limit = st.get_option("server.maxUploadSize")
+            raise BadInput(
+                f"'{SWITCHES[name][0]}' is on: give '{wanted}' a file of at most {limit} MB, or"
+                " switch it off."
+            )
         names = []
         for file in files:
             names.append(_unused(file.name, uploads))

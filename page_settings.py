@@ -12,7 +12,7 @@ import streamlit as st
 import recipes
 import storage
 from errors import BadInput, shortened
-from page_actions import attempt, show_problem
+from page_actions import attempt, show_problem, toast_problem
 from page_form import Form
 from page_memory import Memory
 from page_picker import pick
@@ -117,6 +117,7 @@ def show_drop_zone(form: Form, places: Places) -> None:
         dropped = st.session_state[DROP].get("file") or {}
         with attempt():
             _take_file(str(dropped.get("name")), _data_of(dropped), form, places)
+        toast_problem()  # a drop may fall anywhere, far from Run!
 
     _drop_zone()(key=DROP, data={"largest": LARGEST_DROP}, on_file_change=take)
 

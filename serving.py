@@ -14,6 +14,7 @@ import os
 import platform
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -31,9 +32,10 @@ from claims import Claim, claimed, this_machine
 from delivery import QUEUE_DIR, Delivery, notify
 from errors import BadInput, RunFailed
 from stopping import Stop
-from storage import RunFolder, Taken, atomic_write, to_json
+from storage import RunFolder, Taken, atomic_write, to_json, unwritable
 from version import __version__
 
+LOGS_DIR = ".logs"
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 2.0  # between looks into the folders while no message comes
 MAX_LOG_BYTES = 1_000_000
@@ -66,7 +68,7 @@ class Place:
     @property
     def log_path(self) -> Path:
         """What its workers print, tracebacks included."""
-        return self.output_dir / ".logs" / f"worker-{self.name}.log"
+        return self.output_dir / LOGS_DIR / f"worker-{self.name}.log"
 
     @property
     def _workers(self) -> Path:
@@ -120,6 +122,17 @@ def _is_locked(path: Path) -> bool:
         return True
 
 
+def refuse_unwritable(output_dir: Path) -> None:
+    """Raises BadInput for an output folder that no worker can work in."""
+    try:
+        for folder in (output_dir, output_dir / QUEUE_DIR / "workers", output_dir / LOGS_DIR):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        raise unwritable(output_dir, error) from None
+
+
 def take_place(output_dir: Path, gpu: int | None, alone: bool) -> tuple[Place, FileLock] | None:
     """The first free place on a device, locked; None where it should be the only one and is not."""
     for number in range(1 if alone else 1000):
@@ -137,15 +150,23 @@ def take_place(output_dir: Path, gpu: int | None, alone: bool) -> tuple[Place, F
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to stop. Returns the exit status."""
     args = _arguments(argv)
-    with Stop() as stop:
-        _stop_when_stdin_closes(stop)
-        taken = take_place(args.output_dir, args.gpu, args.alone)
-        if taken is None:
-            return EXIT_DONE
-        place, lock = taken
-        with lock:
-            _start_log(place.log_path)
-            return Server(place, args, stop).serve()
+    try:
+        with Stop() as stop:
+            _stop_when_stdin_closes(stop)
+            return _serve(args, stop)
+    except OSError as error:  # of the output folder; the keeper tells the person
+        log.info("%s", unwritable(args.output_dir, error))
+        return EXIT_FAILED
+
+
+def _serve(args: argparse.Namespace, stop: Stop) -> int:
+    taken = take_place(args.output_dir, args.gpu, args.alone)
+    if taken is None:
+        return EXIT_DONE
+    place, lock = taken
+    with lock:
+        _start_log(place.log_path)
+        return Server(place, args, stop).serve()
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -212,9 +233,16 @@ class Server:
         except (BadInput, OSError) as error:  # a folder that cannot be used, such as a removed one
             log.info("%s cannot be made: %s", folder.name, error)
             time.sleep(POLL_SECONDS)
-            return True
+            return self._can_write()
         finally:
             self._tell(run=None)
+
+    def _can_write(self) -> bool:
+        try:
+            refuse_unwritable(self._args.output_dir)
+        except BadInput:
+            return False
+        return True
 
     def _execute(self, folder: RunFolder, claim: Claim) -> bool:
         from runner import execute

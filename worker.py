@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from errors import BadInput
 from keeper import WorkerKeeper
 from places import Places, add_place_options, places_from
-from serving import EXIT_BAD_INPUT, EXIT_DONE
+from serving import EXIT_BAD_INPUT, EXIT_DONE, LOGS_DIR, refuse_unwritable
 from stopping import Stop
 
 LOOK_SECONDS = 0.2
@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_place_options(parser)
     try:
         places = places_from(parser.parse_args(argv))
+        refuse_unwritable(places.output_dir)
     except BadInput as error:
         parser.error(str(error))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def keep_workers(places: Places, stop: Stop) -> str | None:
     """Until told to stop, or until all workers gave up: then why."""
     keeper = WorkerKeeper(places, alone=False)
-    logs = places.output_dir / ".logs"
+    logs = places.output_dir / LOGS_DIR
     print(f"Serving {places.output_dir}. Logs are in {logs}. Ctrl-C ends it.", flush=True)
     while not stop.requested and not keeper.is_idle:
         time.sleep(LOOK_SECONDS)

@@ -16,6 +16,7 @@ from tiny_models import write_tiny_assets
 
 import estimate
 import keeper
+import page_runs
 import page_space
 import registry
 import run_index
@@ -24,9 +25,10 @@ import settings
 import trash
 from errors import BadInput
 from page_memory import Memory
+from page_runs import NOTHING
 from serving import Place, WorkerState
 from settings import MAX_SEED, VQGANCLIPSettings, setting
-from storage import PICTURE, PREVIEW, PROGRESS, RunFolder, atomic_write, now, to_json
+from storage import CHECKPOINT, PICTURE, PREVIEW, PROGRESS, RunFolder, atomic_write, now, to_json
 
 ROOT = Path(__file__).resolve().parents[1]
 ALWAYS = """
@@ -117,15 +119,19 @@ def queued(output_dir):
     return run_index.queued(run_index.entries(output_dir))
 
 
+def unescaped(text):
+    return text.replace("\\", "").replace(NOTHING, "")
+
+
 def errors(page):
-    return " ".join(error.value.replace("\\", "") for error in page.error)
+    return " ".join(unescaped(error.value) for error in page.error)
 
 
 def everything(page):
     """All the text of the page, with its Markdown undone."""
     kinds = ("title", "subheader", "markdown", "caption", "html", "error", "warning")
     texts = [getattr(e, "value", None) or e.proto.body for k in kinds for e in page.get(k)]
-    return " ".join(texts).replace("\\", "")
+    return unescaped(" ".join(texts))
 
 
 def make_run(output_dir, name, **details):
@@ -244,15 +250,15 @@ def test_a_second_run_waits_visibly_and_can_be_removed(page, output_dir):
 @pytest.mark.parametrize(
     ("label", "value", "message"),
     [
-        ("Num steps", 0, "num_steps must be 1 or more"),
-        ("Num steps", -2, "num_steps"),
+        ("Num steps", 0, "'Num steps' must be 1 or more"),
+        ("Num steps", -2, "'Num steps' must be a whole number from -1"),
         ("Xdim", 7, "Xdim"),
         ("Xdim", 100_000, "4096"),
         ("ydim", -5, "ydim"),
-        ("Cutouts", 0, "cutn"),
-        ("Step size", 0.0, "step_size"),
-        ("Step size", float("inf"), "step_size"),
-        ("TV loss weight", -1e9, "tv_loss_weight"),
+        ("Cutouts", 0, "'Cutouts' must be a whole number from 1 to 1024; it was 0."),
+        ("Step size", 0.0, "'Step size' must be a number above 0"),
+        ("Step size", float("inf"), "'Step size' must be a number"),
+        ("TV loss weight", -1e9, "'TV loss weight' must be"),
         ("Use starting image", True, "'Upload starting image'"),
         ("Add image prompt(s)", True, "'Upload image prompt(s)'"),
         ("Continue previous run", True, "There is no finished run"),
@@ -291,7 +297,7 @@ def test_a_bad_seed_is_refused_near_run(page, output_dir, seed):
     sidebar(page)["Set seed"].set_value(True)
     sidebar(page.run())["Seed"].set_value(seed)
     run(page)
-    assert "seed" in errors(page)
+    assert "'Seed' must be a whole number" in errors(page)
     assert run_index.entries(output_dir) == []
 
 
@@ -685,14 +691,18 @@ def test_stages_become_a_chain(page, output_dir):
 def test_an_interrupted_run_can_be_resumed(page, output_dir):
     folder = make_run(output_dir, "20260101T000000-aaaaaaaa", status="running", heartbeat="2020")
     Image.new("RGB", (32, 32)).save(folder.path / PREVIEW, "JPEG")
+    (folder.path / CHECKPOINT).write_bytes(b"state")
     press(page.run(), folder.name.replace("-", r"\-"))
     assert "Interrupted" in everything(page)
     press(page, "Resume")
     assert line(output_dir) == [folder.name]
 
 
-def test_a_finished_run_is_not_offered_to_be_resumed(page, output_dir):
-    folder = make_finished(output_dir)
+@pytest.mark.parametrize("status", ["done", "stopped", "failed"])
+def test_resuming_is_not_offered_without_a_checkpoint_or_of_what_is_done(page, output_dir, status):
+    folder = make_finished(output_dir, status=status)
+    if status == "done":
+        (folder.path / CHECKPOINT).write_bytes(b"state")
     press(page.run(), folder.name.replace("-", r"\-"))
     labels_there = [button.label for button in page.button]
     assert {"Continue", "Use these settings", "Remove"} <= set(labels_there)
@@ -830,9 +840,106 @@ def test_old_checkpoints_can_be_freed(output_dir):
         (folder.path / "checkpoint.safetensors").write_bytes(bytes(1000))
     assert page_space.measure(output_dir).checkpoints == 3000
     runs = run_index.entries(output_dir)
-    assert page_space.free_checkpoints(runs, days=30) == 1000
+    assert page_space.free_checkpoints(page_space.old_runs(runs, days=30)) == 1000
     assert [(f.path / "checkpoint.safetensors").exists() for f in (old, broken, new)] == [
         False,
         True,
         True,
     ]
+
+
+def test_deleting_checkpoints_is_asked_first(page, output_dir):
+    path = make_finished(output_dir, "20200101T000000-aaaaaaaa").path / CHECKPOINT
+    path.write_bytes(bytes(2_000_000))
+    page.session_state["space"] = True
+    page.run()
+    press(page, "Delete their checkpoints (2.0 MB) …")
+    assert "Delete the checkpoints of 1 run?" in everything(page) and path.exists()
+    press(page, "Keep")
+    assert path.exists()
+    press(page, "Delete their checkpoints (2.0 MB) …")
+    press(page, "Delete")
+    assert not path.exists()
+
+
+# --- messages ---
+
+
+def test_a_problem_is_told_where_it_was_caused(page):
+    page.session_state["presets"] = True
+    press(page.run(), "Save")
+    (problem,) = page.error
+    assert problem.value == r"A preset needs a name\."
+    assert problem in page.get("popover")[0].error
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["see https://a.b", "www.a.b", "me@a.b", "a -- b", "a -> b", ":streamlit:", "x <= y"],
+)
+def test_what_markdown_would_still_change_is_divided(text):
+    assert NOTHING in page_runs.plain(text)
+    assert unescaped(page_runs.plain(text)) == text
+
+
+def test_a_long_value_is_cut_in_messages(page, output_dir):
+    warning = "The prompt 'x' is longer. " * 1000
+    make_finished(output_dir, text_input="word " * 2000, warnings=[warning], status="done")
+    page.run()
+    next(b for b in page.button if b.label.startswith("word")).click()
+    page.run()
+    assert all(len(unescaped(element.value)) <= 600 for element in page.warning)
+    assert len(everything(page)) < 60_000, "README and CHANGELOG included"
+
+
+def test_a_stopped_run_says_of_how_many_steps_and_a_chain_which_stage(page, output_dir):
+    chain = {"number": 1, "count": 3, "next": []}
+    details = {"num_steps": 65, "planned_num_steps": 400, "chain": chain, "text_input": "a tree"}
+    history = {"loss_history": [[1, 2.0], [2, None], [3, 0.5]], "losses": {"total": 0.5}}
+    make_finished(output_dir, status="stopped", **details | history)
+    press(page.run(), "a tree")
+    said = everything(page)
+    assert "■ Stopped · 65 of 400 steps · stage 1 of 3" in said
+    assert "Total loss, from 2 to 0.5" in said
+
+
+def test_the_film_of_a_chain_plays_on_the_page(page, output_dir):
+    folder = make_finished(output_dir, text_input="a tree", ancestors=["20250101T000000-bbbbbbbb"])
+    for name in ("anim.mp4", "chain.mp4"):
+        (folder.path / name).write_bytes(b"a film")
+    press(page.run(), "a tree")
+    assert len(page.get("video")) == 2
+
+
+def test_a_paused_queue_promises_nothing_and_counts_what_goes(page, output_dir, monkeypatch):
+    details = {"status": "running", "heartbeat": now(), "planned_num_steps": 40}
+    folder = make_run(output_dir, "20260101T000000-aaaaaaaa", **details)
+    run(write_prompt(page, "first"))
+    alone = everything(page)
+    atomic_write(folder.path / PROGRESS, to_json({"step": 1, "seconds_left": 36_000.0}))
+    assert "about 10.0 h" in everything(page.run()) and "about 10.0 h" not in alone
+    folder.update(status="done")
+    press(page.run(), "Pause")
+    assert "starts as soon as it can" not in everything(page)
+    assert "starts when the queue goes on" in everything(page)
+
+
+def test_undo_puts_a_run_back_where_it_was(page, output_dir):
+    for prompt in ("first", "second", "third"):
+        run(write_prompt(page, prompt))
+    [b for b in page.button if b.label == "Remove"][1].click()
+    page.run()
+    assert line(output_dir) == ["first", "third"]
+    press(page, "Undo")
+    assert line(output_dir) == ["first", "second", "third"]
+
+
+def test_an_empty_upload_is_no_file_of_that_name(page, output_dir, tmp_path, monkeypatch):
+    Image.new("RGB", (40, 30)).save(tmp_path / "secret.png")
+    monkeypatch.chdir(tmp_path)
+    write_prompt(page)
+    sidebar(page)["Use starting image"].set_value(True)
+    sidebar(page.run())["Upload starting image"].upload("secret.png", b"", "image/png")
+    run(page.run())
+    assert "'secret.png' is empty: it has 0 bytes" in errors(page)
+    assert run_index.entries(output_dir) == []
