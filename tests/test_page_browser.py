@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from tabs import new_tab
@@ -17,7 +18,11 @@ from tiny_models import write_tiny_assets
 from waiting import PATIENCE, wait_for
 
 import run_index
+import run_queue
+import video
+from runner import DEFAULT_MODEL
 from serving import is_served
+from storage import RunFolder, atomic_write, to_json
 
 ROOT = Path(__file__).resolve().parents[1]
 FITS = "main => main.clientWidth > 0 && main.scrollWidth <= main.clientWidth"
@@ -62,9 +67,17 @@ def server(tmp_path_factory, chromium):
 
 
 @pytest.fixture
-def open_tab(server, chromium):
-    """Opens tabs of the page, which are closed after the test."""
+def contexts():
+    """Those of the browser that are to be closed after the test."""
     contexts = []
+    yield contexts
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def open_tab(server, chromium, contexts):
+    """Opens tabs of the page."""
 
     def open_one(**options):
         tab = new_tab(chromium, contexts, **options)
@@ -73,9 +86,7 @@ def open_tab(server, chromium):
         field(tab, "Xdim").wait_for()
         return tab
 
-    yield open_one
-    for context in contexts:
-        context.close()
+    return open_one
 
 
 def field(tab, label):
@@ -127,7 +138,7 @@ def test_type_run_watch_and_stop(server, open_tab):
     with tab.expect_download() as download:
         button(tab, "Picture").click()
     assert Image.open(download.value.path()).size == (32, 32)
-    assert tab.get_by_role("button", name="a red heart").count() == 1, "among the last runs"
+    assert button(tab, "a red heart").count() == 1, "among the last runs"
     ours = (server.url, "data:", "blob:")
     assert [url for url in tab.strangers if not url.startswith(ours)] == []
 
@@ -174,7 +185,7 @@ def test_bad_input_is_told_and_nothing_is_queued(server, open_tab):
     before = len(server.runs())
     tab = open_tab()
     press_run(tab, "a red heart", 0)
-    tab.get_by_role("alert").get_by_text("num_steps must be 1 or more").wait_for()
+    tab.get_by_role("alert").get_by_text("'Num steps' must be 1 or more").wait_for()
     assert len(server.runs()) == before
 
 
@@ -281,6 +292,145 @@ def test_nothing_sticks_out_and_all_is_readable(open_tab, scheme):
 
 def brightness(colour):
     return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory, chromium):
+    """A page with a queue that is paused, a run that goes, and some that ended."""
+    server = Server(tmp_path_factory.mktemp("shelf"))
+    folders = {name: make_run(server.output_dir, name, **how) for name, how in SHELF.items()}
+    run_queue.pause(server.output_dir)
+    (folders["20260102T000000-stopped2"].path / "chain.mp4").write_bytes(b"no film")
+    going = folders["20260103T000000-running3"]
+    progress = {"step": 9, "planned_num_steps": 90, "seconds_left": 60.0, "steps_per_second": 2.0}
+    progress |= {"losses": {"total": 0.5}, "history": [[1, 2.0], [5, 1.0], [9, 0.5]]}
+    atomic_write(going.path / "progress.json", to_json(progress))
+    yield server
+    if server.process.poll() is None:
+        server.end(signal.SIGTERM)
+
+
+MARKUP = "see https://a.b www.c.d e@f.g -- -> <b>x</b> **y** :smile: :streamlit: $z$ [l](http://m)"
+SHELF = {
+    "20260101T000000-finished": {"text_input": MARKUP},
+    "20260102T000000-stopped2": {
+        "text_input": "a tall tree",
+        "status": "stopped",
+        "size": (32, 256),
+        "chain": {"number": 1, "count": 2, "next": []},
+        "loss_history": [[1, 2.0], [2, 1.0]],
+    },
+    "20260103T000000-running3": {"text_input": "going", "status": "running"},
+    "20260104T000000-waiting4": {"text_input": MARKUP, "status": "queued"},
+    "20260105T000000-waiting5": {"text_input": "last in line", "status": "queued"},
+}
+
+
+def make_run(output_dir, name, size=(32, 32), **details):
+    folder = RunFolder(output_dir / name)
+    folder.path.mkdir(parents=True)
+    usual = {"status": "done", "num_steps": 65, "planned_num_steps": 400, "model": DEFAULT_MODEL}
+    usual |= {"heartbeat": "2999-01-01T00:00:00+00:00", "queued_at": name, "device": "CPU"}
+    folder.write(usual | {"Xdim": size[0], "ydim": size[1], "warnings": []} | details)
+    Image.new("RGB", size, "red").save(folder.path / "output.PNG", "PNG")
+    film = video.VideoWriter(folder.path / "anim.part.mp4", size, 0)
+    film.add(np.zeros((size[1], size[0], 3), np.uint8))
+    film.close()
+    video.finish(folder.path / "anim.part.mp4", folder.path / "anim.mp4", "")
+    return folder
+
+
+def open_shelf(shelf, chromium, contexts, **options):
+    tab = new_tab(chromium, contexts, **options)
+    tab.goto(shelf.url)
+    tab.locator(".st-key-last-runs").wait_for()
+    return tab
+
+
+def choose(tab, words):
+    tab.locator(".st-key-last-runs").get_by_test_id("stBaseButton-tertiary").filter(
+        has_text=words
+    ).click()
+    tab.locator('[class*="st-key-result-"]').get_by_text("CPU").wait_for()
+
+
+def show_stages(tab):
+    switch(tab, "Several stages")
+    tab.get_by_test_id("stDataFrame").wait_for()
+
+
+def show_sidebar(tab):
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.get_by_test_id("stExpandSidebarButton").click()
+    switch(tab, "Continue previous run")
+    tab.get_by_role("button", name="Pick another run").click()
+    tab.get_by_label("Find by prompt").wait_for()
+
+
+STATES = {  # one after the other
+    "queue": lambda tab: tab.get_by_text("The queue is paused").wait_for(),
+    "done": lambda tab: choose(tab, "see https"),
+    "stopped, stages": lambda tab: (choose(tab, "a tall tree"), show_stages(tab)),
+    "sidebar": show_sidebar,
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_serious_keeps_anybody_out(shelf, chromium, contexts, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab = open_shelf(shelf, chromium, contexts, color_scheme=scheme)
+    for state, reach in STATES.items():
+        reach(tab)
+        tab.wait_for_function("document.getAnimations().every(a => a.playState != 'running')")
+        found = Axe().run(tab).response["violations"]
+        serious = [v for v in found if v["impact"] in ("serious", "critical")]
+        assert not serious, [state, *(f"{v['id']}: {v['nodes'][0]['html']}" for v in serious)]
+
+
+def test_a_prompt_is_shown_as_it_was_typed(shelf, chromium, contexts):
+    tab = open_shelf(shelf, chromium, contexts)
+    choose(tab, "see https")
+    shown = tab.locator('[class*="st-key-result-"] strong').first
+    assert shown.inner_text() == MARKUP
+    waiting = tab.locator('[class*="st-key-wait-20260104"]')
+    assert waiting.inner_text().startswith(MARKUP[:50])
+    assert tab.locator('[class*="st-key-result-"] a, [class*="st-key-wait-"] a').count() == 0
+
+
+def test_tall_results_stay_on_the_screen_and_full_screen_is_crisp(shelf, chromium, contexts):
+    tab = open_shelf(shelf, chromium, contexts)
+    choose(tab, "a tall tree")
+    result = tab.locator('[class*="st-key-result-"]')
+    result.get_by_text("65 of 400 steps · stage 1 of 2").wait_for()
+    result.get_by_alt_text("Total loss").wait_for()
+    assert result.locator("video").count() == 2
+    wait_for(lambda: result.bounding_box()["height"] < 2000, "films that fit")
+    picture = result.get_by_test_id("stImage").locator("img")
+    picture.hover()
+    result.get_by_role("button", name="Fullscreen").click()
+    wait_for(lambda: picture.bounding_box()["height"] > 800, "a picture as large as the screen")
+    assert picture.evaluate("e => getComputedStyle(e).imageRendering") == "pixelated"
+
+
+def test_files_that_are_too_large_say_so_in_view(shelf, chromium, contexts):
+    tab = open_shelf(shelf, chromium, contexts)
+    switch(tab, "Use starting image")
+    file = {"name": "big.png", "mimeType": "image/png", "buffer": bytes(10_500_000)}
+    tab.locator("input[type=file]").set_input_files(file)
+    refusal = tab.get_by_test_id("stFileChip").get_by_text("must be 10.0MB or smaller")
+    wait_for(lambda: refusal.bounding_box()["height"] > 10, "the words to be seen")
+    huge = base64.b64encode(bytes(20_000_001)).decode()
+    tab.get_by_test_id("stMain").evaluate(DROP, ["huge.png", huge])
+    tab.get_by_test_id("stToast").get_by_text("huge.png is over 20 MB").wait_for()
+
+
+def test_the_end_of_the_server_is_told_in_our_words(shelf, chromium, contexts):
+    tab = open_shelf(shelf, chromium, contexts)
+    shelf.end(signal.SIGINT)
+    told = tab.get_by_role("dialog")
+    told.get_by_text("The studio has ended").wait_for()
+    assert "make app" in told.inner_text() and "treamlit" not in told.inner_text()
 
 
 def test_ending_the_app_puts_the_run_back_and_ends_the_worker(server, open_tab):
