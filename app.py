@@ -31,7 +31,7 @@ from page_queue import show_queue
 from page_runs import plain, prompt_of, settings_of
 from page_settings import follow_link, show_drop_zone, show_settings_menu, use_settings
 from page_space import show_space
-from page_start import show_how_many, show_stages, start
+from page_start import asked, recall, show_how_many, show_stages, start
 from places import Places
 from run_index import Entry
 from serving import read_states
@@ -78,6 +78,7 @@ def draw(places: Places) -> None:
         model = _choose_model()
         form = Form(registry.get(model).settings, places.assets_dir, memory)
         form.fill()
+        recall(form, memory)
         follow_link(form, places)
         continuable = _continuable(runs)
         form.show(picked_or_last(continuable), continuable)
@@ -89,7 +90,7 @@ def draw(places: Places) -> None:
         show_settings_menu(form, places, memory)
         show_drop_zone(form, places)
     _show_estimate(form, places, runs)
-    memory.remember(form.changed())
+    memory.remember(form.changed() | asked())
     problems, going_on, result, last = (st.container() for _ in range(4))
     with problems:
         _show_problems(places)

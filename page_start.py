@@ -1,7 +1,6 @@
 """What Run! makes of the form: one run, several with seeds of their own, or a chain of stages."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -10,17 +9,41 @@ import run_queue
 import stages
 from delivery import notify
 from page_form import Form
+from page_memory import Memory
 from places import Places
 from runner import Request, prepare
 from settings import MAX_SEED, meta, value_type
 from storage import RunFolder
 
 HOW_MANY, MOST = "how_many", 100
-STAGES, COLUMNS = "use_stages", "stage_columns"
-EDITOR, FIRST_TABLE = "stages", "first_stage_table"  # what was typed, and what into
+STAGES, COLUMNS, ROWS = "use_stages", "stage_columns", "stage_rows"
+EDITOR, SHOWN = "stages", "stages_shown"  # what was edited, and the rows and columns that were
 FIRST_COLUMNS = ("text_input", "num_steps")
 SHORT_NAMES = {"text_input": "prompt", "num_steps": "steps"}
 EMPTY_ROWS = 3
+
+Row = dict[str, str]
+
+
+def recall(form: Form, memory: Memory) -> None:
+    """Put in what was asked for last beside the settings, as far as it still fits."""
+    last = memory.last()
+    columns, rows, count = (last.get(name) for name in (COLUMNS, ROWS, HOW_MANY))
+    fits = {STAGES: last.get(STAGES) is True}
+    fits[COLUMNS] = [n for n in _changeable(form) if isinstance(columns, list) and n in columns]
+    fits[ROWS] = [row for row in rows if _is_row(row)] if isinstance(rows, list) else []
+    fits[HOW_MANY] = count if type(count) is int and 1 <= count <= MOST else 1
+    for name, value in fits.items():
+        st.session_state.setdefault(name, value)
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, dict) and all(isinstance(value, str) for value in row.values())
+
+
+def asked() -> dict[str, Any]:
+    """What `recall` puts in again."""
+    return {name: st.session_state[name] for name in (STAGES, COLUMNS, ROWS, HOW_MANY)}
 
 
 def show_how_many() -> None:
@@ -42,74 +65,82 @@ def show_stages(form: Form) -> None:
     wanted = st.toggle(
         "Several stages",
         key=STAGES,
-        on_change=_keep_table,
-        help="A chain of runs, each going on from the one before with other words or settings."
+        help="A chain of runs, each continuing the one before with other words or settings."
         " Cells left empty stay as they were; the first row takes the form's.",
     )
+    rows = st.session_state[ROWS] = _rows()
     if not wanted:
+        st.session_state.pop(SHOWN, None)
         return
     fields = form.kind.model_fields
-    names = [name for name in fields if value_type(fields[name]) is not list]
     more = st.multiselect(
         "Also change",
-        [name for name in names if name not in (*FIRST_COLUMNS, "init_image")],
+        _changeable(form),
         format_func=lambda name: meta(fields[name])["label"],
         key=COLUMNS,
-        on_change=_keep_table,
+        persist_state="page",
     )
+    columns = {name: _column(name, form) for name in (*FIRST_COLUMNS, *more)}
+    first = _first_rows(rows, columns)
     st.data_editor(
-        st.session_state.setdefault(FIRST_TABLE, [dict.fromkeys(names)] * EMPTY_ROWS),
+        {name: [row.get(name, "") for row in first] for name in columns},
         key=EDITOR,
         num_rows="dynamic",
         hide_index=True,
-        column_order=[*FIRST_COLUMNS, *more],
-        column_config={name: _column(name, form) for name in names},
+        column_config=columns,
+        placeholder="",
+        alt="Stages",
     )
 
 
-def _table() -> list[dict[str, Any]]:
-    """The rows as they are now, though Run! be pressed before the page was drawn again."""
-    state = st.session_state
-    typed = state.get(EDITOR) or {"edited_rows": {}, "deleted_rows": [], "added_rows": []}
-    first = [
-        row | typed["edited_rows"].get(i, {}) for i, row in enumerate(state.get(FIRST_TABLE, ()))
-    ]
-    kept = [row for i, row in enumerate(first) if i not in typed["deleted_rows"]]
-    return [*kept, *map(dict, typed["added_rows"])]
-
-
-def _keep_table() -> None:
-    """Another editor is to come, which begins with what was typed so far."""
-    if FIRST_TABLE in st.session_state:
-        st.session_state[FIRST_TABLE] = _table()
-        st.session_state.pop(EDITOR, None)
+def _changeable(form: Form) -> list[str]:
+    """What a stage may set beside prompt and steps: no pictures."""
+    fields = form.kind.model_fields
+    names = [name for name in fields if value_type(fields[name]) is not list]
+    return [name for name in names if name not in (*FIRST_COLUMNS, "init_image")]
 
 
 def _column(name: str, form: Form) -> Any:
+    """Every cell is text: what was typed stays as it is, and `settings.py` says what is wrong."""
     field = form.kind.model_fields[name]
-    label, kind = meta(field)["label"], value_type(field)
-    if options := form.options(name):
+    label = meta(field)["label"]
+    options = ("on", "off") if value_type(field) is bool else form.options(name)
+    if options:
         return st.column_config.SelectboxColumn(label, options=list(options))
-    if kind is bool:
-        return st.column_config.CheckboxColumn(label)
-    if kind is int and name != "seed":
-        return st.column_config.NumberColumn(label, step=1)
-    if kind is float:
-        return st.column_config.NumberColumn(label)
-    return st.column_config.TextColumn(label, width="large" if name == "text_input" else None)
+    return st.column_config.TextColumn(label, width="medium" if name == "text_input" else None)
 
 
-def _rows() -> Iterator[dict[str, Any]]:
-    """The rows that say something, by the names that `stages` knows."""
-    names = (*FIRST_COLUMNS, *st.session_state.get(COLUMNS, ()))
-    for row in _table():
-        said = {SHORT_NAMES.get(n, n): row[n] for n in names if not _is_empty(row.get(n))}
-        if said:
-            yield said
+def _first_rows(rows: Sequence[Row], columns: Mapping[str, Any]) -> list[Row]:
+    """What the editor begins with: as long as it stays the same one, the same."""
+    state = st.session_state
+    if EDITOR not in state or state.get(SHOWN, (None, None))[1] != columns:
+        filled = rows if any(rows) else [{}] * EMPTY_ROWS
+        state[SHOWN] = ([dict(row) for row in filled], columns)
+        state.pop(EDITOR, None)
+    return state[SHOWN][0]
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+def _rows() -> list[Row]:
+    """The rows as they are now, though Run! be pressed before the page was drawn again."""
+    state = st.session_state
+    if SHOWN in state and EDITOR in state:
+        return edited(state[SHOWN][0], state[EDITOR])
+    return state.get(ROWS, [])
+
+
+def edited(first: Sequence[Row], edits: Mapping[str, Any]) -> list[Row]:
+    """The rows of a table after what its editor tells of edits; empty cells are left out."""
+    changed = [row | edits["edited_rows"].get(i, {}) for i, row in enumerate(first)]
+    kept = [row for i, row in enumerate(changed) if i not in edits["deleted_rows"]]
+    rows = [*kept, *edits["added_rows"]]
+    return [{n: str(v) for n, v in row.items() if v is not None and str(v).strip()} for row in rows]
+
+
+def _said() -> list[Row]:
+    """The rows that say something, by the names that `stages` knows, without hidden columns."""
+    shown = (*FIRST_COLUMNS, *st.session_state.get(COLUMNS, ()))
+    rows = [{SHORT_NAMES.get(n, n): row[n] for n in shown if n in row} for row in _rows()]
+    return [row for row in rows if row]
 
 
 def start(form: Form, places: Places, model: str, continue_run: str | None) -> list[RunFolder]:
@@ -127,7 +158,7 @@ def start(form: Form, places: Places, model: str, continue_run: str | None) -> l
         for given in _with_seeds(values, st.session_state.get(HOW_MANY, 1))
     ]
     if st.session_state.get(STAGES):
-        rows = stages.parse(list(_rows()), form.kind, "The table of stages")
+        rows = stages.parse(_said(), form.kind, "The table of stages")
         folders = [stages.begin(request, rows) for request in requests]
         notify(places.output_dir, places.queue_url, folders[0].name)
         return folders

@@ -26,6 +26,7 @@ import trash
 from errors import BadInput
 from page_memory import Memory
 from page_runs import NOTHING
+from page_start import edited
 from serving import Place, WorkerState
 from settings import MAX_SEED, VQGANCLIPSettings, setting
 from storage import CHECKPOINT, PICTURE, PREVIEW, PROGRESS, RunFolder, atomic_write, now, to_json
@@ -668,21 +669,70 @@ def test_run_right_after_asking_for_stages_is_told_that_there_are_none(page):
     assert "holds no stages" in errors(run(page))
 
 
+def switch_stages(page):
+    toggle = next(toggle for toggle in page.toggle if toggle.label == "Several stages")
+    toggle.set_value(not toggle.value)
+    return page.run()
+
+
 def test_stages_become_a_chain(page, output_dir):
     write_prompt(page, "a garden")
-    next(toggle for toggle in page.toggle if toggle.label == "Several stages").set_value(True)
-    run(page.run())
+    run(switch_stages(page))
     assert "holds no stages" in errors(page)
-    stages = [
-        {"text_input": "in spring", "num_steps": 2.0},
-        {"text_input": "in winter", "num_steps": None},
-    ]
-    page.session_state["first_stage_table"] = stages
-    next(button for button in page.button if button.label == "Run!").click()
-    page.run()
+    switch_stages(page)
+    rows = [{"text_input": "in spring", "num_steps": "2"}, {}, {"text_input": "in winter"}]
+    page.session_state["stage_rows"] = rows
+    run(switch_stages(page))
     (entry,) = queued(output_dir)
     assert (entry.details["text_input"], entry.details["planned_num_steps"]) == ("in spring", 2)
     assert entry.details["chain"]["next"] == [{"text_input": "in winter"}]
+
+
+def test_text_in_a_stages_number_is_refused_not_taken_for_0(page, output_dir):
+    page.session_state["stage_rows"] = [{"text_input": "in spring", "num_steps": "many"}]
+    run(switch_stages(page))
+    assert "Stage 1" in errors(page) and "many" in errors(page)
+    assert run_index.entries(output_dir) == []
+
+
+EDITS = {"edited_rows": {}, "deleted_rows": [], "added_rows": []}
+
+
+@pytest.mark.parametrize(
+    ("edits", "rows"),
+    [
+        ({}, [{"text_input": "a", "num_steps": "2"}, {}]),
+        ({"added_rows": [{"cutn": 3}]}, [{"text_input": "a", "num_steps": "2"}, {}, {"cutn": "3"}]),
+        ({"edited_rows": {0: {"num_steps": None, "text_input": " "}}}, [{}, {}]),
+        ({"edited_rows": {1: {"text_input": "b"}}, "deleted_rows": [0]}, [{"text_input": "b"}]),
+        ({"deleted_rows": [0, 1]}, []),
+    ],
+)
+def test_a_table_after_edits(edits, rows):
+    first = [{"text_input": "a", "num_steps": "2"}, {}]
+    assert edited(first, EDITS | edits) == rows
+
+
+def test_stages_are_there_after_a_reload(page):
+    page.session_state["stage_rows"] = rows = [{"text_input": "in spring", "cutn": "3"}]
+    switch_stages(page)
+    page.multiselect[0].set_value(["cutn"])
+    next(box for box in page.number_input if box.label == "How many").set_value(3)
+    page.run()
+    later = again(page)
+    assert later.toggle[0].value and later.multiselect[0].value == ["cutn"]
+    assert later.session_state["stage_rows"] == rows
+    assert later.session_state["how_many"] == 3
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"stage_rows": 3}, {"stage_rows": [[1]]}, {"stage_columns": ["seed", "no"]}, {"how_many": 0}],
+)
+def test_odd_stages_in_the_memory_do_no_harm(page, output_dir, odd):
+    Memory(output_dir).remember({"use_stages": True} | odd)
+    later = again(page)
+    assert not later.exception and later.toggle[0].value
 
 
 # --- runs that ended ---

@@ -256,15 +256,67 @@ def test_a_picture_that_is_dropped_on_the_page_brings_its_settings(server, open_
     tab.get_by_role("alert").get_by_text("odd.png").wait_for()
 
 
+SEASONS = [f"a garden in {season}" for season in ("spring", "summer", "autumn", "winter")]
+
+
+def type_into(table, row, text, x=60):
+    table.dblclick(position={"x": x, "y": 52 + 35 * row})
+    editor = table.page.locator("textarea.gdg-input")
+    editor.fill(text)
+    editor.press("Enter")
+    editor.wait_for(state="detached")
+
+
+def cells(tab):
+    """What the table says to those who cannot see its canvas."""
+    rows = tab.get_by_test_id("stDataFrame").locator("canvas tbody tr").all()
+    return [row.locator("td").all_text_contents() for row in rows]
+
+
+def also_change(tab, label):
+    field(tab, "Also change").fill(label)
+    tab.get_by_role("option", name=label, exact=True).click()
+    tab.keyboard.press("Escape")
+
+
+def test_the_table_of_stages_survives_all_that_is_done_to_it(server, open_tab):
+    tab = open_tab()
+    switch(tab, "Several stages")
+    table = tab.get_by_test_id("stDataFrame")
+    for row, prompt in enumerate(SEASONS):  # the table begins with three rows
+        type_into(table, row, prompt)
+    type_into(table, 3, "many", x=800)
+    written = [[prompt, ""] for prompt in SEASONS[:3]] + [[SEASONS[3], "many"]]
+    wait_for(lambda: cells(tab) == written, "the typed cells")
+    also_change(tab, "Step size")
+    wait_for(lambda: cells(tab) == [[*row, ""] for row in written], "another column")
+    for _ in range(2):
+        switch(tab, "Several stages")
+    wait_for(lambda: cells(tab) == [[*row, ""] for row in written], "the table once more")
+    tab.reload()
+    wait_for(lambda: cells(tab) == [[*row, ""] for row in written], "the table after a reload")
+    table.hover()
+    above = tab.get_by_test_id("stMultiSelect").bounding_box()
+    toolbar = table.get_by_test_id("stElementToolbar").bounding_box()
+    assert above["y"] + above["height"] <= toolbar["y"], "the toolbar covers nothing"
+    table.click(position={"x": 20, "y": 18})
+    tab.keyboard.press("Delete")
+    wait_for(lambda: cells(tab) == [], "no rows")
+    for _ in range(2):
+        switch(tab, "Several stages")
+    wait_for(lambda: cells(tab) == [["", "", ""]] * 3, "empty rows to begin with")
+    assert tab.get_by_role("alert").count() == 0
+    switch(tab, "Several stages")
+    tab.get_by_test_id("stDataFrame").wait_for(state="detached")
+
+
 def test_a_table_of_stages_becomes_a_chain_with_one_film(server, open_tab):
     tab = open_tab()
     switch(tab, "Several stages")
     table = tab.get_by_test_id("stDataFrame")
     table.wait_for()
     for row, prompt in enumerate(("a garden in spring", "a garden in winter")):
-        table.dblclick(position={"x": 60, "y": 52 + 35 * row})
-        tab.locator("textarea.gdg-input").fill(prompt)
-        tab.locator("textarea.gdg-input").press("Enter")
+        type_into(table, row, prompt)
     press_run(tab, "", 80)  # long enough to be seen while they go
     wait_for(lambda: tab.title() == "✓ Done: a garden in winter", "the chain's end")
     last, first = (entry.details for entry in server.runs()[:2])
@@ -274,6 +326,8 @@ def test_a_table_of_stages_becomes_a_chain_with_one_film(server, open_tab):
     tab = open_tab()
     button(tab, "a garden in winter").click()
     tab.get_by_role("button", name="Film of all stages").wait_for()
+    switch(tab, "Several stages")
+    tab.get_by_test_id("stDataFrame").wait_for(state="detached")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
