@@ -220,7 +220,9 @@ def _show_picture(entry: Entry) -> None:
         return
     width, _, look = _shown_size(*size)
     with st.container(key=f"{look}-{entry.name}"):
-        st.image(path.read_bytes(), width=width, alt=prompt_of(entry.details))
+        kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"  # else Streamlit makes a JPEG
+        alt = prompt_of(entry.details)
+        st.image(path.read_bytes(), width=width, output_format=kind, alt=alt)
 
 
 def _downloads(entry: Entry) -> None:
