@@ -4,6 +4,7 @@ The form becomes settings, Run! puts them into the queue as a run folder, and fr
 only looks at that folder. The computing is the worker's. Never imports torch.
 """
 
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,18 +21,25 @@ import stages
 from errors import BadInput
 from estimate import decoder_widths, estimate, in_words
 from keeper import WorkerKeeper
-from page_actions import CHOSEN, PROBLEM, RUN, attempt, show_problem, stop
+from page_actions import CHOSEN, PRESSES, PROBLEM, RUN, attempt, show_problem, stop
 from page_docs import show_document
 from page_form import Form
 from page_history import show_actions, show_history, show_removed, show_trash
 from page_memory import Memory
-from page_picker import CONTINUE, picked_or_last
+from page_picker import CONTINUE, PICKED, continuable, show_origin
 from page_places import read_places
 from page_queue import show_queue
 from page_runs import plain, prompt_of, settings_of
-from page_settings import follow_link, show_drop_zone, show_settings_menu, use_settings
+from page_settings import (
+    MODEL,
+    continue_run,
+    follow_link,
+    show_drop_zone,
+    show_settings_menu,
+    use_settings,
+)
 from page_space import show_space
-from page_start import asked, recall, show_how_many, show_stages, start
+from page_start import asked, asked_for, recall, show_how_many, show_stages, start
 from places import Places
 from run_index import Entry
 from serving import read_states
@@ -75,20 +83,21 @@ def draw(places: Places) -> None:
     runs = run_index.entries(places.output_dir)
     memory = Memory(places.output_dir)
     with st.sidebar:
+        follow_link(places, memory)
         model = _choose_model()
         form = Form(registry.get(model).settings, places.assets_dir, memory)
         form.fill()
         recall(form, memory)
-        follow_link(form, places)
-        continuable = _continuable(runs)
-        form.show(picked_or_last(continuable), continuable)
+        form.show(continuable(runs), lambda name: continue_run(name, places, memory))
     form.show_prompt()
     show_stages(form)
+    show_origin(runs)
     with st.container(horizontal=True, vertical_alignment="bottom", key="run-row"):
-        st.button("Run!", type="primary", on_click=press_run, args=(places, model, form))
+        press = (secrets.token_hex(), places, model, form)
+        st.button("Run!", type="primary", on_click=press_run, args=press)
         show_how_many()
         show_settings_menu(form, places, memory)
-        show_drop_zone(form, places)
+        show_drop_zone(places, memory)
     _show_estimate(form, places, runs)
     memory.remember(form.changed() | asked())
     problems, going_on, result, last = (st.container() for _ in range(4))
@@ -101,7 +110,7 @@ def draw(places: Places) -> None:
         st.fragment(watch, run_every=FAST if going else SLOW)(places)
     with result:
         show_removed(places)
-        _show_chosen(runs, form, places)
+        _show_chosen(runs, memory, places)
     with last:
         show_history([entry for entry in runs if entry.status not in ACTIVE], choose)
         with st.container(horizontal=True):
@@ -111,14 +120,21 @@ def draw(places: Places) -> None:
     show_document(HERE / "CHANGELOG.md")
 
 
-def press_run(places: Places, model: str, form: Form) -> None:
-    """Put what the form says into the queue, or say why not."""
+def press_run(token: str, places: Places, model: str, form: Form) -> None:
+    """Put what the form says into the queue, or say why not.
+
+    token: of the button as it was drawn. It counts once, however often Streamlit calls this.
+    """
     state = st.session_state
     with attempt():
-        folders = start(form, places, model, _run_to_continue(places))
-        names = {folder.name for folder in folders}
+        requests, rows = asked_for(form, places, model)
+        if not PRESSES.is_first(token):
+            return
+        names = [folder.name for folder in start(requests, rows, form.kind, places.queue_url)]
         state["active"] = {*state.get("active", ()), *names}  # they may end before the next look
         state[CHOSEN] = None
+        if state.get(CONTINUE):
+            state[PICKED] = names[-1]
 
 
 def watch(places: Places) -> None:
@@ -167,7 +183,7 @@ def _show_problems(places: Places) -> None:
         st.error(plain(refusal))
 
 
-def _show_chosen(runs: Sequence[Entry], form: Form, places: Places) -> None:
+def _show_chosen(runs: Sequence[Entry], memory: Memory, places: Places) -> None:
     """The result that was asked for, or that has just come."""
     state = st.session_state
     chosen = next((entry for entry in runs if entry.name == state.get(CHOSEN)), None)
@@ -175,9 +191,12 @@ def _show_chosen(runs: Sequence[Entry], form: Form, places: Places) -> None:
         return
 
     def use(name: str) -> None:
-        use_settings(name, form, places)
+        use_settings(name, places, memory)
 
-    page_runs.show_result(chosen, lambda entry: show_actions(entry, use, places))
+    def continue_(name: str) -> None:
+        continue_run(name, places, memory)
+
+    page_runs.show_result(chosen, lambda entry: show_actions(entry, use, continue_, places))
     if state.get("ended") == chosen.name:
         icon = ICON_DONE if chosen.status in ("done", "stopped") else ICON
         word = page_runs.status_word(chosen)
@@ -187,20 +206,6 @@ def _show_chosen(runs: Sequence[Entry], form: Form, places: Places) -> None:
 def choose(name: str) -> None:
     """Show the result of that run."""
     st.session_state[CHOSEN] = name
-
-
-def _continuable(runs: Sequence[Entry]) -> list[Entry]:
-    """The runs that another can go on from, the newest first."""
-    return [e for e in runs if e.status not in ACTIVE and e.folder.picture_path()]
-
-
-def _run_to_continue(places: Places) -> str | None:
-    if not st.session_state.get(CONTINUE):
-        return None
-    previous = picked_or_last(_continuable(run_index.entries(places.output_dir)))
-    if previous is None:
-        raise BadInput("There is no finished run to continue. Switch off 'Continue previous run'.")
-    return previous.name
 
 
 def _show_estimate(form: Form, places: Places, runs: Sequence[Entry]) -> None:
@@ -234,7 +239,7 @@ def _past(runs: Sequence[Entry]) -> list[Mapping[str, Any]]:
 
 def _choose_model() -> str:
     names = list(registry.MODELS)
-    return st.selectbox("Model", names, key="model") if len(names) > 1 else names[0]
+    return st.selectbox("Model", names, key=MODEL) if len(names) > 1 else names[0]
 
 
 def _snapshot(places: Places, runs: Sequence[Entry]) -> tuple[object, ...]:

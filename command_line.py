@@ -21,7 +21,15 @@ import registry
 import stages
 from errors import BadInput, RunFailed, StudioError, shortened
 from runner import DEFAULT_MODEL, Request, execute, prepare, reopen, submit
-from settings import RunSettings, default_text, option_name, range_text, read_defaults, value_type
+from settings import (
+    RunSettings,
+    choices,
+    default_text,
+    option_name,
+    range_text,
+    read_defaults,
+    value_type,
+)
 from stopping import Stop
 from storage import RunFolder, Taken, find_run
 
@@ -399,6 +407,8 @@ def _model(argv: Sequence[str]) -> str:
 def _metavar(name: str, field: FieldInfo) -> str:
     if "image" in name:
         return "FILE"
+    if words := choices(field):
+        return f"{{{','.join(words)}}}"
     return {int: "N", float: "X"}.get(value_type(field), "NAME")
 
 

@@ -1,5 +1,7 @@
 """What a person does with runs on the page. What cannot be done is said where they did it."""
 
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +19,25 @@ PROBLEM = "problem"
 REMOVED, BEHIND = "removed", "removed_before"
 CHOSEN = "chosen"
 RUN, QUEUE, RESULT, REMOVAL, TRASH = "run", "queue", "result", "removal", "trash"  # places
+
+
+class Presses:
+    """Which buttons, as they were drawn, have been pressed: each counts once, whoever says so."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: deque[str] = deque(maxlen=10_000)
+
+    def is_first(self, token: str) -> bool:
+        """Whether nobody has said so before."""
+        with self._lock:
+            if token in self._tokens:
+                return False
+            self._tokens.append(token)
+            return True
+
+
+PRESSES = Presses()  # of all tabs
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Widgets keep their values in Streamlit's session state under the settings' names
 with the settings of an earlier run are kept there as paths, under `kept_` and the setting's name.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,19 @@ from pydantic.fields import FieldInfo
 
 from errors import BadInput
 from page_memory import Memory
-from page_picker import CONTINUE, continue_switch
+from page_picker import CONTINUE, RESIZE, continue_switch
 from pictures import SUFFIXES
 from run_index import Entry
-from settings import RunSettings, make, members, meta, number_range, read_defaults, value_type
+from settings import (
+    RunSettings,
+    choices,
+    make,
+    members,
+    meta,
+    number_range,
+    read_defaults,
+    value_type,
+)
 from weights import OPENAI_CLIP_MODELS, find_clip_checkpoints, find_weights
 
 LARGEST_BROWSER_NUMBER = 2**53
@@ -68,19 +77,21 @@ class Form:
         usual |= {"vqgan_ckpt": start} if start else {}
         return {n: state[n] for n, value in usual.items() if state.get(n, value) != value}
 
-    def show(self, previous: Entry | None, others: Sequence[Entry]) -> None:
+    def show(self, others: Sequence[Entry], choose: Callable[[str], None]) -> None:
         """Draw the sidebar.
 
-        previous: the run that "Continue previous run" goes on from. others: those to pick from.
+        others: the runs that can be continued. choose: what happens to the one that is picked.
         """
         ungrouped = [name for name in self._in_order() if not self._group(name)]
-        for row in self._rows(name for name in ungrouped if name not in IN_MAIN_AREA):
+        for row in self._rows(name for name in ungrouped if name not in (*IN_MAIN_AREA, RESIZE)):
             with st.container():  # what comes and goes inside moves nothing below
                 self._row(row)
                 if st.session_state.get(row[0]) is True:
                     self._members(row[0])
             if row == ["image_prompt"]:
-                continue_switch(previous, others)
+                with st.container():
+                    if continue_switch(others, choose):
+                        self._row([RESIZE])
 
     def _members(self, name: str) -> None:
         with st.container(key=f"members-{name}"):
@@ -156,7 +167,7 @@ class Form:
             return list(self.weights)
         if name == "clip_model":
             return [*find_clip_checkpoints(self.assets_dir), *OPENAI_CLIP_MODELS]
-        return None
+        return choices(self.kind.model_fields[name]) or None
 
     def _usual(self, weights: str | None = None) -> dict[str, Any]:
         """As the command line's: declared, recommended by the weights, set in defaults.yaml."""
@@ -207,7 +218,9 @@ class Form:
         about = {"label": self._label(name), "help": field.description, "key": name}
         kept = about | {"persist_state": "page"}
         options = self.options(name)
-        if options is not None:
+        if choices(field):
+            st.selectbox(**kept, options=options)
+        elif options is not None:
             self._choice(name, options, about)
         elif value_type(field) is bool:
             st.checkbox(**kept)

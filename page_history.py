@@ -17,7 +17,6 @@ from page_actions import (
     resume,
     show_problem,
 )
-from page_picker import pick
 from page_runs import STATUS_ICONS, date_of, plain, prompt_of, show_choice, show_thumbnail
 from places import Places
 from run_index import Entry
@@ -53,8 +52,11 @@ def _show_more() -> None:
     st.session_state["history_shown"] = st.session_state.get("history_shown", PAGE) + 3 * PAGE
 
 
-def show_actions(entry: Entry, use: Choose, places: Places) -> None:
-    """The buttons beside a result. use: takes its settings into the form."""
+def show_actions(entry: Entry, use: Choose, continue_: Choose, places: Places) -> None:
+    """The buttons beside a result.
+
+    use: takes all that made it into the form. continue_: its settings, and its end to go on from.
+    """
     show_problem(RESULT)
     with st.container(horizontal=True, key=f"actions-{entry.name}"):
         if entry.status != "done" and entry.folder.can_resume:
@@ -70,8 +72,8 @@ def show_actions(entry: Entry, use: Choose, places: Places) -> None:
             st.button(
                 "Continue",
                 key=f"continue-{entry.name}",
-                help="The next run goes on from this picture, in a folder of its own.",
-                on_click=pick,
+                help="Its settings come into the form, and Run! continues it in a new run.",
+                on_click=continue_,
                 args=(entry.name,),
             )
         if entry.details.get("ancestors"):

@@ -1,54 +1,142 @@
-"""The switch "Continue previous run" with the choice of the run, by thumbnails."""
+"""What the next run begins from, where it is not from nothing.
 
-from collections.abc import Sequence
+That is the end of another run, by the switch "Continue previous run", by "Continue" on a run or by
+a link; or what an earlier run began from, whose settings were taken.
+"""
+
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from page_runs import date_of, plain, prompt_of, show_choice, show_thumbnail
+import stages
+from page_runs import date_of, plain, prompt_of, show_choice, show_small, show_thumbnail
+from recipes import Recipe
 from run_index import Entry
+from storage import ACTIVE
 
 CONTINUE = "continue_previous_run"
-PICKED = "picked"
+PICKED = "picked"  # the run to continue, by name; while there is none, the last
+AGAIN = "again"  # the Recipe of the run whose settings were taken, where it continued another
+RESIZE = "continue_resize"
+SEEK = "seek"  # whether to bring the form into view
 MOST = 24
+HAPPENS = {
+    "scale": "Its picture is scaled from {} to {}.",
+    "crop": "Its picture is cropped from {} to {}.",
+    "keep": "The size stays {}.",
+}
+SCROLL = """<script>
+document.querySelector(".st-key-origin")?.scrollIntoView({ block: "center" });
+</script>"""
 
 
-def continue_switch(previous: Entry | None, others: Sequence[Entry]) -> None:
-    """The checkbox, and while it is on the run that is meant and those to pick instead."""
-    with st.container():
-        on = st.checkbox(
-            "Continue previous run",
-            help="Go on from the last run, or from the one that you pick, with this prompt and"
-            " these settings; without a prompt, with its own. A smaller size crops it.",
-            key=CONTINUE,
-        )
-        if on and previous:
-            _show_previous(previous)
-            _show_picker(others)
-        elif on:
-            st.caption("There is no finished run to continue yet.")
+def continue_switch(others: Sequence[Entry], choose: Callable[[str], None]) -> bool:
+    """The checkbox, and while it is on those to pick from; returns whether it is on."""
+    on = st.checkbox(
+        "Continue previous run",
+        help="Go on from the last run with this prompt and these settings; without a prompt, with"
+        " its own. Or pick a run, whose settings then come into the form.",
+        key=CONTINUE,
+        on_change=_forget,
+    )
+    if on and others:
+        _show_picker(others, choose)
+    return on
 
 
-def picked_or_last(runs: Sequence[Entry]) -> Entry | None:
-    """The run to continue. runs: those that can be, the newest first."""
-    name = st.session_state.get(PICKED)
-    return next((e for e in runs if e.name == name), next(iter(runs), None))
+def to_continue(runs: Sequence[Entry]) -> Entry | None:
+    """The run that the next one continues: the newest stage of the picked one, else the last.
+
+    runs: all of them, the newest first.
+    """
+    if not st.session_state.get(CONTINUE):
+        return None
+    name = stages.newest_after(st.session_state.get(PICKED) or "", runs)
+    picked = next((entry for entry in runs if entry.name == name), None)
+    return picked or next(iter(continuable(runs)), None)
 
 
-def pick(name: str) -> None:
-    """Let the next run go on from this one."""
+def continuable(runs: Sequence[Entry]) -> list[Entry]:
+    """Those that another run can continue."""
+    return [e for e in runs if e.status not in ACTIVE and e.folder.picture_path()]
+
+
+def pick(name: str | None) -> None:
+    """Let the next run continue this one."""
+    _forget()
     st.session_state[PICKED] = name
-    st.session_state[CONTINUE] = True
+    st.session_state[CONTINUE] = name is not None
+    st.session_state[SEEK] = True
+
+
+def begin_as(recipe: Recipe) -> None:
+    """Let the next run begin from what the recipe did, be it a run or nothing."""
+    pick(None)
+    st.session_state[AGAIN] = recipe if recipe.start or recipe.checkpoint else None
+
+
+def show_origin(runs: Sequence[Entry]) -> None:
+    """What Run! continues, with its thumbnail and a way to leave it; nothing where it is none."""
+    state = st.session_state
+    previous, again = to_continue(runs), state.get(AGAIN)
+    with st.container(key="origin"):
+        if state.get(CONTINUE) and previous is None:
+            st.caption("There is no finished run to continue yet.")
+        elif previous:
+            _show_previous(previous)
+        elif again:
+            _show_again(again)
+    if state.pop(SEEK, False):
+        st.html(SCROLL, unsafe_allow_javascript=True)
 
 
 def _show_previous(previous: Entry) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", wrap=False, key="previous"):
+    prompt, name = plain(prompt_of(previous.details, 60)), plain(previous.name)
+    with _row():
         with st.container(width=64):
             show_thumbnail(previous)
-        words = f"Goes on from “{plain(prompt_of(previous.details, 60))}” ({plain(previous.name)})."
-        st.caption(words, width="stretch")
+        waits = f" It is {previous.status}: wait for its end." if previous.status in ACTIVE else ""
+        words = f"Continues “{prompt}” ({name}).{waits} {_what_happens(previous)}"
+        st.markdown(words.strip(), width="stretch")
+        _leave_button()
 
 
-def _show_picker(others: Sequence[Entry]) -> None:
+def _show_again(recipe: Recipe) -> None:
+    with _row():
+        with st.container(width=64):
+            show_small(recipe.start)
+        parent = f", the end of {plain(recipe.ancestors[-1])}" if recipe.ancestors else ""
+        words = f"Begins from what the run of these settings began from{parent}."
+        st.markdown(f"{words} {plain(recipe.lacks)}".strip(), width="stretch")
+        _leave_button()
+
+
+def _row() -> st.delta_generator.DeltaGenerator:
+    return st.container(horizontal=True, vertical_alignment="center", border=True)
+
+
+def _leave_button() -> None:
+    help_text = "The next run begins from nothing; the settings stay."
+    st.button("Do not continue", key="leave", on_click=_leave, help=help_text)
+
+
+def _what_happens(previous: Entry) -> str:
+    """To a picture that is continued at another size."""
+    state = st.session_state
+    before, now = (f"{of.get('Xdim')}x{of.get('ydim')}" for of in (previous.details, state))
+    return "" if before == now else HAPPENS[state[RESIZE]].format(before, now)
+
+
+def _forget() -> None:
+    st.session_state[PICKED] = st.session_state[AGAIN] = None
+
+
+def _leave() -> None:
+    _forget()
+    st.session_state[CONTINUE] = False
+
+
+def _show_picker(others: Sequence[Entry], choose: Callable[[str], None]) -> None:
     popover = st.popover("Pick another run", on_change="rerun", key="picker", width="stretch")
     if not popover.open:
         return
@@ -57,12 +145,12 @@ def _show_picker(others: Sequence[Entry]) -> None:
         found = [e for e in others if words.casefold() in prompt_of(e.details, 1000).casefold()]
         with st.container(horizontal=True, key="pickable-runs"):
             for entry in found[:MOST]:
-                _show_choice(entry)
+                _show_choice(entry, choose)
         if len(found) > MOST:
             st.caption(f"{len(found) - MOST} more: type a word of the prompt.")
 
 
-def _show_choice(entry: Entry) -> None:
+def _show_choice(entry: Entry, choose: Callable[[str], None]) -> None:
     with st.container(width=116, gap="xxsmall"):
-        show_choice(entry, "pick", 24, pick, plain(prompt_of(entry.details, 300)))
+        show_choice(entry, "pick", 24, choose, plain(prompt_of(entry.details, 300)))
         st.caption(date_of(entry.name))

@@ -291,7 +291,11 @@ def _shown_size(width: Any, height: Any) -> tuple[int, int, str]:
 
 def show_thumbnail(entry: Entry) -> None:
     """As wide as the container."""
-    path = entry.folder.picture_path()
+    show_small(entry.folder.picture_path())
+
+
+def show_small(path: Path | None) -> None:
+    """The picture at that path as a thumbnail, as wide as the container."""
     try:
         data = path and thumbnail(path, path.stat().st_mtime_ns)
     except OSError:  # gone meanwhile

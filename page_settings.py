@@ -3,52 +3,80 @@
 import base64
 import binascii
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 import recipes
+import registry
 import storage
 from errors import BadInput, shortened
 from page_actions import attempt, show_problem, toast_problem
 from page_form import Form
 from page_memory import Memory
-from page_picker import pick
+from page_picker import begin_as, pick
 from page_runs import plain
 from places import Places
+from recipes import Recipe
+from settings import RunSettings
 
 DROP = "drop"
 MENU = "presets"  # where its problems are told
 LARGEST_DROP = 20_000_000
+MODEL = "model"  # the kind of run that the form is for
 LINKS = ("use", "continue")
 JAVASCRIPT = (Path(__file__).parent / "static" / "drop.js").read_text(encoding="utf-8")
 
 
-def follow_link(form: Form, places: Places) -> None:
+def follow_link(places: Places, memory: Memory) -> None:
     """`?use=RUN_ID` and `?continue=RUN_ID`, once: later the form is the person's."""
     for link in LINKS:
         if run_id := st.query_params.get(link):
             del st.query_params[link]
-            (use_settings if link == "use" else continue_run)(run_id, form, places)
+            (use_settings if link == "use" else continue_run)(run_id, places, memory)
 
 
-def use_settings(run_id: str, form: Form, places: Places) -> None:
-    """The settings of a run, as they make its picture again."""
+def use_settings(run_id: str, places: Places, memory: Memory) -> None:
+    """All that makes the picture of a run again: its settings, and what it began from."""
     with attempt():
         folder = storage.find_run(places.output_dir, run_id)
-        path = folder.path / storage.DETAILS
-        form.take(recipes.from_file(path, places.output_dir, form.kind).values)
-        st.toast(f"These are the settings of {plain(folder.name)}.")
+        _take(folder.path / storage.DETAILS, folder.name, places, memory)
 
 
-def continue_run(run_id: str, form: Form, places: Places) -> None:
-    """The settings of a run, and its picture to go on from."""
+def continue_run(run_id: str, places: Places, memory: Memory) -> None:
+    """The settings of a run, and its end to go on from."""
     with attempt():
         folder = storage.find_run(places.output_dir, run_id)
-        form.take(recipes.continued(folder, form.kind).values)
+        model = recipes.model_in(folder.path / storage.DETAILS)
+        _fill_in(model, lambda kind: recipes.continued(folder, kind), places, memory)
         pick(folder.name)
+        st.toast("Run! continues this one; its settings are in the form.")
+
+
+def _take(path: Path, called: str, places: Places, memory: Memory) -> None:
+    def read(kind: type[RunSettings]) -> Recipe:
+        return recipes.from_file(path, places.output_dir, kind, called=called)
+
+    begin_as(_fill_in(recipes.model_in(path, called), read, places, memory))
+    st.toast(f"These are the settings of {plain(shortened(called))}.")
+
+
+def _fill_in(
+    model: str | None,
+    read: Callable[[type[RunSettings]], Recipe],
+    places: Places,
+    memory: Memory,
+) -> Recipe:
+    """Show the form of that kind of run, if it is one of ours, with what `read` finds for it."""
+    if model not in registry.MODELS:
+        model = st.session_state.get(MODEL) or next(iter(registry.MODELS))
+    form = Form(registry.get(model).settings, places.assets_dir, memory)
+    recipe = read(form.kind)
+    form.take(recipe.values)
+    st.session_state[MODEL] = model
+    return recipe
 
 
 def show_settings_menu(form: Form, places: Places, memory: Memory) -> None:
@@ -65,7 +93,7 @@ def show_settings_menu(form: Form, places: Places, memory: Memory) -> None:
             key="settings_file",
             help="Or drop it anywhere on the page.",
             on_change=_take_upload,
-            args=(form, places),
+            args=(places, memory),
         )
 
 
@@ -98,11 +126,11 @@ def _delete(memory: Memory, name: str) -> None:
         memory.delete_preset(name)
 
 
-def _take_upload(form: Form, places: Places) -> None:
+def _take_upload(places: Places, memory: Memory) -> None:
     file = st.session_state["settings_file"]
     if file:
         with attempt(MENU):
-            _take_file(file.name, file.getvalue(), form, places)
+            _take_file(file.name, file.getvalue(), places, memory)
 
 
 @st.cache_resource(show_spinner=False)
@@ -110,13 +138,13 @@ def _drop_zone() -> Any:
     return st.components.v2.component("drop_zone", js=JAVASCRIPT)
 
 
-def show_drop_zone(form: Form, places: Places) -> None:
+def show_drop_zone(places: Places, memory: Memory) -> None:
     """The whole page takes an output.PNG or details.json that is dropped on it."""
 
     def take() -> None:
         dropped = st.session_state[DROP].get("file") or {}
         with attempt():
-            _take_file(str(dropped.get("name")), _data_of(dropped), form, places)
+            _take_file(str(dropped.get("name")), _data_of(dropped), places, memory)
         toast_problem()  # a drop may fall anywhere, far from Run!
 
     _drop_zone()(key=DROP, data={"largest": LARGEST_DROP}, on_file_change=take)
@@ -134,9 +162,8 @@ def _data_of(dropped: Mapping[str, Any]) -> bytes:
         raise BadInput("The dropped file could not be read. Drop it once more.") from None
 
 
-def _take_file(name: str, data: bytes, form: Form, places: Places) -> None:
+def _take_file(name: str, data: bytes, places: Places, memory: Memory) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings"
         path.write_bytes(data)
-        form.take(recipes.from_file(path, places.output_dir, form.kind, called=name).values)
-        st.toast(f"These are the settings of {plain(shortened(name))}.")
+        _take(path, name, places, memory)

@@ -5,14 +5,17 @@ from typing import Any
 
 import streamlit as st
 
+import run_index
 import run_queue
 import stages
 from delivery import notify
+from errors import BadInput
 from page_form import Form
 from page_memory import Memory
+from page_picker import AGAIN, CONTINUE, to_continue
 from places import Places
 from runner import Request, prepare
-from settings import MAX_SEED, meta, value_type
+from settings import MAX_SEED, RunSettings, meta, value_type
 from storage import RunFolder
 
 HOW_MANY, MOST = "how_many", 100
@@ -143,27 +146,45 @@ def _said() -> list[Row]:
     return [row for row in rows if row]
 
 
-def start(form: Form, places: Places, model: str, continue_run: str | None) -> list[RunFolder]:
-    """Put what the form says into the queue. Raises BadInput before anything is made."""
+def asked_for(form: Form, places: Places, model: str) -> tuple[list[Request], list[Row] | None]:
+    """What Run! asks for now: a request a run, and the rows of stages where they are wanted.
+
+    Raises BadInput.
+    """
     values, uploads = form.given()
+    state = st.session_state
+    previous = to_continue(run_index.entries(places.output_dir))
+    if state.get(CONTINUE) and previous is None:
+        raise BadInput("There is no finished run to continue. Switch off 'Continue previous run'.")
     requests = [
         Request(
             given=given,
             output_dir=places.output_dir,
             assets_dir=places.assets_dir,
             model=model,
-            continue_run=continue_run,
+            continue_run=previous and previous.name,
+            origin=state.get(AGAIN),
             uploads=uploads,
         )
-        for given in _with_seeds(values, st.session_state.get(HOW_MANY, 1))
+        for given in _with_seeds(values, state.get(HOW_MANY, 1))
     ]
-    if st.session_state.get(STAGES):
-        rows = stages.parse(_said(), form.kind, "The table of stages")
-        folders = [stages.begin(request, rows) for request in requests]
-        notify(places.output_dir, places.queue_url, folders[0].name)
-        return folders
-    plans = [prepare(request) for request in requests]
-    return [run_queue.enqueue(plan, places.queue_url) for plan in plans]
+    return requests, _said() if state.get(STAGES) else None
+
+
+def start(
+    requests: Sequence[Request],
+    rows: Sequence[Row] | None,
+    kind: type[RunSettings],
+    queue_url: str | None,
+) -> list[RunFolder]:
+    """Put what is asked for into the queue. Raises BadInput before anything is made."""
+    if rows is None:
+        plans = [prepare(request) for request in requests]
+        return [run_queue.enqueue(plan, queue_url) for plan in plans]
+    parsed = stages.parse(rows, kind, "The table of stages")
+    folders = [stages.begin(request, parsed) for request in requests]
+    notify(folders[0].path.parent, queue_url, folders[0].name)
+    return folders
 
 
 def _with_seeds(values: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:

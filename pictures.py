@@ -92,6 +92,11 @@ def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 
+def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """All of the picture at `size` (width, height), stretched where the shape is another."""
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
 def crop_or_cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The middle of the picture where it is large enough both ways, else `cover`."""
     left, top = ((have - want) // 2 for have, want in zip(image.size, size, strict=True))

@@ -3,6 +3,7 @@
 Files of the older layout, which recorded less, are read as well.
 """
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from storage import RunFolder, parse_json, read_json
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_ANCESTORS = 10_000
 GIVE = "Give the details.json or the output.PNG of a run."
+LOST_STATE = (
+    f"The state that this run began with, {storage.START_CHECKPOINT}, is not there any more: a new"
+    " run begins from the picture alone, and makes another one."
+)
 PICTURES = ("init_image", "image_prompt", "image_prompts")
 
 
@@ -27,6 +32,7 @@ class Recipe:
     """values: settings, pictures among them as paths. start: the picture that was continued.
 
     checkpoint: the state that was continued, where one was kept; its picture ranks above `start`.
+    lacks: what of it is not there any more, for the person; "" where all is.
     ancestors: the folders' names of the runs that lead here, oldest first; the last is the one that
     start and checkpoint are from.
     """
@@ -35,6 +41,7 @@ class Recipe:
     start: Path | None = None
     checkpoint: Path | None = None
     ancestors: Sequence[str] = ()
+    lacks: str = ""
 
 
 def continued(folder: RunFolder, kind: type[RunSettings], given: Collection[str] = ()) -> Recipe:
@@ -79,9 +86,36 @@ def from_file(
         values["num_steps"] = details["num_steps"]  # of which its picture is the last
     if not details.get("continue_prev_run"):
         return Recipe(values)
+    values.setdefault("continue_resize", "crop")  # as it was before details recorded it
     start = _start(details, folder, output_dir)
     checkpoint = _if_there(folder / storage.START_CHECKPOINT)
-    return Recipe(values, start, checkpoint, _ancestors(details, output_dir))
+    ancestors = _ancestors(details, output_dir)
+    return Recipe(values, start, checkpoint, ancestors, _lost_state(details, folder))
+
+
+def model_in(path: Path, called: str | None = None) -> str | None:
+    """The kind of run that a settings file is of, where it says so. Raises BadInput."""
+    model = _read_details(path, shortened(called or path, storage.MAX_PATH)).get("model")
+    return model if isinstance(model, str) else None
+
+
+def inputs_digest(inputs: Mapping[str, bytes]) -> str | None:
+    """What a run begins with, as one digest: its files by their names in its folder."""
+    if not inputs:
+        return None
+    digests = (f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in inputs.items())
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _lost_state(details: Mapping[str, Any], folder: Path) -> str:
+    """What to say where a run began from a state that is gone, as its inputs' digest tells."""
+    known, prompts = details.get("inputs_sha256"), details.get("image_prompts")
+    if not known or (folder / storage.START_CHECKPOINT).is_file():
+        return ""
+    count = len(prompts) if isinstance(prompts, list) else 0
+    names = [*(storage.image_prompt_name(n + 1) for n in range(count)), storage.START]
+    inputs = {n: (folder / n).read_bytes() for n in names if (folder / n).is_file()}
+    return "" if inputs_digest(inputs) == known else LOST_STATE
 
 
 def _ancestors(details: Mapping[str, Any], output_dir: Path) -> list[str]:
@@ -135,13 +169,13 @@ def _details_in_png(path: Path, called: str) -> dict[str, Any]:
 def _home(details: Mapping[str, Any], path: Path, output_dir: Path) -> Path:
     """The folder with the pictures that the settings speak of: beside the file, or a run's own."""
     digest = details.get("inputs_sha256")
-    if not digest or _inputs_digest(path.parent) == digest:
+    if not digest or _recorded_digest(path.parent) == digest:
         return path.parent
     same = (e for e in run_index.entries(output_dir) if e.details.get("inputs_sha256") == digest)
     return next((entry.folder.path for entry in same), path.parent)
 
 
-def _inputs_digest(folder: Path) -> object:
+def _recorded_digest(folder: Path) -> object:
     try:
         return RunFolder(folder).read().get("inputs_sha256")
     except BadInput:

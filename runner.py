@@ -21,7 +21,7 @@ import registry
 import run_checkpoints
 import storage
 from errors import BadInput, Wording, shortened
-from pictures import crop_or_cover, encode_png, load_picture, saved_copy
+from pictures import crop_or_cover, encode_png, load_picture, saved_copy, scaled
 from recipes import Recipe
 from recording import Recording
 from run_checkpoints import Checkpoint
@@ -43,6 +43,7 @@ class Request:
     given: what they set this time, by the settings' names; values may be text.
     settings_file: a details.json or output.PNG to take all other settings from.
     continue_run: the run whose picture to go on from, as `storage.find_run` takes it.
+    origin: what to begin from as an earlier run did; of its values none is taken.
     uploads: pictures that are no files; `init_image` and `image_prompt` name them.
     """
 
@@ -52,6 +53,7 @@ class Request:
     model: str = DEFAULT_MODEL
     settings_file: Path | None = None
     continue_run: str | None = None
+    origin: Recipe | None = None
     uploads: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -82,12 +84,15 @@ def prepare(request: Request) -> Plan:
     kind = registry.get(request.model).settings
     earlier = _earlier(request, kind)
     settings = _settings(request, kind, [recipe.values for recipe in earlier])
-    settings, warnings = settings.fitted(request.assets_dir)
     origin = _origin(request, earlier)
+    checkpoint = run_checkpoints.read(origin.checkpoint) if origin and origin.checkpoint else None
+    before = _picture_before(origin, checkpoint)
+    settings, kept = _of_kept_size(settings, before)
+    settings, warnings = settings.fitted(request.assets_dir)
+    warnings += kept + ([origin.lacks] if origin and origin.lacks else [])
     if origin and settings.init_image:
         warnings.append("The starting image is not used: the run continues another one.")
         settings = settings.model_copy(update={"init_image": None})
-    checkpoint = run_checkpoints.read(origin.checkpoint) if origin and origin.checkpoint else None
     if not settings.set_seed:
         seed = checkpoint.settings.get("seed", 0) if checkpoint else secrets.randbits(64)
         settings = settings.model_copy(update={"seed": seed})
@@ -97,7 +102,7 @@ def prepare(request: Request) -> Plan:
         output_dir=request.output_dir,
         init_image=_copy(request, "starting image", settings.init_image),
         image_prompts=[_copy(request, "image prompt", name) for name in settings.image_prompt],
-        start=_start(origin, checkpoint, settings),
+        start=_start(before, settings),
         checkpoint=origin.checkpoint.read_bytes() if checkpoint else None,
         ancestors=origin.ancestors if origin else (),
         warnings=warnings,
@@ -115,7 +120,7 @@ def submit(plan: Plan, status: str = "queued", chain: Mapping[str, Any] | None =
         inputs = _inputs(plan)
         for name, data in inputs.items():
             storage.atomic_write(folder.path / name, data)
-        details = _details(plan, folder, status) | {"inputs_sha256": _digest(inputs)}
+        details = _details(plan, folder, status) | {"inputs_sha256": recipes.inputs_digest(inputs)}
         folder.write(details | ({"chain": chain} if chain else {}))
     except OSError as error:
         folder.remove()
@@ -206,21 +211,40 @@ def _settings(
 
 def _origin(request: Request, earlier: Sequence[Recipe]) -> Recipe | None:
     """The earlier run whose picture this one goes on from."""
+    if request.origin:
+        return request.origin
     if request.continue_run is None and request.given.get("init_image"):
         return None
     return next((recipe for recipe in earlier if recipe.start or recipe.checkpoint), None)
 
 
-def _start(
-    origin: Recipe | None, checkpoint: Checkpoint | None, settings: RunSettings
-) -> Image.Image | None:
+def _picture_before(origin: Recipe | None, checkpoint: Checkpoint | None) -> Image.Image | None:
+    """The last picture of the run that this one continues, at that run's size."""
     if origin is None:
         return None
     if checkpoint:
-        picture = Image.fromarray(checkpoint.picture)
-    else:
-        picture = load_picture(origin.start, f"The picture to continue, {origin.start},")
-    return crop_or_cover(picture, (settings.Xdim, settings.ydim))
+        return Image.fromarray(checkpoint.picture)
+    return load_picture(origin.start, f"The picture to continue, {origin.start},")
+
+
+def _of_kept_size(
+    settings: RunSettings, before: Image.Image | None
+) -> tuple[RunSettings, list[str]]:
+    """With the size of the picture before, where it is to be kept, and what the person is told."""
+    size = (settings.Xdim, settings.ydim)
+    if before is None or settings.continue_resize != "keep" or before.size == size:
+        return settings, []
+    width, height = before.size
+    kept = make(type(settings), settings.model_dump() | {"Xdim": width, "ydim": height})
+    return kept, [f"The size stays {width}x{height}, that of the run that is continued."]
+
+
+def _start(before: Image.Image | None, settings: RunSettings) -> Image.Image | None:
+    """The picture that a run begins with that continues another, at its own size."""
+    if before is None:
+        return None
+    fit = crop_or_cover if settings.continue_resize == "crop" else scaled
+    return fit(before, (settings.Xdim, settings.ydim))
 
 
 def _copy(request: Request, what: str, name: str | None) -> bytes | None:
@@ -240,14 +264,6 @@ def _inputs(plan: Plan) -> dict[str, bytes]:
     if plan.checkpoint:
         inputs[storage.START_CHECKPOINT] = plan.checkpoint
     return inputs
-
-
-def _digest(inputs: Mapping[str, bytes]) -> str | None:
-    """By which an output.PNG that was moved finds a run with the same pictures."""
-    if not inputs:
-        return None
-    digests = (f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in inputs.items())
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:

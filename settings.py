@@ -83,7 +83,9 @@ class RunSettings(BaseModel):
     )
 
     LATENT_DEPENDS_ON: ClassVar = ("Xdim", "ydim")
-    NO_MATTER_FOR_STEPS: ClassVar = ("num_steps", "set_seed", "init_image", "checkpoint_seconds")
+    NO_MATTER_FOR_STEPS: ClassVar = (
+        *("num_steps", "set_seed", "init_image", "continue_resize", "checkpoint_seconds"),
+    )
 
     text_input: str = setting(
         "",
@@ -135,6 +137,13 @@ class RunSettings(BaseModel):
         unset="none",
     )
 
+    continue_resize: Literal["scale", "crop", "keep"] = setting(
+        "scale",
+        "Continued at another size",
+        "What becomes of the picture where a run is continued at another size. scale: all of it,"
+        " stretched to the new shape. crop: its middle, enlarged only where it is too small. keep:"
+        " the new run has the size of the earlier one, whatever Xdim and ydim say.",
+    )
     checkpoint_seconds: float = setting(
         10.0,
         "Checkpoint every ... seconds",
@@ -438,7 +447,14 @@ def value_type(field: FieldInfo) -> type:
     kind = field.annotation
     if get_origin(kind) is list:
         return list
+    if choices(field):
+        return str
     return next(c for c in (kind, *get_args(kind)) if c in (bool, int, float, str))
+
+
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """The words of which the setting is one; none where it is anything else."""
+    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
 
 
 def number_range(field: FieldInfo) -> tuple[float | None, float | None]:
@@ -462,6 +478,8 @@ def default_text(field: FieldInfo, default: Any) -> str:
 
 def range_text(field: FieldInfo) -> str:
     """The range in words with its unit, such as "8 to 4096 px"; "" where there is none."""
+    if words := choices(field):
+        return f"{', '.join(words[:-1])} or {words[-1]}"
     low, high = number_range(field)
     if low is None:
         return ""
@@ -552,6 +570,8 @@ def _sentences(
 def _wanted(field: FieldInfo) -> str:
     """The values that a setting takes, in words."""
     span = range_text(field)
+    if choices(field):
+        return span
     span = f" from {span}" if span[:1].isdigit() or span[:1] == "-" else f" {span}"
     lengths = (bound.max_length for bound in field.metadata if hasattr(bound, "max_length"))
     longest = next((f" of at most {length:,} characters" for length in lengths), "")

@@ -1,11 +1,13 @@
 """The page's form, messages and panels, by Streamlit's own AppTest, without a browser or worker."""
 
 import io
+import json
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import streamlit as st
 import yaml
@@ -19,14 +21,17 @@ import keeper
 import page_runs
 import page_space
 import registry
+import run_checkpoints
 import run_index
 import run_queue
+import runner
 import settings
 import trash
 from errors import BadInput
 from page_memory import Memory
 from page_runs import NOTHING
 from page_start import edited
+from pictures import encode_png
 from serving import Place, WorkerState
 from settings import MAX_SEED, VQGANCLIPSettings, setting
 from storage import CHECKPOINT, PICTURE, PREVIEW, PROGRESS, RunFolder, atomic_write, now, to_json
@@ -41,6 +46,7 @@ BEHIND = {
     "Set seed": "Seed",
     "Use starting image": "Upload starting image",
     "Add image prompt(s)": "Upload image prompt(s)",
+    "Continue previous run": "Continued at another size",
     "Use MSE regularization": "MSE weight|Decay MSE weight by ...|... every N steps",
     "Use TV loss regularization": "TV loss weight",
     "Scrolling/zooming transforms": "Translation in X|Translation in y|Rotation angle (degrees)"
@@ -344,13 +350,149 @@ def test_continuing_takes_the_last_run_unless_another_is_picked(page, output_dir
     make_finished(output_dir, "20260102T000000-bbbbbbbb", text_input="a new tree")
     press(page.run(), "an old tree")
     sidebar(page)["Continue previous run"].set_value(True)
-    assert "Goes on from “a new tree”" in everything(page.run())
+    assert "Continues “a new tree”" in everything(page.run())
     press(page, "Continue")
-    assert "Goes on from “an old tree”" in everything(page)
+    assert "Continues “an old tree”" in everything(page)
     run(page)
     (entry,) = queued(output_dir)
     assert entry.details["prev_run_id"] == "aaaaaaaa"
     assert entry.details["text_input"] == "an old tree"
+
+
+def test_after_a_run_that_continues_the_next_continues_that_one(page, output_dir):
+    make_finished(output_dir, text_input="a tree")
+    sidebar(page.run())["Continue previous run"].set_value(True)
+    run(write_prompt(page.run(), "a larger tree"))
+    (entry,) = queued(output_dir)
+    assert f"Continues “a larger tree” ({entry.name}). It is queued" in everything(page)
+    run(page)
+    assert "still queued" in errors(page) and len(queued(output_dir)) == 1
+    entry.folder.update(status="done")
+    Image.new("RGB", (32, 32)).save(entry.folder.path / PICTURE, "PNG")
+    run(page.run())
+    (entry, parent) = (queued(output_dir)[0], entry)
+    assert entry.details["parent"] == parent.name
+
+
+def test_what_is_continued_can_be_left(page, output_dir):
+    make_finished(output_dir, text_input="a tree")
+    page.query_params["continue"] = "aaaaaaaa"
+    press(page.run(), "Do not continue")
+    assert "Continues" not in everything(page)
+    assert not sidebar(page)["Continue previous run"].value
+    run(page)
+    assert [e.details["parent"] for e in queued(output_dir)] == [None]
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("scale", "Its picture is scaled from 32x32 to 64x32."),
+        ("crop", "Its picture is cropped from 32x32 to 64x32."),
+        ("keep", "The size stays 32x32."),
+    ],
+)
+def test_it_is_said_what_happens_to_a_picture_of_another_size(page, output_dir, how, says):
+    make_finished(output_dir, text_input="a tree")
+    page.query_params["continue"] = "aaaaaaaa"
+    sidebar(page.run())["Xdim"].set_value(64)
+    sidebar(page)["Continued at another size"].set_value(how)
+    assert says in everything(page.run())
+    run(page)
+    (entry,) = queued(output_dir)
+    assert Image.open(entry.folder.path / "start.PNG").size == (32 if how == "keep" else 64, 32)
+    assert entry.details["continue_resize"] == how
+
+
+@pytest.fixture
+def child(output_dir, assets):
+    """A run that is done and that continued another one, with its state."""
+    parent = make_finished(output_dir, text_input="a tree", vqgan_ckpt="tiny_f8")
+    picture = np.zeros((32, 32, 3), np.uint8)
+    state = run_checkpoints.encode(
+        run_checkpoints.Checkpoint(3, picture, {"total": 1.0}, {"frames": 3}, "M", {"seed": 5}, {})
+    )
+    atomic_write(parent.path / "checkpoint.safetensors", state)
+    given = {"text_input": "a larger tree", "Xdim": 48, "use_mse_regularization": True}
+    request = runner.Request(given, output_dir, assets, continue_run=parent.name)
+    folder = runner.submit(runner.prepare(request))
+    folder.update(status="done", num_steps=150)
+    details = json.dumps(folder.read())
+    atomic_write(folder.path / PICTURE, encode_png(Image.fromarray(picture), {"details": details}))
+    return folder
+
+
+def settings_in(details):
+    kind = VQGANCLIPSettings.model_fields
+    wanted = {name: details[name] for name in kind} | {"set_seed": True}
+    return wanted | {"num_steps": details["planned_num_steps"]}
+
+
+def test_settings_of_a_run_bring_all_that_made_it(page, output_dir, child):
+    sidebar(page.run())["Continue previous run"].set_value(True)
+    page.run()
+    page.query_params["use"] = child.name
+    page.run()
+    assert not sidebar(page)["Continue previous run"].value
+    assert "Begins from what the run of these settings began from" in everything(page)
+    run(page)
+    (entry,) = queued(output_dir)
+    assert not errors(page)
+    before = child.read()
+    names = ("inputs_sha256", "parent", "ancestors", "continue_prev_run")
+    assert [entry.details[n] for n in names] == [before[n] for n in names]
+    assert settings_in(entry.details) == settings_in(before)
+    assert (entry.folder.path / "start.safetensors").is_file()
+
+
+def test_settings_of_a_run_say_what_is_missing(page, child):
+    (child.path / "start.safetensors").unlink()
+    page.query_params["use"] = child.name
+    assert "start.safetensors, is not there any more" in everything(page.run())
+    (child.path / "start.PNG").unlink()
+    page.query_params["use"] = child.name
+    page.run()
+    assert "the picture that it continued" in errors(page)
+
+
+def test_settings_bring_their_kind_of_run_along(page, output_dir, monkeypatch):
+    extra = (int, setting(3, "Sparkles", "How many sparkles to add.", ge=0, le=9))
+    kind = create_model("Sparkling", __base__=VQGANCLIPSettings, sparkles=extra)
+    model = registry.Model(settings=kind, run="logic:VQGANCLIPRun")
+    monkeypatch.setitem(registry.MODELS, "Sparkling", model)
+    make_finished(output_dir, text_input="a tree", model="Sparkling", sparkles=7)
+    page.query_params["use"] = "aaaaaaaa"
+    there = sidebar(page.run())
+    assert (there["Model"].value, there["Sparkles"].value) == ("Sparkling", 7)
+
+
+PRESSED_BY_EIGHT = """
+import sys, threading
+import app, registry
+from streamlit.runtime.scriptrunner import add_script_run_ctx
+
+app.main()
+places = app.read_places(sys.argv)
+model = next(iter(registry.MODELS))
+form = app.Form(registry.get(model).settings, places.assets_dir, app.Memory(places.output_dir))
+press = ("the same press", places, model, form)
+threads = [threading.Thread(target=app.press_run, args=press) for _ in range(8)]
+for thread in threads:
+    add_script_run_ctx(thread)
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_a_press_makes_one_run_though_eight_callbacks_come_of_it(page, output_dir):
+    script = AppTest.from_string(PRESSED_BY_EIGHT, default_timeout=60)
+    script.session_state["text_input"] = "a red heart"
+    assert not script.run().exception
+    assert len(queued(output_dir)) == 1
+    run(write_prompt(page))
+    run(page)
+    assert len(queued(output_dir)) == 3, "each press that a person makes counts"
 
 
 @pytest.mark.parametrize(("prompt", "kept"), [("", ["image-prompt-1.JPEG"]), ("a cat", [])])
@@ -481,8 +623,6 @@ def test_a_result_appears_when_the_run_ends(page, output_dir):
 
 
 def test_a_result_appears_even_if_the_run_ended_before_the_page_looked(page, monkeypatch):
-    import runner
-
     def submit_and_compute(plan, submit=runner.submit):
         folder = submit(plan)
         folder.update(status="done", num_steps=1)
@@ -788,7 +928,7 @@ def test_a_link_takes_a_runs_settings(page, output_dir, link):
     if link == "use":
         assert there["Seed"].value == "9", "as the same picture needs it"
     else:
-        assert "Goes on from “a tree”" in everything(page)
+        assert "Continues “a tree”" in everything(page)
 
 
 def test_a_link_to_no_run_says_so(page):

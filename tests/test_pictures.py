@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from errors import BadInput
-from pictures import MAX_PIXELS, cover, crop_or_cover, encode_png, load_picture, saved_copy
+from pictures import MAX_PIXELS, cover, crop_or_cover, encode_png, load_picture, saved_copy, scaled
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -181,10 +181,17 @@ def test_cover_leaves_the_right_size_alone():
     assert cover(image, (100, 40)) is image
 
 
+def test_scaled_keeps_all_of_the_picture():
+    whole = np.asarray(scaled(stripes(), (25, 80)))
+    assert whole.shape[:2] == (80, 25)
+    assert whole[0, 0, 0] < 5 and whole[0, -1, 0] > 90
+    assert scaled(stripes(), stripes().size) == stripes()
+
+
 def test_crop_or_cover():
     cut = np.asarray(crop_or_cover(stripes(), (20, 20)))
     assert cut[0, :, 0].tolist() == list(range(40, 60))
     assert crop_or_cover(stripes(), (120, 20)).size == (120, 20)
-    scaled = crop_or_cover(stripes(), (50, 80))
-    assert scaled.size == (50, 80)
-    assert np.array_equal(np.asarray(scaled), np.asarray(cover(stripes(), (50, 80))))
+    covered = crop_or_cover(stripes(), (50, 80))
+    assert covered.size == (50, 80)
+    assert np.array_equal(np.asarray(covered), np.asarray(cover(stripes(), (50, 80))))

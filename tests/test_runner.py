@@ -431,10 +431,55 @@ def test_continuing_keeps_a_seed_that_was_set(run):
 
 def test_continuing_at_another_size(run):
     parent = run(Xdim=64, ydim=64)
-    smaller = run(continue_run=parent.run_id, Xdim=32, ydim=16, num_steps=1)
-    assert np.array_equal(picture(smaller), picture(parent)[24:40, 16:48])
-    larger = run(continue_run=parent.run_id, Xdim=128, ydim=64, num_steps=1)
-    assert picture(larger).shape == (64, 128, 3)
+    small = {"continue_run": parent.run_id, "Xdim": 32, "ydim": 16, "num_steps": 1}
+    whole = Image.fromarray(picture(parent)).resize((32, 16), Image.Resampling.LANCZOS)
+    scaled, default = run(continue_resize="scale", **small), run(**small)
+    assert np.array_equal(picture(scaled), np.asarray(whole))
+    assert np.array_equal(picture(default), np.asarray(whole))
+    cropped = run(continue_resize="crop", **small)
+    assert np.array_equal(picture(cropped), picture(parent)[24:40, 16:48])
+    kept = run(continue_resize="keep", **small)
+    assert np.array_equal(picture(kept), picture(parent))
+    assert "The size stays 64x64" in " ".join(kept.read()["warnings"])
+    recorded = [
+        [f.read()[n] for n in ("continue_resize", "Xdim")] for f in (default, cropped, kept)
+    ]
+    assert recorded == [["scale", 32], ["crop", 32], ["keep", 64]]
+
+
+@pytest.mark.parametrize("how", ["scale", "crop", "keep"])
+def test_a_run_continued_at_another_size_is_made_again_from_its_details(run, how):
+    parent = run(Xdim=64, ydim=64)
+    child = run(continue_run=parent.name, Xdim=32, ydim=48, num_steps=1, continue_resize=how)
+    again = run(settings_file=child.path / "details.json")
+    assert again.read()["inputs_sha256"] == child.read()["inputs_sha256"]
+    assert np.array_equal(picture(again), picture(child))
+
+
+def test_a_run_of_before_sizes_were_recorded_is_made_again_as_it_was(run):
+    parent = run(Xdim=64, ydim=64)
+    child = run(continue_run=parent.name, Xdim=32, ydim=32, num_steps=1, continue_resize="crop")
+    details = child.read()
+    del details["continue_resize"]
+    child.write(details)
+    again = run(settings_file=child.path / "details.json")
+    assert np.array_equal(picture(again), picture(child))
+
+
+def test_settings_of_a_run_whose_state_is_gone_say_so(run):
+    child = run(continue_run=run().name, num_steps=1)
+    file = child.path / "details.json"
+    assert run(settings_file=file).read()["warnings"] == child.read()["warnings"]
+    (child.path / "start.safetensors").unlink()
+    assert "start.safetensors, is not there" in " ".join(run(settings_file=file).read()["warnings"])
+
+
+def test_settings_of_a_run_that_continued_a_picture_alone_lack_nothing(run):
+    parent = run()
+    (parent.path / "checkpoint.safetensors").unlink()
+    child = run(continue_run=parent.name, num_steps=1)
+    again = run(settings_file=child.path / "details.json")
+    assert again.read()["warnings"] == child.read()["warnings"]
 
 
 def test_continuing_with_another_prompt_and_a_starting_image(run):
