@@ -19,9 +19,9 @@ import run_index
 import run_queue
 import stages
 from errors import BadInput
-from estimate import decoder_widths, estimate, in_words
+from estimate import decoder_widths, estimate, in_words, together
 from keeper import WorkerKeeper
-from page_actions import CHOSEN, PRESSES, PROBLEM, RUN, attempt, show_problem, stop
+from page_actions import CHOSEN, PRESSES, PROBLEM, RESULT, RUN, attempt, show_problem, stop
 from page_docs import show_document
 from page_form import Form
 from page_history import show_actions, show_history, show_removed, show_trash
@@ -39,10 +39,19 @@ from page_settings import (
     use_settings,
 )
 from page_space import show_space
-from page_start import asked, asked_for, recall, show_how_many, show_stages, start
+from page_start import (
+    asked,
+    asked_for,
+    planned_runs,
+    recall,
+    show_how_many,
+    show_stages,
+    start,
+)
 from places import Places
 from run_index import Entry
 from serving import read_states
+from settings import RunSettings
 from storage import ACTIVE, CHAIN_VIDEO
 
 HERE = Path(__file__).parent
@@ -191,10 +200,10 @@ def _show_chosen(runs: Sequence[Entry], memory: Memory, places: Places) -> None:
         return
 
     def use(name: str) -> None:
-        use_settings(name, places, memory)
+        use_settings(name, places, memory, RESULT)
 
     def continue_(name: str) -> None:
-        continue_run(name, places, memory)
+        continue_run(name, places, memory, RESULT)
 
     page_runs.show_result(chosen, lambda entry: show_actions(entry, use, continue_, places))
     if state.get("ended") == chosen.name:
@@ -211,13 +220,15 @@ def choose(name: str) -> None:
 def _show_estimate(form: Form, places: Places, runs: Sequence[Entry]) -> None:
     """How long and how much memory, or why these settings would be refused."""
     try:
-        chosen, warnings = form.settings()
+        planned, count, warnings = planned_runs(form)
     except BadInput as problem:
         st.caption(plain(problem.on_page))
         return
     device = _device(places)
-    told = estimate(chosen, decoder_widths(places.assets_dir), device, _past(runs))
-    st.caption(" ".join(map(plain, [in_words(told, device), *warnings])))
+    widths, past = decoder_widths(places.assets_dir), _past(runs)
+    told = together([estimate(run, widths, device, past) for run in planned], count)
+    words = in_words(told, device, len(planned) * count, _seconds_until_free(places, runs))
+    st.caption(" ".join(map(plain, [words, *warnings])))
 
 
 def _seconds_of_waiting(places: Places, runs: Sequence[Entry]) -> dict[str, float]:
@@ -226,11 +237,24 @@ def _seconds_of_waiting(places: Places, runs: Sequence[Entry]) -> dict[str, floa
     seconds = {}
     for entry in run_queue.waiting(runs):
         with suppress(BadInput, TypeError):
-            told = estimate(settings_of(entry.details), widths, device, past)
+            planned = _with_stages(entry)
+            told = together([estimate(run, widths, device, past) for run in planned])
             done = entry.details["num_steps"] * told.seconds_per_step
             if told.seconds:
                 seconds[entry.name] = max(0.0, told.seconds - done)
     return seconds
+
+
+def _seconds_until_free(places: Places, runs: Sequence[Entry]) -> float:
+    """How long all that goes and waits takes, as far as that can be said."""
+    going = (e.folder.read_progress().get("seconds_left") for e in run_index.running(list(runs)))
+    return sum(filter(None, (*going, *_seconds_of_waiting(places, runs).values())))
+
+
+def _with_stages(entry: Entry) -> list[RunSettings]:
+    """The settings of a run and of the stages that follow it. Raises BadInput."""
+    first, chain = settings_of(entry.details), entry.details.get("chain") or {}
+    return [first, *stages.settings_of(first, chain.get("next", []))]
 
 
 def _past(runs: Sequence[Entry]) -> list[Mapping[str, Any]]:

@@ -1,17 +1,25 @@
 """Roughly how long a run will take and how much memory, told before it starts. No torch here.
 
-The work of a step is counted in multiply-adds of the decoder and of CLIP. The speed is what earlier
-runs on the same device reached, those with the same weights first; without any, a typical one.
+A run takes time to begin; each of its steps takes a little time whatever its size, and the rest by
+its multiply-adds, those of the decoder and of CLIP. A first guess goes by how quickly this machine
+makes a small product. Earlier runs on the same device, those with the same weights first, then tell
+how much longer than guessed a step takes, and how long a run takes to begin.
 """
 
 import math
 import os
+import re
 import statistics
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from errors import BadInput
 from settings import CUTOUTS_AT_A_TIME, RunSettings
@@ -32,8 +40,16 @@ CLIP_MACS = {  # a picture through the visual tower, counted on OpenAI's models
     "ViT-L/14": 81.0e9,
     "ViT-L/14@336px": 191.0e9,
 }
-CPU_MACS_PER_SECOND = 50e9  # each core
+# Measured with the bundled weights on one thread, from 64x64 to 512x512 pixels and with 12 and 64
+# cutouts, where a guess by these was at most a fifth off.
+STEP_SECONDS = {"cpu": 0.025, "gpu": 0.01}  # of a step, whatever its size
+LOADING_SECONDS = 8.0  # at published width; goes with ch squared
+PRODUCT_SIDE, PRODUCTS = 64, 200  # of the product that a CPU's speed is told by
+PRODUCT_SPEED = 46e9  # multiply-adds per second of such products where all this was measured
+MACS_PER_PRODUCT_MAC = {True: 5.0, False: 2.0}  # of a step: with products of eight bits, without
+THREADS_GAIN = 0.8  # n threads are as good as n to the power of it
 GPU_MACS_PER_SECOND = 5e12
+EIGHT_BITS_FLAG = "avx512_vnni"
 MIN_STEPS = 10  # a shorter run says little about speed
 MAX_RUNS = 5
 
@@ -73,18 +89,30 @@ def estimate(
     past: details of earlier runs, the newest first.
     """
     settings = chosen.model_dump()
-    speeds = _speeds(settings, widths, device, past)
-    speed = statistics.median(speeds) if speeds else _typical_speed(device)
-    per_step = macs_per_step(settings, widths) * _steps_per_frame(settings) / speed
+    known = _comparable(settings, widths, device, past)
+    per_step = _guessed_step(settings, widths, device)
+    per_step *= statistics.median(slower for slower, _ in known) if known else 1
     steps = settings["num_steps"]
+    begin = _seconds_to_begin(settings, widths, known)
     return Estimate(
         seconds_per_step=per_step,
-        seconds=per_step * steps if steps > 0 else None,
+        seconds=begin + per_step * steps if steps > 0 else None,
         memory_bytes=memory_bytes(settings, widths, device),
-        measured=bool(speeds),
+        measured=bool(known),
         too_large=""
         if _kind(device) == "gpu"
         else too_large(settings, widths, device, machine_memory()),
+    )
+
+
+def together(each: Sequence[Estimate], times: int = 1) -> Estimate:
+    """Of runs that are made one after the other, all of them so many times."""
+    endless = next((told for told in each if told.seconds is None), None)
+    return replace(
+        endless or each[0],
+        seconds=None if endless else times * sum(told.seconds or 0.0 for told in each),
+        memory_bytes=max(told.memory_bytes for told in each),
+        too_large=next((told.too_large for told in each if told.too_large), ""),
     )
 
 
@@ -97,16 +125,23 @@ def decoder_widths(assets_dir: Path) -> dict[str, int]:
     return widths
 
 
-def in_words(estimate: Estimate, device: str) -> str:
-    """For the person, as rough as it is."""
+def in_words(estimate: Estimate, device: str, runs: int = 1, waiting: float = 0.0) -> str:
+    """For the person, as rough as it is.
+
+    runs: how many it is the estimate of. waiting: seconds until the first of them begins.
+    """
     memory = f"{estimate.memory_bytes / 1e9:.1f} GB of memory"
     if estimate.seconds is None:
-        time = f"about {duration(estimate.seconds_per_step)} a step until you stop it"
+        takes = f"about {duration(estimate.seconds_per_step)} a step until you stop it"
     else:
-        time = f"about {duration(estimate.seconds)}"
+        takes = f"about {duration(estimate.seconds)}"
+    if runs > 1:
+        takes = f"{takes} for {runs} runs"
+    if waiting:
+        takes = f"{takes}, after about {duration(waiting)} for what goes and waits,"
     basis = "by your earlier runs" if estimate.measured else "a first guess"
     place = f" on {device}" if device else ""
-    return f"Roughly: {time} and {memory}{place} ({basis}). {estimate.too_large}".rstrip()
+    return f"Roughly: {takes} and {memory}{place} ({basis}). {estimate.too_large}".rstrip()
 
 
 def duration(seconds: float) -> str:
@@ -168,30 +203,90 @@ def too_large(
     return f"{sentence}: {size[0]}x{size[1]} would fit." if size else f"{sentence}."
 
 
-def _speeds(
+def _comparable(
     settings: Mapping[str, Any],
     widths: Mapping[str, int],
     device: str,
     past: Iterable[Mapping[str, Any]],
-) -> list[float]:
-    """Multiply-adds per second of the latest comparable runs."""
+) -> list[tuple[float, float | None]]:
+    """Of the latest comparable runs, how much longer a step took than guessed, and the beginning.
+
+    The beginning is in seconds, where it is known.
+    """
     same, other = [], []
     for details in past:
-        speed = _speed(details, widths) if details.get("device") == device else None
-        if speed:
-            (same if _models(details) == _models(settings) else other).append(speed)
+        slower = _slower(details, widths, device) if details.get("device") == device else None
+        if slower:
+            found = (slower, _beginning(details))
+            (same if _models(details) == _models(settings) else other).append(found)
     return (same or other)[:MAX_RUNS]
 
 
-def _speed(details: Mapping[str, Any], widths: Mapping[str, int]) -> float | None:
+def _slower(details: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float | None:
     try:
         if details["num_steps"] < MIN_STEPS or details["vqgan_ckpt"] not in widths:
             return None
-        work = macs_per_step(details, widths) * _steps_per_frame(details)
-        speed = work * float(details["steps_per_second"])
-        return speed if 0 < speed < math.inf else None
-    except (KeyError, TypeError, ValueError, OverflowError):
+        guessed = _guessed_step(details, widths, device)
+        slower = 1 / (guessed * float(details["steps_per_second"]))
+        return slower if 0 < slower < math.inf else None
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         return None  # an older layout, or a run that never got that far
+
+
+def _beginning(details: Mapping[str, Any]) -> float | None:
+    """All the time of a run that was not for its steps: most of it is before the first."""
+    with suppress(TypeError, ValueError):
+        began, ended = (datetime.fromisoformat(details.get(n)) for n in ("start_time", "end_time"))
+        steps = details["num_steps"] / details["steps_per_second"]
+        return max(0.0, (ended - began).total_seconds() - steps)
+    return None
+
+
+def _seconds_to_begin(
+    settings: Mapping[str, Any],
+    widths: Mapping[str, int],
+    known: Sequence[tuple[float, float | None]],
+) -> float:
+    beginnings = [seconds for _, seconds in known if seconds is not None]
+    if known:
+        return statistics.median(beginnings) if beginnings else 0.0
+    return LOADING_SECONDS * _width(settings, widths) ** 2
+
+
+def _guessed_step(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
+    """Seconds of a step (with scrolling: of a frame), as this machine may be guessed to take."""
+    work, kind = macs_per_step(settings, widths), _kind(device)
+    if kind == "gpu":
+        seconds = STEP_SECONDS[kind] + work / GPU_MACS_PER_SECOND
+    else:
+        product, threads = product_speed(), _threads(device)
+        speed = product * MACS_PER_PRODUCT_MAC[_counts_in_eight_bits()] * threads**THREADS_GAIN
+        seconds = STEP_SECONDS[kind] * PRODUCT_SPEED / product + work / speed
+    return seconds * _steps_per_frame(settings)
+
+
+@cache
+def product_speed() -> float:
+    """Multiply-adds per second of a thread, by the quickest of some products."""
+    matrix = np.ones((PRODUCT_SIDE, PRODUCT_SIDE), np.float32)
+    result, best = np.empty_like(matrix), math.inf
+    for _ in range(PRODUCTS):
+        began = time.perf_counter()
+        np.matmul(matrix, matrix, out=result)
+        best = min(best, time.perf_counter() - began)
+    return PRODUCT_SIDE**3 / best
+
+
+def _threads(device: str) -> int:
+    said = re.search(r"(\d+) threads", device)
+    return max(1, int(said[1])) if said else os.cpu_count() or 1
+
+
+@cache
+def _counts_in_eight_bits() -> bool:
+    with suppress(OSError):
+        return EIGHT_BITS_FLAG in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    return False
 
 
 def _models(settings: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -212,9 +307,3 @@ def _clip_macs(settings: Mapping[str, Any]) -> float:
 
 def _kind(device: str) -> str:
     return "gpu" if "gpu" in device.lower() else "cpu"
-
-
-def _typical_speed(device: str) -> float:
-    return {"cpu": CPU_MACS_PER_SECOND * (os.cpu_count() or 1), "gpu": GPU_MACS_PER_SECOND}[
-        _kind(device)
-    ]

@@ -5,11 +5,12 @@ a link; or what an earlier run began from, whose settings were taken.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import streamlit as st
 
 import stages
-from page_runs import date_of, plain, prompt_of, show_choice, show_small, show_thumbnail
+from page_runs import date_of, plain, prompt_of, show_choice, show_small
 from recipes import Recipe
 from run_index import Entry
 from storage import ACTIVE
@@ -92,32 +93,25 @@ def show_origin(runs: Sequence[Entry]) -> None:
 
 def _show_previous(previous: Entry) -> None:
     prompt, name = plain(prompt_of(previous.details, 60)), plain(previous.name)
-    with _row():
-        with st.container(width=64):
-            show_thumbnail(previous)
-        waits = f" It is {previous.status}: wait for its end." if previous.status in ACTIVE else ""
-        words = f"Continues “{prompt}” ({name}).{waits} {_what_happens(previous)}"
-        st.markdown(words.strip(), width="stretch")
-        _leave_button()
+    waits = f" It is {previous.status}: wait for its end." if previous.status in ACTIVE else ""
+    words = f"Continues “{prompt}” ({name}).{waits} {_what_happens(previous)}"
+    _show_strip(previous.folder.picture_path(), words)
 
 
 def _show_again(recipe: Recipe) -> None:
-    with _row():
-        with st.container(width=64):
-            show_small(recipe.start)
-        parent = f", the end of {plain(recipe.ancestors[-1])}" if recipe.ancestors else ""
-        words = f"Begins from what the run of these settings began from{parent}."
-        st.markdown(f"{words} {plain(recipe.lacks)}".strip(), width="stretch")
-        _leave_button()
+    parent = f", the end of {plain(recipe.ancestors[-1])}" if recipe.ancestors else ""
+    words = f"Begins from what the run of these settings began from{parent}."
+    _show_strip(recipe.start, f"{words} {plain(recipe.lacks)}")
 
 
-def _row() -> st.delta_generator.DeltaGenerator:
-    return st.container(horizontal=True, vertical_alignment="center", border=True)
-
-
-def _leave_button() -> None:
-    help_text = "The next run begins from nothing; the settings stay."
-    st.button("Do not continue", key="leave", on_click=_leave, help=help_text)
+def _show_strip(picture: Path | None, words: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", border=True):
+        with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+            with st.container(width=64):
+                show_small(picture, "What Run! begins from")
+            st.markdown(words.strip(), width="stretch")
+        help_text = "The next run begins from nothing; the settings stay."
+        st.button("Do not continue", key="leave", on_click=_leave, help=help_text)
 
 
 def _what_happens(previous: Entry) -> str:

@@ -291,17 +291,17 @@ def _shown_size(width: Any, height: Any) -> tuple[int, int, str]:
 
 def show_thumbnail(entry: Entry) -> None:
     """As wide as the container."""
-    show_small(entry.folder.picture_path())
+    show_small(entry.folder.picture_path(), prompt_of(entry.details))
 
 
-def show_small(path: Path | None) -> None:
+def show_small(path: Path | None, alt: str) -> None:
     """The picture at that path as a thumbnail, as wide as the container."""
     try:
         data = path and thumbnail(path, path.stat().st_mtime_ns)
     except OSError:  # gone meanwhile
         data = None
     if data:
-        st.image(data, width="stretch", alt=prompt_of(entry.details))
+        st.image(data, width="stretch", alt=alt)
     else:
         st.html('<div class="no-picture">no picture</div>')
 

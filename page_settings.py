@@ -13,7 +13,7 @@ import recipes
 import registry
 import storage
 from errors import BadInput, shortened
-from page_actions import attempt, show_problem, toast_problem
+from page_actions import RUN, attempt, show_problem, toast_problem
 from page_form import Form
 from page_memory import Memory
 from page_picker import begin_as, pick
@@ -38,16 +38,19 @@ def follow_link(places: Places, memory: Memory) -> None:
             (use_settings if link == "use" else continue_run)(run_id, places, memory)
 
 
-def use_settings(run_id: str, places: Places, memory: Memory) -> None:
-    """All that makes the picture of a run again: its settings, and what it began from."""
-    with attempt():
+def use_settings(run_id: str, places: Places, memory: Memory, place: str = RUN) -> None:
+    """All that makes the picture of a run again: its settings, and what it began from.
+
+    place: where to say what is wrong.
+    """
+    with attempt(place):
         folder = storage.find_run(places.output_dir, run_id)
         _take(folder.path / storage.DETAILS, folder.name, places, memory)
 
 
-def continue_run(run_id: str, places: Places, memory: Memory) -> None:
-    """The settings of a run, and its end to go on from."""
-    with attempt():
+def continue_run(run_id: str, places: Places, memory: Memory, place: str = RUN) -> None:
+    """The settings of a run, and its end to go on from. place: where to say what is wrong."""
+    with attempt(place):
         folder = storage.find_run(places.output_dir, run_id)
         model = recipes.model_in(folder.path / storage.DETAILS)
         _fill_in(model, lambda kind: recipes.continued(folder, kind), places, memory)

@@ -24,6 +24,7 @@ EDITOR, SHOWN = "stages", "stages_shown"  # what was edited, and the rows and co
 FIRST_COLUMNS = ("text_input", "num_steps")
 SHORT_NAMES = {"text_input": "prompt", "num_steps": "steps"}
 EMPTY_ROWS = 3
+TABLE = "The table of stages"  # in messages
 
 Row = dict[str, str]
 
@@ -146,6 +147,19 @@ def _said() -> list[Row]:
     return [row for row in rows if row]
 
 
+def planned_runs(form: Form) -> tuple[list[RunSettings], int, list[str]]:
+    """The settings of the runs that Run! makes, how many times it does, and warnings.
+
+    Raises BadInput for what Run! would refuse, whatever the prompt and the uploads.
+    """
+    state = st.session_state
+    chosen, warnings = form.settings()
+    count, rows = state.get(HOW_MANY, 1), _said() if state.get(STAGES) else []
+    if not rows:
+        return [chosen], count, warnings
+    return stages.settings_of(chosen, stages.parse(rows, form.kind, TABLE)), count, warnings
+
+
 def asked_for(form: Form, places: Places, model: str) -> tuple[list[Request], list[Row] | None]:
     """What Run! asks for now: a request a run, and the rows of stages where they are wanted.
 
@@ -181,7 +195,7 @@ def start(
     if rows is None:
         plans = [prepare(request) for request in requests]
         return [run_queue.enqueue(plan, queue_url) for plan in plans]
-    parsed = stages.parse(rows, kind, "The table of stages")
+    parsed = stages.parse(rows, kind, TABLE)
     folders = [stages.begin(request, parsed) for request in requests]
     notify(folders[0].path.parent, queue_url, folders[0].name)
     return folders

@@ -66,6 +66,19 @@ def parse(rows: object, kind: type[RunSettings], where: str = "The list of stage
     return [_stage(row, number, kind) for number, row in enumerate(rows, start=1)]
 
 
+def settings_of(before: RunSettings, stages: Sequence[Stage], first: int = 1) -> list[RunSettings]:
+    """The settings of each stage, which takes over what the one before had. Raises BadInput.
+
+    first: the number of the first of these stages, for messages.
+    """
+    settings = []
+    for number, stage in enumerate(stages, start=first):
+        with _naming(number):
+            before = make(type(before), before.model_dump(), stage)
+        settings.append(before)
+    return settings
+
+
 def begin(request: Request, stages: Sequence[Stage], status: str = "queued") -> RunFolder:
     """Check all stages, and make the folder of the first run. Raises BadInput.
 

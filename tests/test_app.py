@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from datetime import datetime
@@ -527,14 +528,93 @@ def chosen(**changes):
     return VQGANCLIPSettings(**values | changes)
 
 
+def past_run(settings, steps_per_second, seconds):
+    """The details of a run that took so long in all."""
+    times = {"start_time": "2026-01-01T00:00:00+00:00"}
+    times["end_time"] = f"2026-01-01T00:{seconds // 60:02}:{seconds % 60:02}+00:00"
+    return settings.model_dump() | {"device": "CPU", "steps_per_second": steps_per_second} | times
+
+
 def test_earlier_runs_on_the_same_device_and_weights_set_the_estimate():
     wanted = chosen()
-    past = [wanted.model_dump() | {"device": "CPU", "steps_per_second": 4.0}]
+    past = [past_run(wanted, 4.0, 28)]
     told = estimate.estimate(wanted, WIDTHS, "CPU", past)
-    assert told.measured and told.seconds == pytest.approx(25)
+    assert told.measured and told.seconds == pytest.approx(3 + 25)
     twice = estimate.estimate(chosen(num_steps=200), WIDTHS, "CPU", past)
-    assert twice.seconds == pytest.approx(50)
+    assert twice.seconds == pytest.approx(3 + 50)
     assert not estimate.estimate(wanted, WIDTHS, "GPU 0 (X)", past).measured
+
+
+THREAD = "CPU (x86_64, 1 threads)"
+EMOJI = {"vqgan_ckpt": "emoji_f8", "clip_model": "emoji_clip", "text_input": "x"}
+TOOK = {  # seconds a step by side and cutouts, of the bundled weights where PRODUCT_SPEED is from
+    (64, 12): 0.053,
+    (128, 12): 0.093,
+    (256, 12): 0.28,
+    (384, 12): 0.6,
+    (512, 12): 1.2,
+    (128, 64): 0.15,
+    (256, 64): 0.37,
+}
+
+
+@pytest.fixture
+def as_measured(monkeypatch):
+    """On the machine that the constants were measured on."""
+    monkeypatch.setattr(estimate, "product_speed", lambda: estimate.PRODUCT_SPEED)
+    monkeypatch.setattr(estimate, "_counts_in_eight_bits", lambda: True)
+
+
+def emoji(side, cutn, steps=100):
+    return VQGANCLIPSettings(Xdim=side, ydim=side, cutn=cutn, num_steps=steps, **EMOJI)
+
+
+@pytest.mark.parametrize("side, cutn", TOOK)
+def test_a_first_guess_is_within_a_factor_of_2(as_measured, side, cutn):
+    told = estimate.estimate(emoji(side, cutn), {"emoji_f8": 64}, THREAD, [])
+    assert 0.5 < told.seconds_per_step / TOOK[side, cutn] < 2
+
+
+@pytest.mark.parametrize("before, wanted", [((64, 12), (512, 12)), ((512, 12), (64, 12))])
+def test_small_runs_tell_of_large_ones_and_large_of_small(as_measured, before, wanted):
+    past = [past_run(emoji(*before), 1 / TOOK[before], 59) | {"device": THREAD}]
+    told = estimate.estimate(emoji(*wanted), {"emoji_f8": 64}, THREAD, past)
+    assert told.measured and 0.5 < told.seconds_per_step / TOOK[wanted] < 2
+
+
+def test_the_speed_of_this_machine_is_told_by_a_product():
+    assert 1e8 < estimate.product_speed() < 1e12
+
+
+def test_several_runs_take_their_times_together():
+    each = [estimate.estimate(chosen(num_steps=n), WIDTHS, "CPU", []) for n in (10, 20)]
+    told = estimate.together(each, 3)
+    assert told.seconds == pytest.approx(3 * (each[0].seconds + each[1].seconds))
+    endless = estimate.estimate(chosen(num_steps=-1), WIDTHS, "CPU", [])
+    assert estimate.together([each[0], endless]).seconds is None
+    words = estimate.in_words(told, "CPU", 6, waiting=120.0)
+    assert "for 6 runs, after about 2 min for what goes and waits, and" in words
+
+
+def said_seconds(page):
+    """The first number of seconds in the estimate."""
+    said = next(c.value for c in page.caption if c.value.startswith("Roughly"))
+    return float(re.search(r"about ([\d.]+) s", said.replace("\\", ""))[1])
+
+
+def test_how_many_stages_and_the_queue_count(page, output_dir, monkeypatch):
+    monkeypatch.setattr(estimate, "_guessed_step", lambda *_: 0.1)
+    sidebar(page)["Num steps"].set_value(100)
+    one = said_seconds(page.run())
+    assert 10 <= one < 20
+    next(box for box in page.number_input if box.label == "How many").set_value(3)
+    assert said_seconds(page.run()) == pytest.approx(3 * one, abs=2)
+    next(box for box in page.number_input if box.label == "How many").set_value(1)
+    page.session_state["stage_rows"] = [{"text_input": "in spring"}, {"num_steps": "300"}]
+    switch_stages(page)
+    assert said_seconds(page) == pytest.approx(one + 20 + one, abs=2)
+    run(write_prompt(page))
+    assert re.search(r"after about \d+ s for what goes and waits", everything(page))
 
 
 @pytest.mark.parametrize("odd", [{"Xdim": 10**400}, {"Xdim": float("inf")}, {"cutn": "many"}])
@@ -573,7 +653,7 @@ def test_a_size_beyond_the_memory_is_named_with_one_that_fits(monkeypatch):
 
 def test_frames_of_several_steps_take_several_steps():
     still, moving = chosen(), chosen(use_scrolling_zooming=True, transform_interval=10)
-    times = [estimate.estimate(s, WIDTHS, "CPU", []).seconds for s in (still, moving)]
+    times = [estimate.estimate(s, WIDTHS, "CPU", []).seconds_per_step for s in (still, moving)]
     assert times[1] == pytest.approx(10 * times[0])
 
 

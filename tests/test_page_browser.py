@@ -232,6 +232,26 @@ def test_a_stopped_run_is_resumed_in_its_folder(server, open_tab):
     assert folder.read()["num_steps"] > before
 
 
+def test_continue_on_a_phone_shows_what_happened(server, open_tab):
+    tab = open_tab()
+    press_run(tab, "a heart to continue", 2)
+    wait_for(lambda: tab.title() == "✓ Done: a heart to continue", "the run's end")
+    tab.context.close()
+    tab = open_tab(viewport={"width": 390, "height": 844})
+    prompt_of(tab).fill("something else")
+    prompt_of(tab).press("Control+Enter")
+    tab.locator(".st-key-last-runs").get_by_test_id("stButton").first.locator("button").click()
+    button(tab, "Continue").click()
+    strip = tab.locator(".st-key-origin")
+    strip.get_by_text("Continues “a heart to continue”").wait_for()
+    in_view = "e => { const r = e.getBoundingClientRect(); return r.top >= 0 && r.bottom < 844 }"
+    wait_for(lambda: strip.evaluate(in_view), "what is continued to come into view")
+    strip.locator("img").wait_for()
+    assert prompt_of(tab).input_value() == "a heart to continue"
+    button(tab, "Do not continue").click()
+    strip.get_by_text("Continues").wait_for(state="detached")
+
+
 DROP = """(element, [name, data]) => {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   const dataTransfer = new DataTransfer();
@@ -246,6 +266,8 @@ def test_a_picture_that_is_dropped_on_the_page_brings_its_settings(server, open_
     press_run(tab, "a dropped heart", 3)
     wait_for(lambda: tab.title() == "✓ Done: a dropped heart", "the run's end")
     folder = server.runs()[0].folder
+    switch(tab, "Continue previous run")
+    tab.get_by_text("Continues “a dropped heart”").wait_for()
     prompt_of(tab).fill("something else")
     field(tab, "Num steps").fill("9")
     field(tab, "Num steps").press("Enter")
@@ -256,6 +278,13 @@ def test_a_picture_that_is_dropped_on_the_page_brings_its_settings(server, open_
     wait_for(lambda: prompt_of(tab).input_value() == "a dropped heart", "its prompt in the form")
     assert field(tab, "Num steps").input_value() == "3"
     wait_for(lambda: field(tab, "Seed").input_value() == str(folder.read()["seed"]), "its seed")
+    assert tab.get_by_text("Continues “").count() == 0, "it is made again, not continued"
+    button(tab, "Run!").click()
+    wait_for(lambda: server.runs()[0].status == "done", "the same once more")
+    again = server.runs()[0].folder
+    assert again.name != folder.name
+    pictures = [Image.open(one.path / "output.PNG").tobytes() for one in (folder, again)]
+    assert pictures[0] == pictures[1]
     main.evaluate(DROP, ["odd.png", base64.b64encode(b"no picture").decode()])
     tab.get_by_role("alert").get_by_text("odd.png").wait_for()
 
