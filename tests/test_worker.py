@@ -10,9 +10,11 @@ import pytest
 from tiny_models import write_tiny_assets
 from waiting import PATIENCE, wait_for
 
+import keeper
 import registry
 import run_index
 import run_queue
+import serving
 import stages
 from keeper import WorkerKeeper
 from places import Places
@@ -95,6 +97,46 @@ def test_a_chain_goes_through_the_queue(assets, tmp_path):
     finally:
         keeper.close()
     assert last.read()["text_input"] == "autumn" and last.read()["ancestors"][0] == first.name
+
+
+def test_a_folder_that_cannot_be_written_is_told_once_and_waited_for(
+    assets, tmp_path, monkeypatch, caplog
+):
+    looks = []
+
+    def look(folder, refuse=serving.refuse_unwritable):
+        looks.append(folder)
+        refuse(folder)
+
+    monkeypatch.setattr(keeper, "refuse_unwritable", look)
+    monkeypatch.setattr(keeper, "RESTART_PAUSE", 0.1)
+    in_the_way = tmp_path / ".queue"
+    in_the_way.touch()
+    ours = WorkerKeeper(Places(tmp_path, assets))
+    try:
+        wait_for(lambda: len(looks) > 2, "several looks")
+        assert "cannot be written" in ours.refusal() and "start the page" in ours.refusal()
+        assert [r.getMessage().count("--output-dir") for r in caplog.records] == [1]
+        assert not is_served(tmp_path)
+        in_the_way.unlink()
+        wait_for(lambda: is_served(tmp_path), "a worker")
+        assert ours.refusal() is None
+    finally:
+        ours.close()
+
+
+def test_a_worker_in_a_folder_that_cannot_be_written_ends_without_a_traceback(assets, tmp_path):
+    (tmp_path / ".queue").touch()
+    command = [
+        sys.executable,
+        ROOT / "serving.py",
+        "--output-dir",
+        tmp_path,
+        "--assets-dir",
+        assets,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout, done.stderr) == (serving.EXIT_FAILED, "", "")
 
 
 def test_a_gpu_that_is_not_there_is_told_once(assets, tmp_path):
