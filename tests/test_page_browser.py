@@ -271,7 +271,7 @@ def test_a_picture_that_is_dropped_on_the_page_brings_its_settings(server, open_
     prompt_of(tab).fill("something else")
     field(tab, "Num steps").fill("9")
     field(tab, "Num steps").press("Enter")
-    tab.get_by_test_id("stBidiComponentIsolated").wait_for(state="attached")
+    tab.get_by_test_id("stBidiComponentIsolated").nth(1).wait_for(state="attached")
     data = base64.b64encode((folder.path / "output.PNG").read_bytes()).decode()
     main = tab.get_by_test_id("stMain")
     main.evaluate(DROP, ["output.PNG", data])
@@ -340,7 +340,7 @@ def test_the_table_of_stages_survives_all_that_is_done_to_it(server, open_tab):
     wait_for(lambda: cells(tab) == [["", "", ""]] * 3, "empty rows to begin with")
     assert tab.get_by_role("alert").count() == 0
     switch(tab, "Several stages")
-    tab.get_by_test_id("stDataFrame").wait_for(state="detached")
+    tab.get_by_test_id("stDataFrame").first.wait_for(state="detached")
 
 
 def test_a_table_of_stages_becomes_a_chain_with_one_film(server, open_tab):
@@ -360,7 +360,7 @@ def test_a_table_of_stages_becomes_a_chain_with_one_film(server, open_tab):
     button(tab, "a garden in winter").click()
     tab.get_by_role("button", name="Film of all stages").wait_for()
     switch(tab, "Several stages")
-    tab.get_by_test_id("stDataFrame").wait_for(state="detached")
+    tab.get_by_test_id("stDataFrame").first.wait_for(state="detached")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
