@@ -278,7 +278,9 @@ def test_a_picture_that_is_dropped_on_the_page_brings_its_settings(server, open_
     wait_for(lambda: prompt_of(tab).input_value() == "a dropped heart", "its prompt in the form")
     assert field(tab, "Num steps").input_value() == "3"
     wait_for(lambda: field(tab, "Seed").input_value() == str(folder.read()["seed"]), "its seed")
-    assert tab.get_by_text("Continues “").count() == 0, "it is made again, not continued"
+    wait_for(
+        lambda: not tab.get_by_text("Continues “").count(), "it to be made again, not continued"
+    )
     button(tab, "Run!").click()
     wait_for(lambda: server.runs()[0].name != folder.name, "another run")
     again = server.runs()[0].folder
