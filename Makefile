@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV := .venv/bin/python
 
 .PHONY: help setup app gallery worker test test-slow lint weights judge evaluate benchmark \
-	benchmark-keeping
+	benchmark-keeping benchmark-neighbours
 
 help:  ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ evaluate: .venv/.training  ## measure how well pictures match their prompts
 
 benchmark: setup  ## measure seconds per step and memory
 	$(VENV) benchmarks/step.py $(ARGS)
+
+benchmark-neighbours: setup  ## measure runs that share the machine with each other and a training
+	$(VENV) benchmarks/neighbours.py $(ARGS)
 
 benchmark-keeping: setup  ## measure what film and checkpoints cost a run
 	$(VENV) benchmarks/keeping.py $(ARGS)
