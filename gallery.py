@@ -28,7 +28,7 @@ from errors import BadInput
 from gallery_api import api
 from gallery_changes import changes
 from gallery_library import APP_URL, Library, Options
-from gallery_pages import pages, query_address
+from gallery_pages import pages, query_address, run_address
 from gallery_query import MAX_PER_PAGE
 from launch import free_port
 
@@ -49,7 +49,8 @@ def create_app(output_dir: Path | str, options: Options | None = None) -> Flask:
     gallery_guard.protect(app, hosts=options.hosts, can_change=options.can_change)
     for blueprint in (pages, changes, api):
         app.register_blueprint(blueprint)
-    app.jinja_env.globals |= {"options": options, "query_address": query_address}
+    app.jinja_env.globals |= {"options": options}
+    app.jinja_env.globals |= {"query_address": query_address, "run_address": run_address}
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     _tell_errors(app)
     return app

@@ -76,10 +76,11 @@ class Index:
                 self._take_in([name])
 
     def note_problem(self, name: str, problem: str) -> None:
-        """Remember what showed only when the picture was decoded."""
+        """Remember what showed only when the picture was decoded: it is as good as none."""
         with self._writing() as connection:
             changed = connection.execute(
-                "UPDATE runs SET problem = ?, status = 'broken' WHERE name = ? AND problem = ''",
+                "UPDATE runs SET problem = ?, status = 'broken', width = 0, height = 0"
+                " WHERE name = ? AND problem = ''",
                 (problem, name),
             )
             self.revision += changed.rowcount

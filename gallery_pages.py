@@ -36,6 +36,7 @@ MAX_JSON_SHOWN = 200_000
 MAX_TRASH = 200
 MAX_CHILDREN = 12  # whose changes are told
 IN_KIOSK = (*PICTURES, *ANIMATIONS)
+STEPS_TO = {"newest": ("Newer", "Older"), "oldest": ("Older", "Newer")}  # by the list's order
 
 
 def library() -> Library:
@@ -56,6 +57,7 @@ def wall() -> str:
     """All runs, or those asked for."""
     own = library()
     own.catch_up()
+    revision = own.revision  # before the look, so that no change is missed after it
     asked = read_query(request.args, own.options.per_page)
     found = own.find(asked.query)
     problems = [f"{problem} It was left out." for problem in asked.problems]
@@ -72,18 +74,20 @@ def wall() -> str:
         progress={t.name: progress(t) for t in found.tiles if t.status == "running"},
         removed=_removed(request.args.get("removed", "")),
         compare=own.tile(request.args.get("compare", "")),
-        revision=own.revision,
+        revision=revision,
     )
 
 
 @pages.get("/runs/<run_id>")
 def run(run_id: str) -> Any:
-    """One run."""
+    """One run, and its place in the list that the address asks for."""
     own, tile = library(), need_tile(run_id)
+    revision = own.revision  # before the look, so that no change is missed after it
+    query = read_query(request.args, own.options.per_page).query
     if tile.name != run_id:
-        return redirect(url_for("pages.run", run_id=tile.name))
+        return redirect(run_address(tile, query))
     found = own.run(tile.name)
-    newer, older = gallery_search.neighbours(own.store, tile, only_pictures=own.options.kiosk)
+    place = gallery_search.place(own.store, query, tile, only_pictures=own.options.kiosk)
     relatives = None if own.options.kiosk else lineage(own.store, tile)
     return render_template(
         "gallery/run.html",
@@ -93,8 +97,10 @@ def run(run_id: str) -> Any:
         settings=[] if own.options.kiosk else readable(found.details),
         as_json=_as_json(found),
         progress=progress(tile),
-        newer=newer,
-        older=older,
+        query=query,
+        place=place,
+        steps_to=STEPS_TO.get(query.sort, ("Previous", "Next")),
+        revision=revision,
         relatives=relatives,
         changes=_changes(own, tile, relatives) if relatives else {},
         app_links=_app_links(own.options.app_url, tile),
@@ -176,7 +182,7 @@ def file(run_id: str, name: str) -> Response:
 
 @pages.get("/thumbs/<run_id>")
 def thumb(run_id: str) -> Response:
-    """The picture of a run made small; a drawing that says so where it has none to show."""
+    """The picture of a run made small; a drawing where it has none that can be shown."""
     own = library()
     tile = need_tile(run_id)
     try:
@@ -191,6 +197,8 @@ def trashed_thumb(run_id: str) -> Response:
     own, shelf = library(), _trash()
     if own.options.kiosk:
         abort(404)
+    if not shelf.has(run_id):
+        abort(404, f"There is no run {run_id[:100]} in the trash.")
     try:
         picture = shelf.read(run_id).picture
         return _small(own.thumbnail(shelf, run_id, picture or ""), run_id)
@@ -279,9 +287,7 @@ def _small(data: bytes, version: str) -> Response:
 
 
 def _no_picture() -> Response:
-    response = current_app.send_static_file("gallery-no-picture.svg")
-    response.status_code = 404
-    return response
+    return current_app.send_static_file("gallery-no-picture.svg")
 
 
 def _offer(response: Response, name: str) -> None:
@@ -325,3 +331,8 @@ def _send(opened: BinaryIO, kind: str) -> Response:
 def query_address(query: Query, **changes: Any) -> str:
     """The wall's address for a query."""
     return url_for("pages.wall", **query.as_arguments(**changes))
+
+
+def run_address(tile: Tile, query: Query) -> str:
+    """A run's page, with the list that it is a part of."""
+    return url_for("pages.run", run_id=tile.name, **query.as_arguments(page=1))

@@ -1,7 +1,8 @@
-"""Answers out of the index: pages of runs, neighbours, slides, choices. Never imports torch."""
+"""Answers out of the index: pages of runs, places in lists, slides. Never imports torch."""
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -11,14 +12,17 @@ from gallery_store import Store
 from storage import ACTIVE
 
 MAX_WORDS = 30
+SMALL = 256  # pixels of a picture's longer side
 Choices = dict[str, list[tuple[str, int]]]
+# What each order goes by, all in one direction, so that rows compare as one (`place`).
 ORDERS = {
-    "newest": "began DESC, name DESC",
-    "oldest": "began, name",
-    "prompt": "prompt = '', prompt COLLATE NOCASE, began DESC, name DESC",
-    "steps": "steps DESC, began DESC, name DESC",
-    "size": "width * height DESC, began DESC, name DESC",
+    "newest": (("began", "name"), "DESC"),
+    "oldest": (("began", "name"), "ASC"),
+    "prompt": (("prompt = ''", "prompt COLLATE NOCASE", "-began", "name"), "ASC"),
+    "steps": (("coalesce(steps, -1)", "began", "name"), "DESC"),
+    "size": (("width * height", "began", "name"), "DESC"),
 }
+OPPOSITE = {"ASC": "DESC", "DESC": "ASC"}
 TERM = re.compile(r'(-?)"([^"]*)"?|(-?)(\S+)')
 CURSOR = re.compile(r"(-?[0-9.e+]{1,25})_([0-9]{1,18}|[1-8][0-9]{18})_(.{1,255})", re.DOTALL)
 # Scripts that put no spaces between words, which the index would take for one long word.
@@ -71,6 +75,16 @@ class Tile:
         return min(300, max(50, 5 * round(20 * self.width / self.height)))
 
     @property
+    def has_picture(self) -> bool:
+        """Whether there is a picture to ask for: a file whose size could be read."""
+        return bool(self.picture and self.width and self.height)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its pixels are to be seen as squares."""
+        return self.has_picture and max(self.width, self.height) <= SMALL
+
+    @property
     def is_active(self) -> bool:
         """Whether it waits or goes on."""
         return self.status in ACTIVE
@@ -105,10 +119,10 @@ def find(store: Store, query: Query, *, only_pictures: bool = False) -> Page:
         ).fetchone()
         pages = max(1, -(-total // query.n))
         number = min(query.page, pages)
-        order = ORDERS[query.sort]
+        order = _order_by(*ORDERS[query.sort])
         tiles = _tiles(
             store,
-            f"WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
+            f"WHERE {where} {order} LIMIT ? OFFSET ?",
             [*values, query.n, (number - 1) * query.n],
         )
     message = f"There is no page {query.page}; this is the last." if number < query.page else ""
@@ -124,21 +138,42 @@ def get_tile(store: Store, name: str) -> Tile | None:
 def select_tiles(store: Store, where: str, values: list[Any], *, limit: int) -> list[Tile]:
     """Runs by a condition of ours, the newest first."""
     with store.lock:
-        order = ORDERS["newest"]
-        return _tiles(store, f"WHERE {where} ORDER BY {order} LIMIT ?", [*values, limit])
+        order = _order_by(*ORDERS["newest"])
+        return _tiles(store, f"WHERE {where} {order} LIMIT ?", [*values, limit])
 
 
-def neighbours(
-    store: Store, tile: Tile, *, only_pictures: bool = False
-) -> tuple[Tile | None, Tile | None]:
-    """The next newer and the next older run. only_pictures: see `find`."""
-    key, which = [tile.began, tile.name], WHOLE if only_pictures else "1"
-    newer = f"WHERE {which} AND (began, name) > (?, ?) ORDER BY began, name LIMIT 1"
-    older = f"WHERE {which} AND (began, name) < (?, ?) ORDER BY began DESC, name DESC LIMIT 1"
+@dataclass(frozen=True)
+class Place:
+    """Where a run is in a list. page: the one of the list that it is on, counted from 1."""
+
+    before: Tile | None
+    after: Tile | None
+    page: int
+
+
+def place(store: Store, query: Query, tile: Tile, *, only_pictures: bool = False) -> Place:
+    """The place of a run among those that match, or where it would be if it is none of them.
+
+    only_pictures: see `find`.
+    """
+    where, values = _conditions(query)
+    where = f"{where} AND {WHOLE}" if only_pictures else where
+    keys, forth = ORDERS[query.sort]
+    back, columns = OPPOSITE[forth], ", ".join(keys)
+    values.append(tile.name)
+
+    def beyond(way: str) -> str:
+        sign = ">" if way == "ASC" else "<"
+        return f"WHERE {where} AND ({columns}) {sign} (SELECT {columns} FROM runs WHERE name = ?)"
+
     with store.lock:
-        found = [_tiles(store, where, key) for where in (newer, older)]
-    before, after = (tiles[0] if tiles else None for tiles in found)
-    return before, after
+        before, after = (
+            _tiles(store, f"{beyond(way)} {_order_by(keys, way)} LIMIT 1", values)
+            for way in (back, forth)
+        )
+        count = f"SELECT count(*) {FROM} {beyond(back)}"
+        (number,) = store.connection.execute(count, values).fetchone()
+    return Place(next(iter(before), None), next(iter(after), None), number // query.n + 1)
 
 
 def next_slide(store: Store, cursor: str) -> tuple[Tile | None, str]:
@@ -240,6 +275,10 @@ def _is_odd(character: str) -> bool:
     code = ord(character)
     is_unspaced = any(low <= code <= high for low, high in UNSPACED)
     return is_unspaced or unicodedata.category(character) in ("So", "Sm", "Sk", "Sc")
+
+
+def _order_by(keys: Sequence[str], direction: str) -> str:
+    return "ORDER BY " + ", ".join(f"{key} {direction}" for key in keys)
 
 
 def _tiles(store: Store, rest: str, values: list[Any]) -> list[Tile]:

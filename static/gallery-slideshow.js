@@ -1,7 +1,12 @@
 // One picture after the other, by itself. Two images take turns; nothing is kept of what was shown.
+// Whatever fails, the last picture stays until the next one is there.
+
+import { isOurs } from "./gallery.js";
 
 const RETRY = 5000; // milliseconds, while there is nothing to show or nobody to ask
-const IDLE = 3000;
+const SKIP = 1000; // after a picture that cannot be shown
+const PATIENCE = 20000; // with a server or a picture that does not come
+const IDLE = 3000; // after the last move of the pointer
 
 const screen = document.getElementById("screen");
 const caption = document.getElementById("caption");
@@ -35,37 +40,49 @@ function plan(delay) {
 }
 
 async function next() {
+  clearTimeout(timer);
   const own = ++turn;
+  const answer = await ask();
+  if (own !== turn) return;
+  if (!answer?.slide) return plan(RETRY);
+  const isThere = await load(answer.slide);
+  if (own !== turn) return;
+  cursor = answer.cursor; // also past a picture that cannot be shown
+  if (isThere) show(answer.slide);
+  plan(isThere ? interval : Math.min(interval, SKIP));
+}
+
+/** The next slide and its cursor; null where nobody answers. */
+async function ask() {
   try {
-    const response = await fetch(`${screen.dataset.next}?after=${encodeURIComponent(cursor)}`);
-    if (!response.ok) throw new Error(response.status);
-    const answer = await response.json();
-    if (answer.slide) await load(answer.slide);
-    if (own !== turn) return;
-    if (answer.slide) show(answer);
-    else showNothing();
-    plan(answer.slide ? interval : RETRY);
+    const response = await fetch(`${screen.dataset.next}?after=${encodeURIComponent(cursor)}`, {
+      signal: AbortSignal.timeout(PATIENCE),
+    });
+    return response.ok ? await response.json() : null;
   } catch {
-    // A picture that went meanwhile, or a gallery that was ended.
-    if (own === turn) plan(Math.max(interval, 1000));
+    return null;
   }
 }
 
-function showNothing() {
-  front.classList.remove("shown");
-  caption.textContent = "There is no picture yet. The first one will appear here by itself.";
-  playButton.hidden = true;
-}
-
+/** Get a slide ready behind the one that is shown. Returns whether it can be shown. */
 async function load(slide) {
   const image = imageOf(back);
   image.alt = slide.prompt;
   image.src = slide.picture;
-  await image.decode();
+  return canBeShown(image);
 }
 
-function show({ slide, cursor: following }) {
-  cursor = following;
+async function canBeShown(image) {
+  const late = new Promise((_, refuse) => setTimeout(refuse, PATIENCE));
+  try {
+    await Promise.race([image.decode(), late]);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function show(slide) {
   stopFilm();
   front.classList.remove("shown");
   back.classList.add("shown");
@@ -80,21 +97,26 @@ function show({ slide, cursor: following }) {
 function playFilm() {
   if (!animation) return;
   turn += 1;
-  clearTimeout(timer);
+  stopFilm();
   const film = document.createElement("video");
   film.muted = true;
   film.playsInline = true;
   film.src = animation;
-  for (const end of ["ended", "error"]) {
-    film.addEventListener(end, () => {
-      stopFilm();
-      plan(interval);
-    });
-  }
-  stopFilm();
+  const endFilm = () => {
+    stopFilm();
+    plan(interval);
+  };
+  const watch = () => {
+    if (!film.isConnected) return;
+    clearTimeout(timer);
+    timer = setTimeout(endFilm, PATIENCE);
+  };
+  for (const end of ["ended", "error"]) film.addEventListener(end, endFilm);
+  film.addEventListener("timeupdate", watch);
   front.append(film);
   imageOf(front).hidden = true;
-  film.play().catch(() => plan(interval));
+  film.play().catch(endFilm);
+  watch();
 }
 
 function stopFilm() {
@@ -111,20 +133,14 @@ function setPaused(value) {
   turn += 1;
   paused = value;
   pauseButton.setAttribute("aria-pressed", paused);
-  pauseButton.textContent = paused ? "Go on" : "Pause";
+  pauseButton.textContent = paused ? "Continue" : "Pause";
   clearTimeout(timer);
-  if (!paused) plan(interval);
+  plan(interval);
 }
 
 function toggleFullScreen() {
   if (document.fullscreenElement) document.exitFullscreen();
   else document.documentElement.requestFullscreen?.().catch(() => {});
-}
-
-function wake() {
-  document.body.classList.remove("idle");
-  clearTimeout(idleTimer);
-  idleTimer = setTimeout(() => document.body.classList.add("idle"), IDLE);
 }
 
 const KEYS = {
@@ -140,15 +156,49 @@ playButton.addEventListener("click", playFilm);
 document.getElementById("fullscreen").addEventListener("click", toggleFullScreen);
 document.addEventListener("keydown", (event) => {
   const act = KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
-  if (!act || event.target.closest("button, a") && event.key === " ") return;
+  if (!act || !isOurs(event) || (event.target.closest("button, a") && event.key === " ")) return;
   event.preventDefault();
-  wake();
   act();
 });
+
+// --- The buttons, out of sight until somebody moves ---------------------------------------------
+
+let wasIdle = false; // when a finger touched the screen
+
+function wake() {
+  document.body.classList.remove("idle");
+  clearTimeout(idleTimer);
+  idleTimer = setTimeout(() => document.body.classList.add("idle"), IDLE);
+}
+
+document.addEventListener(
+  "pointerdown",
+  () => (wasIdle = document.body.classList.contains("idle")),
+  true,
+);
+// The touch that brings the buttons back presses none of them.
+document.addEventListener(
+  "click",
+  (event) => {
+    if (!wasIdle || event.detail === 0) return;
+    event.preventDefault();
+    event.stopPropagation();
+  },
+  true,
+);
 for (const name of ["pointermove", "pointerdown", "keydown"]) document.addEventListener(name, wake);
+
+// --- The first picture is there already ---------------------------------------------------------
+
+async function start() {
+  const image = front.querySelector("img");
+  if (image && (await canBeShown(image))) return plan(interval);
+  front.classList.remove("shown");
+  return next();
+}
 
 pauseButton.hidden = false;
 playButton.hidden = !animation;
 document.getElementById("fullscreen").hidden = !document.fullscreenEnabled;
-wake();
-plan(cursor ? interval : RETRY);
+document.body.classList.add("idle");
+start();

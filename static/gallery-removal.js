@@ -1,0 +1,63 @@
+// Runs into the trash, and all that were removed one after the other back again.
+
+import { change } from "./gallery.js";
+import { focusRun, refresh } from "./gallery-refresh.js";
+
+const SHOWN = 30000; // milliseconds that undoing is offered after the last removal
+
+const offer = document.getElementById("undo");
+const button = offer.querySelector("button");
+let series = []; // of what can be undone: run, and the address that brings it back
+let timer;
+let origin; // what had the focus before Tab led to the button
+let isNew = false; // whether Tab has not led to the button yet
+
+/** Move a run to the trash. Returns what undoes that, or null after saying why it stays. */
+export async function remove(address) {
+  const answer = await change(address);
+  return answer && { run: answer.removed, undo: answer.undo };
+}
+
+/** Offer to undo a removal, together with those before it for which that is still offered. */
+export function offerUndo(removal) {
+  series.push(removal);
+  const { length } = series;
+  const what = length === 1 ? "The run was" : `${length} runs were`;
+  offer.querySelector("span").textContent = `${what} moved to the trash.`;
+  offer.hidden = false;
+  isNew = true;
+  wait();
+}
+
+function wait() {
+  clearTimeout(timer);
+  timer = setTimeout(() => (offer.matches(":hover, :focus-within") ? wait() : close()), SHOWN);
+}
+
+function close() {
+  offer.hidden = true;
+  series = [];
+}
+
+button.addEventListener("click", async () => {
+  const removed = series;
+  close();
+  for (const { undo } of removed) await change(undo);
+  await refresh();
+  focusRun(removed[0].run);
+});
+
+// The button stands at the page's end; Tab leads to it at once, and from it back again.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Tab" || offer.hidden) return;
+  if (document.activeElement === button && origin?.isConnected) {
+    event.preventDefault();
+    origin.focus();
+    origin = null;
+  } else if (isNew && !event.shiftKey) {
+    event.preventDefault();
+    isNew = false;
+    origin = document.activeElement;
+    button.focus();
+  }
+});
