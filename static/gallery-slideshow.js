@@ -3,7 +3,7 @@
 
 import { isOurs } from "./gallery.js";
 
-const RETRY = 5000; // milliseconds, while there is nothing to show or nobody to ask
+const RETRY = 2000; // milliseconds, while there is nothing to show or nobody to ask
 const SKIP = 1000; // after a picture that cannot be shown
 const PATIENCE = 20000; // with a server or a picture that does not come
 const IDLE = 3000; // after the last move of the pointer
