@@ -503,6 +503,7 @@ def test_the_slideshow_moves_on_past_any_failure_and_is_never_black(kiosk, open_
 def test_the_slideshows_buttons_come_with_the_pointer_or_the_focus(site, open_tab):
     tab = open_tab(f"{site.url}/slideshow")
     opacity = "getComputedStyle(document.querySelector('.slide-tools')).opacity"
+    assert tab.evaluate("document.body.matches('.idle')")
     wait_for(lambda: tab.evaluate(opacity) == "0", "the picture alone")
     tab.mouse.move(200, 200)
     wait_for(lambda: tab.evaluate(opacity) == "1", "the buttons")

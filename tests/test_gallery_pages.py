@@ -1,5 +1,6 @@
 """The gallery's pages as a browser without JavaScript has them: wall, search, one run, changes."""
 
+import html
 import io
 import json
 import os
@@ -28,6 +29,7 @@ from PIL import Image
 import storage
 from gallery import create_app
 from gallery_library import Options
+from gallery_query import SORTS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -203,6 +205,72 @@ def test_sorting(output):
 
 
 # --- One run -----------------------------------------------------------------------------------
+
+
+def address(page, mark):
+    """Where a link of a page leads."""
+    found = re.search(rf'{mark} href="([^"]+)"', page.text)
+    return found and html.unescape(found[1])
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("query", ["", "q=b&", "favourite=1&"])
+def test_stepping_goes_through_the_list_that_the_page_was_opened_from(output, sort, query):
+    kinds = [("b", 3, (9, 9)), ("", None, (5, 5)), ("B a", 3, (7, 7)), ("c b", 1, (9, 9))]
+    for number in range(8):
+        prompt, steps, size = kinds[number % 4]
+        make_run(output, number, text_input=prompt, num_steps=steps, size=size)
+    client = open_gallery(output)
+    for number in (1, 2, 5, 7):
+        post(client, f"/runs/run{number:05d}/favourite", on="1")
+    listed = f"/?{query}sort={sort}&n=3"
+    found = [name for page in (1, 2, 3) for name in runs_on(client.get(f"{listed}&page={page}"))]
+    found = list(dict.fromkeys(found))
+    assert len(found) in (4, 6, 8)
+    step, seen = address(client.get(listed), 'class="open"'), []
+    while step:
+        page = client.get(step)
+        seen += runs_on(page)
+        back = client.get(address(page, 'id="to-wall"'))
+        assert seen[-1] in runs_on(back) and found[3 * ((len(seen) - 1) // 3)] in runs_on(back)
+        before, step = address(page, 'id="before"'), address(page, 'id="after"')
+        assert bool(before) == (len(seen) > 1) and (not before or seen[-2] in before)
+    assert seen == found
+
+
+def test_a_run_that_is_no_longer_in_its_list_has_a_place_there(output):
+    names = [make_run(output, n, num_steps=10 * n).name for n in range(3)]
+    client = open_gallery(output)
+    page = client.get(f"/runs/{names[1]}?steps_max=0")
+    assert names[0] in address(page, 'id="after"') and not address(page, 'id="before"')
+    answer = client.get(f"/runs/{names[1][-8:]}?steps_max=0&sort=x")
+    assert answer.location == f"/runs/{names[1]}?steps_max=0"
+
+
+def test_a_long_prompt_is_quoted_in_full_on_request_only(output):
+    long = "a heart, " * 2000
+    one = make_run(output, 1, text_input=long).name
+    two = make_run(output, 2, text_input="a bird", parent=one).name
+    client = open_gallery(output)
+    for address in (f"/runs/{one}", f"/runs/{two}", f"/compare?a={one}&b={two}"):
+        page = client.get(address).text
+        shown = re.sub(r"<summary>.*?</summary>|<details.*?</details>", "", page, flags=re.DOTALL)
+        assert "a heart" in shown and shown.count("a heart") < 200, address
+        assert "<h1" in page and page.count(long.strip()) >= 1
+
+
+def test_a_picture_known_to_be_broken_is_not_asked_for(output):
+    folder = make_run(output, 1)
+    data = bytearray((folder / "output.PNG").read_bytes())
+    data[40:60] = bytes(20)
+    (folder / "output.PNG").write_bytes(data)
+    client = open_gallery(output)
+    asked = f"/thumbs/{folder.name}"
+    assert asked in client.get("/").text, "that it is broken shows only when it is decoded"
+    assert client.get(asked).mimetype == "image/svg+xml"
+    for page in ("/", f"/runs/{folder.name}"):
+        assert asked not in client.get(page).text and "cannot be shown" in client.get(page).text
+    assert 'id="picture"' not in client.get(f"/runs/{folder.name}").text
 
 
 def test_the_page_of_a_run_has_all_of_it(output):
