@@ -12,6 +12,7 @@ function show() {
 
 function drag(event) {
   if (event.buttons !== 1 || !event.target.matches("img")) return;
+  event.target.setPointerCapture(event.pointerId);
   const box = images[0].getBoundingClientRect();
   slider.value = (100 * (event.clientX - box.left)) / box.width;
   show();
