@@ -5,8 +5,15 @@ import { focusRun, refresh } from "./gallery-refresh.js";
 
 const SHOWN = 30000; // milliseconds that undoing is offered after the last removal
 
-const offer = document.getElementById("undo");
-const button = offer.querySelector("button");
+const offer = document.createElement("p");
+const words = document.createElement("span");
+const button = document.createElement("button");
+offer.className = "toast";
+offer.hidden = true;
+button.textContent = "Undo";
+offer.append(words, button);
+document.getElementById("toast").before(offer);
+
 let series = []; // of what can be undone: run, and the address that brings it back
 let timer;
 let origin; // what had the focus before Tab led to the button
@@ -23,7 +30,7 @@ export function offerUndo(removal) {
   series.push(removal);
   const { length } = series;
   const what = length === 1 ? "The run was" : `${length} runs were`;
-  offer.querySelector("span").textContent = `${what} moved to the trash.`;
+  words.textContent = `${what} moved to the trash.`;
   offer.hidden = false;
   isNew = true;
   wait();
@@ -50,10 +57,10 @@ button.addEventListener("click", async () => {
 // The button stands at the page's end; Tab leads to it at once, and from it back again.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Tab" || offer.hidden) return;
-  if (document.activeElement === button && origin?.isConnected) {
+  if (document.activeElement === button) {
+    if (!origin?.isConnected || origin === document.body) return;
     event.preventDefault();
     origin.focus();
-    origin = null;
   } else if (isNew && !event.shiftKey) {
     event.preventDefault();
     isNew = false;
