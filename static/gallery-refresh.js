@@ -7,7 +7,7 @@ const IN_STEP = ["csrf-token", "main"]; // ids of what is taken over from the pa
 const LEFT_ALONE = ["open", "inert", "hidden"]; // attributes that are people's and scripts', not the server's
 
 const main = document.getElementById("main");
-let turn = 0; // an answer that a later one has overtaken counts for nothing
+let latest; // the refreshing begun last: what an earlier one would show counts for nothing
 let isPostponed = false; // something was under the fingers, and is still to be changed
 let isGone = false;
 
@@ -74,14 +74,25 @@ function updateChildren(now, next) {
   }
 }
 
-/** Load the page again and take over what is different. */
-export async function refresh() {
-  const own = ++turn;
-  const response = await fetch(location.href, { headers: { Accept: "text/html" } });
-  const text = await response.text();
-  if (own !== turn) return;
-  if (response.status === 404) sayGone();
-  if (!response.ok) return;
+async function ask(address) {
+  try {
+    const response = await fetch(address, { headers: { Accept: "text/html" } });
+    return { status: response.status, text: await response.text() };
+  } catch {
+    return { status: 0 }; // the gallery was ended, or the machine slept: the next look will tell
+  }
+}
+
+/** Load the page again and take over what is different. Ends when that is shown. */
+export function refresh() {
+  const own = ask(location.href).then((answer) => (own === latest ? take(answer) : latest));
+  latest = own;
+  return own;
+}
+
+function take({ status, text }) {
+  if (status === 404) sayGone();
+  if (status !== 200) return;
   const page = new DOMParser().parseFromString(text, "text/html");
   const focused = document.activeElement.closest(".tile");
   isPostponed = false;
@@ -107,17 +118,12 @@ export function focusRun(name) {
 /** Whether a look at the server would show another page. */
 async function isStale() {
   if (isPostponed || main.querySelector("[data-status='running']")) return true;
-  const response = await fetch("/api/activity");
-  return response.ok && (await response.json()).revision !== main.dataset.revision;
+  const { status, text } = await ask("/api/activity");
+  return status === 200 && JSON.parse(text).revision !== main.dataset.revision;
 }
 
 async function look() {
-  if (document.hidden || isGone) return;
-  try {
-    if (await isStale()) await refresh();
-  } catch {
-    // The gallery was ended, or the machine slept: the next look will tell.
-  }
+  if (!document.hidden && !isGone && (await isStale())) await refresh();
 }
 
 /** Look again and again, and whenever somebody comes back to the page. */

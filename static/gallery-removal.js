@@ -14,6 +14,7 @@ button.textContent = "Undo";
 offer.append(words, button);
 document.getElementById("toast").before(offer);
 
+let removing = Promise.resolve(); // one run after the other, in the order of the presses
 let series = []; // of what can be undone: run, and the address that brings it back
 let timer;
 let origin; // what had the focus before Tab led to the button
@@ -21,7 +22,8 @@ let isNew = false; // whether Tab has not led to the button yet
 
 /** Move a run to the trash. Returns what undoes that, or null after saying why it stays. */
 export async function remove(address) {
-  const answer = await change(address);
+  removing = removing.then(() => change(address));
+  const answer = await removing;
   return answer && { run: answer.removed, undo: answer.undo };
 }
 
