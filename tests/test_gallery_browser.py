@@ -131,7 +131,8 @@ def test_every_page_fits_is_readable_and_asks_nobody_else(site, open_tab, page, 
 
 def test_pictures_are_at_their_aspect(site, open_tab):
     tab = open_tab(f"{site.url}/?sort=oldest")
-    tab.wait_for_function("[...document.images].every(i => !i.src || i.complete)")
+    loaded = "[...document.images].every(i => !i.src || i.complete || i.loading === 'lazy')"
+    wait_for(lambda: tab.evaluate(loaded), "the pictures")
     for number, ratio in ((0, 1), (1, 160 / 96), (2, 96 / 160), (3, 512 / 384)):
         box = tab.locator(f'[data-run="{site.names[number]}"] .frame').bounding_box()
         assert abs(box["width"] / box["height"] / ratio - 1) < 0.03
