@@ -21,7 +21,8 @@ SORTS = {
     "size": "Largest",
 }
 YES, NO = ("1", "true", "on"), ("0", "false")
-SIZE = re.compile(r"(\d{1,6})[x×](\d{1,6})")
+SIZE = re.compile(r"0*([0-9]{1,6})[x×]0*([0-9]{1,6})")
+WHOLE = re.compile(r"0*([0-9]{1,15})")  # its zeros do not count
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,11 @@ def read_query(arguments: MultiDict[str, str], per_page: int, *, strict: bool = 
 
 def _count(smallest: int, largest: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or not smallest <= int(text[:15]) <= largest:
+        found = WHOLE.fullmatch(text)
+        number = int(found[1]) if found else None
+        if number is None or not smallest <= number <= largest:
             raise ValueError(f"it must be a whole number from {smallest} to {largest}")
-        return int(text)
+        return number
 
     return read
 
@@ -108,7 +111,7 @@ def _one_of(names: Collection[str]) -> Callable[[str], str]:
 
 def _size(text: str) -> str:
     found = SIZE.fullmatch(text)
-    if not found or not text.isascii():
+    if not found:
         raise ValueError("it must be a size such as 640x480")
     return f"{int(found[1])}x{int(found[2])}"
 
