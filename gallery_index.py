@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from gallery_store import Store
-from gallery_utils import Run, Shelf, as_count, as_text
+from gallery_utils import FINISHED, NO_STAMP, Run, Shelf, Stamp, as_count, as_text, stamp
 from storage import ACTIVE, ID_LENGTH
 
 PAUSE = 0.4  # seconds between looks at the runs that are known
@@ -23,9 +23,11 @@ BATCH = 500
 COLUMNS = (
     *("name", "id8", "began", "day", "status", "problem", "prompt", "folded", "width", "height"),
     *("steps", "weights", "clip", "picture", "stamp", "animation", "parent", "prev8"),
-    *("details_file", "folder_time", "details_time"),
+    *("details_file", "folder_time", "details_time", "details_size", "picture_size", "arrived"),
 )
-UNSEEN = ("details_time", "folder_time", "folded", "details_file")  # no page shows them
+# No page shows them.
+UNSEEN = ("details_time", "details_size", "folder_time", "folded", "details_file", "arrived")
+PREVIEWED = ("stamp", "picture_size")
 NOT_SEARCHED = ("text_input", "losses", "heartbeat", "steps_per_second", "error", "warnings")
 PLACES = ", ".join("?" * len(COLUMNS))
 UPDATES = ", ".join(f"{column} = excluded.{column}" for column in COLUMNS)
@@ -35,15 +37,22 @@ UPSERT = (
 )
 NO_NAME = "Its folder's name is no text that could be an address. Rename the folder."
 
-Stamp = tuple[int, int]  # of the folder and its details, in nanoseconds; 0 for what is not there
+# What tells a change of a run: its folder's time, and the stamps of its details and its picture.
+Look = tuple[int, Stamp, Stamp]
+NOTHING: Look = (0, NO_STAMP, NO_STAMP)
 
 
 class Index:
-    """What is known of every run. `catch_up` before a look at it makes that up to date."""
+    """What is known of every run. `catch_up` before a look at it makes that up to date.
+
+    problem: why the folder of them all cannot be read just now, for people; "" if it can. What was
+    known before stays known meanwhile.
+    """
 
     def __init__(self, shelf: Shelf, store: Store) -> None:
         self.started = time.time_ns()
         self.revision = 0  # another number when a page would look another way
+        self.problem = ""
         self._shelf, self._store = shelf, store
         self._lock = threading.Lock()
         self._look = 0.0
@@ -72,16 +81,16 @@ class Index:
     def check(self, name: str) -> None:
         """Take in what became of one run."""
         with self._lock:
-            if self._known.get(name, (0, 0)) != self._stamp(name):
+            if self._root_state() and self._known.get(name, NOTHING) != self._look_at(name):
                 self._take_in([name])
 
-    def note_problem(self, name: str, problem: str) -> None:
-        """Remember what showed only when the picture was decoded: it is as good as none."""
+    def note_problem(self, name: str, stamp: int, problem: str) -> None:
+        """Remember what showed only when the picture of that stamp was decoded: it is none."""
         with self._writing() as connection:
             changed = connection.execute(
                 "UPDATE runs SET problem = ?, status = 'broken', width = 0, height = 0"
-                " WHERE name = ? AND problem = ''",
-                (problem, name),
+                " WHERE name = ? AND stamp = ? AND problem = ''",
+                (problem, name, stamp),
             )
             self.revision += changed.rowcount
 
@@ -95,15 +104,17 @@ class Index:
         """Take over what the index on disk knows."""
         with self._store.lock:
             rows = self._store.connection.execute(
-                "SELECT name, folder_time, details_time, details_file, status FROM runs"
-                " ORDER BY began"
+                "SELECT name, folder_time, details_time, details_size, stamp, picture_size,"
+                " details_file, picture, status, arrived FROM runs ORDER BY began"
             ).fetchall()
-        self._known: dict[str, Stamp] = {r["name"]: (r[1], r[2]) for r in rows}
-        self._details_files = {r["name"]: r["details_file"] for r in rows if r["details_file"]}
-        self._active = {r["name"] for r in rows if r["status"] in ACTIVE}
+        self._known: dict[str, Look] = {r[0]: (r[1], (r[2], r[3]), (r[4], r[5])) for r in rows}
+        self._judged = {r["name"]: (r["details_file"], r["picture"]) for r in rows}
+        self._active = {r["name"]: r["status"] for r in rows if r["status"] in ACTIVE}
         self._latest = deque((r["name"] for r in rows[-LATEST:]), LATEST)
         self._turns = deque(self._known)
-        self._root_time = 0
+        self._arrived = max((r["arrived"] for r in rows), default=0)
+        self._is_beginning = not rows  # what is there already when an index is begun did not arrive
+        self._listed: tuple[int, int, int] | None = None
         self.revision += 1
 
     def _renew(self) -> None:
@@ -112,24 +123,45 @@ class Index:
         self._look_around()
 
     def _look_around(self) -> None:
-        self._compare_names()
+        state = self._root_state()
+        if state is None:
+            self._listed = None
+            return
+        if state != self._listed:
+            self._compare_names(state)
         if time.monotonic() >= self._look:
             self._check()
             self._look = time.monotonic() + PAUSE
 
-    def _compare_names(self) -> None:
-        """New folders and missing ones; a listing is made only where the folder changed."""
+    def _root_state(self) -> tuple[int, int, int] | None:
+        """What differs when names came or went, or the folder is another; None without one."""
         try:
-            changed = self._shelf.root.stat().st_mtime_ns
-            if changed == self._root_time:
-                return
-            listed = time.time()
+            # The dot, since what is in a folder can be read only where it may be entered as well.
+            descriptor = os.open(f"{self._shelf.root}/.", os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            self._note_root(_reason(error))
+            return None
+        facts = os.fstat(descriptor)
+        os.close(descriptor)
+        self._note_root("")
+        return facts.st_dev, facts.st_ino, facts.st_mtime_ns
+
+    def _note_root(self, problem: str) -> None:
+        self.revision += problem != self.problem
+        self.problem = problem
+
+    def _compare_names(self, state: tuple[int, int, int]) -> None:
+        """New folders and missing ones."""
+        listed = time.time()
+        try:
             names = {_as_key(name) for name in self._shelf.names()}
-        except OSError:
-            return  # the pages say so
+        except OSError as error:
+            self._note_root(_reason(error))
+            return
+        self._listed = state if listed - state[2] / 1e9 > UNSETTLED else None
         self._drop(self._known.keys() - names)
         self._take_in(sorted(names - self._known.keys()))
-        self._root_time = changed if listed - changed / 1e9 > UNSETTLED else 0
+        self._is_beginning = False
 
     def _check(self) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -143,26 +175,40 @@ class Index:
             if self._has_changed(name):
                 changed.add(name)
         # What is running becomes interrupted by silence alone, without any change.
-        self._take_in(changed | self._active)
+        running = {name for name, status in self._active.items() if status == "running"}
+        self._take_in(changed | running)
 
     def _has_changed(self, name: str) -> bool:
-        return name in self._known and self._known[name] != self._stamp(name)
+        return name in self._known and self._known[name] != self._look_at(name)
 
-    def _stamp(self, name: str) -> Stamp:
+    def _look_at(self, name: str) -> Look:
         path = f"{self._shelf.root}/{name}"
-        details = self._details_files.get(name)
-        return _time(path), _time(f"{path}/{details}") if details else 0
+        details, picture = (
+            stamp(f"{path}/{file}") if file else NO_STAMP
+            for file in self._judged.get(name, (None, None))
+        )
+        return stamp(path)[0], details, picture
 
     def _take_in(self, names: Iterable[str]) -> None:
         names = list(names)
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
-            found = [(self._stamp(name), *self._read(name)) for name in batch]
-            self._drop([run.name for _, run, exists in found if not exists])
+            found = [(self._folder_time(name), *self._read(name)) for name in batch]
+            self._lose([run.name for _, run, exists in found if not exists])
             with self._writing() as connection:
-                for stamp, run, exists in found:
+                for folder_time, run, exists in found:
                     if exists:
-                        self._save(connection, run, stamp)
+                        self._save(connection, run, folder_time)
+
+    def _folder_time(self, name: str) -> int:
+        return stamp(f"{self._shelf.root}/{name}")[0]
+
+    def _lose(self, names: list[str]) -> None:
+        """Drop runs that were not found, unless all of them are away; list again in any case."""
+        if names:
+            self._listed = None
+            if self._root_state():
+                self._drop(names)
 
     def _read(self, name: str) -> tuple[Run, bool]:
         if "\\udc" in name and not self._shelf.has(name):
@@ -172,17 +218,14 @@ class Index:
         except FileNotFoundError:
             return Run(name), False
 
-    def _save(self, connection: Any, run: Run, stamp: Stamp) -> None:
-        details_file = run.files.get("details", (None,))[0]
-        if details_file != self._details_files.get(run.name):
-            self._details_files[run.name] = details_file
-            stamp = stamp[0], self._stamp(run.name)[1]
+    def _save(self, connection: Any, run: Run, folder_time: int) -> None:
+        judged = run.files.get("details", (None,))[0], run.picture
+        details, picture = (run.stamps.get(file, NO_STAMP) for file in judged)
+        look = folder_time, details, picture
         settings = _settings_text(run)
-        row = _row(run, settings, details_file, stamp, self._picture_time(run))
-        before = None
-        if run.name in self._known:
-            sql = "SELECT * FROM runs WHERE name = ?"
-            before = connection.execute(sql, (run.name,)).fetchone()
+        sql = "SELECT * FROM runs WHERE name = ?"
+        before = connection.execute(sql, (run.name,)).fetchone()
+        row = _row(run, settings, judged[0], look) | {"arrived": self._arrival(run, before)}
         (number,) = connection.execute(UPSERT, list(row.values())).fetchone()
         if before is None or before["folded"] != row["folded"]:
             connection.execute("DELETE FROM words WHERE rowid = ?", (number,))
@@ -190,23 +233,35 @@ class Index:
             connection.execute(
                 "INSERT INTO words (rowid, prompt, settings) VALUES (?, ?, ?)", words
             )
-        self._remember(run, stamp, is_new=before is None)
+        self._remember(run, judged, look)
         self.revision += before is None or _looks_different(before, row)
 
-    def _remember(self, run: Run, stamp: Stamp, is_new: bool) -> None:
-        self._known[run.name] = stamp
-        (self._active.add if run.status in ACTIVE else self._active.discard)(run.name)
-        if is_new:
+    def _arrival(self, run: Run, before: Mapping[str, Any] | None) -> int:
+        """When its whole picture came, in an order that no clock disturbs; 0 for those of old."""
+        if before and before["status"] in FINISHED and before["picture"]:
+            return before["arrived"]
+        if self._is_beginning or run.status not in FINISHED or not run.picture:
+            return 0
+        self._arrived = max(self._arrived + 1, time.time_ns())
+        return self._arrived
+
+    def _remember(self, run: Run, judged: tuple[str | None, str | None], look: Look) -> None:
+        if run.name not in self._known:
             self._turns.append(run.name)
             self._latest.append(run.name)
+        self._known[run.name], self._judged[run.name] = look, judged
+        if run.status in ACTIVE:
+            self._active[run.name] = run.status
+        else:
+            self._active.pop(run.name, None)
 
     def _drop(self, names: Iterable[str]) -> None:
         gone = [name for name in names if self._known.pop(name, None)]
         if not gone:
             return
         for name in gone:
-            self._active.discard(name)
-            self._details_files.pop(name, None)
+            self._active.pop(name, None)
+            self._judged.pop(name, None)
         self._turns = deque(self._known)
         with self._writing() as connection:
             for name in gone:
@@ -216,9 +271,6 @@ class Index:
                 connection.execute("DELETE FROM runs WHERE name = ?", (name,))
         self._gone += gone
         self.revision += 1
-
-    def _picture_time(self, run: Run) -> int:
-        return _time(f"{self._shelf.root}/{run.name}/{run.picture}") if run.picture else 0
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:
@@ -233,11 +285,10 @@ class Index:
             connection.execute("COMMIT")
 
 
-def _row(
-    run: Run, settings: str, details_file: str | None, stamp: Stamp, picture_time: int
-) -> dict[str, Any]:
-    """A row of the index, in the order of COLUMNS."""
+def _row(run: Run, settings: str, details_file: str | None, look: Look) -> dict[str, Any]:
+    """A row of the index, in the order of COLUMNS, up to the last one."""
     details = run.details
+    folder_time, details_stamp, picture_stamp = look
     return {
         "name": run.name,
         "id8": run.id8,
@@ -253,13 +304,15 @@ def _row(
         "weights": as_text(details.get("vqgan_ckpt"))[:200],
         "clip": as_text(details.get("clip_model"))[:200],
         "picture": run.picture,
-        "stamp": picture_time,
+        "stamp": picture_stamp[0],
         "animation": run.animation,
         "parent": as_text(details.get("parent")) or None,
         "prev8": as_text(details.get("prev_run_id"))[-ID_LENGTH:] or None,
         "details_file": details_file,
-        "folder_time": stamp[0],
-        "details_time": stamp[1],
+        "folder_time": folder_time,
+        "details_time": details_stamp[0],
+        "details_size": details_stamp[1],
+        "picture_size": picture_stamp[1],
     }
 
 
@@ -275,7 +328,7 @@ def _settings_text(run: Run) -> str:
 
 def _looks_different(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     # The preview of a run that goes on is followed by other means, see `/api/activity`.
-    unseen = {*UNSEEN, "stamp"} if row["status"] in ACTIVE else UNSEEN
+    unseen = {*UNSEEN, *PREVIEWED} if row["status"] in ACTIVE else UNSEEN
     return any(before[column] != row[column] for column in COLUMNS if column not in unseen)
 
 
@@ -291,8 +344,8 @@ def _day(began: float) -> str:
         return ""
 
 
-def _time(path: str) -> int:
-    try:
-        return os.lstat(path).st_mtime_ns
-    except (OSError, ValueError):
-        return 0
+def _reason(error: OSError) -> str:
+    """Why the folder of all runs cannot be read."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "is not there any more"
+    return f"cannot be read: {error.strerror or error}"

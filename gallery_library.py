@@ -108,7 +108,7 @@ class Library:
             raise BadInput(f"The picture cannot be read: {error.strerror or 'gone'}.") from None
         except BadInput as error:
             if tile.status not in ACTIVE:
-                self.index.note_problem(tile.name, str(error))
+                self.index.note_problem(tile.name, tile.stamp, str(error))
             raise
 
     def _small_pictures(self) -> "Thumbnails":

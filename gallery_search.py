@@ -3,16 +3,18 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
 from gallery_query import Query
 from gallery_store import Store
+from gallery_utils import FINISHED
 from storage import ACTIVE
 
 MAX_WORDS = 30
 SMALL = 256  # pixels of a picture's longer side
+MAX_ARRIVAL = 2**63 - 1
 Choices = dict[str, list[tuple[str, int]]]
 # What each order goes by, all in one direction, so that rows compare as one (`place`).
 ORDERS = {
@@ -24,7 +26,8 @@ ORDERS = {
 }
 OPPOSITE = {"ASC": "DESC", "DESC": "ASC"}
 TERM = re.compile(r'(-?)"([^"]*)"?|(-?)(\S+)')
-CURSOR = re.compile(r"(-?[0-9.e+]{1,25})_([0-9]{1,18}|[1-8][0-9]{18})_(.{1,255})", re.DOTALL)
+ARRIVAL = r"([0-9]{1,18}|[1-8][0-9]{18})"
+CURSOR = re.compile(rf"(-?[0-9.e+]{{1,25}})_{ARRIVAL}_{ARRIVAL}_(.{{1,255}})", re.DOTALL)
 # Scripts that put no spaces between words, which the index would take for one long word.
 UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
@@ -92,7 +95,7 @@ class Tile:
     @property
     def is_whole(self) -> bool:
         """Whether it is finished and has a picture that can be shown to anybody."""
-        return bool(self.picture) and not self.problem and self.status not in ACTIVE
+        return bool(self.picture) and self.status in FINISHED
 
 
 @dataclass(frozen=True)
@@ -176,38 +179,81 @@ def place(store: Store, query: Query, tile: Tile, *, only_pictures: bool = False
     return Place(next(iter(before), None), next(iter(after), None), number // query.n + 1)
 
 
-def next_slide(store: Store, cursor: str) -> tuple[Tile | None, str]:
+@dataclass(frozen=True)
+class Cursor:
+    """Where a slideshow is: its place in the tour of all runs, from the newest to the oldest.
+
+    seen: the last arrival that was shown. until: of those arrivals that come next, the last; 0 for
+    all that there are.
+    """
+
+    began: float
+    name: str
+    seen: int
+    until: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.began!r}_{self.seen}_{self.until}_{self.name}"
+
+
+def next_slide(store: Store, text: str) -> tuple[Tile | None, str]:
     """The picture to show next, and the cursor that asks for the one after it.
 
-    That is one that was finished meanwhile, else the next older one; after the oldest, and for a
-    cursor that is none, the newest. None where there is no picture at all.
+    First come the runs that were finished meanwhile, then the tour goes on where it was; it takes
+    one step at least before the next newcomers, however many there are. After the oldest, and for
+    a cursor that is none, comes the newest. None where there is no picture at all.
     """
-    began, newest, name = _read_cursor(cursor)
-    came = f"WHERE {WHOLE} AND stamp > ? ORDER BY stamp, name LIMIT 1"
-    older = f"WHERE {WHOLE} AND (began, name) < (?, ?) ORDER BY began DESC, name DESC LIMIT 1"
-    first = f"WHERE {WHOLE} ORDER BY began DESC, name DESC LIMIT 1"
+    cursor = _read_cursor(text)
     with store.lock:
-        found = name and (_tiles(store, came, [newest]) or _tiles(store, older, [began, name]))
-        found = found or _tiles(store, first, [])
-        if not found:
+        came = cursor and _newcomer(store, cursor)
+        tile = came or _next_of_tour(store, cursor)
+        if tile is None:
             return None, ""
-        return found[0], slide_cursor(store, found[0], newest if name else None)
+        if not (cursor and came):
+            return tile, slide_cursor(store, tile, cursor)
+        seen = _arrived(store, "name = ?", came.name)
+        until = cursor.until or _arrived(store, "1")
+        return tile, str(replace(cursor, seen=seen, until=until))
 
 
-def slide_cursor(store: Store, tile: Tile, newest: int | None = None) -> str:
-    """What asks for the picture after this one. newest: the latest stamp that was shown."""
-    if newest is None:
-        with store.lock:
-            (newest,) = store.connection.execute("SELECT max(stamp) FROM runs").fetchone()
-    return f"{tile.began!r}_{max(newest or 0, tile.stamp)}_{tile.name}"
+def slide_cursor(store: Store, tile: Tile, before: Cursor | None = None) -> str:
+    """What asks for the picture after this one of the tour. before: where the show was until now.
+
+    Whoever begins here has seen all newcomers.
+    """
+    with store.lock:
+        seen = before.seen if before else _arrived(store, "1")
+    return str(Cursor(tile.began, tile.name, seen))
 
 
-def _read_cursor(cursor: str) -> tuple[float, int, str]:
-    found = CURSOR.fullmatch(cursor)
+def _newcomer(store: Store, cursor: Cursor) -> Tile | None:
+    where = f"WHERE {WHOLE} AND arrived > ? AND arrived <= ? ORDER BY arrived LIMIT 1"
+    found = _tiles(store, where, [cursor.seen, cursor.until or MAX_ARRIVAL])
+    return found[0] if found else None
+
+
+def _next_of_tour(store: Store, cursor: Cursor | None) -> Tile | None:
+    newest = f"{_order_by(*ORDERS['newest'])} LIMIT 1"
+    older, first = (f"WHERE {WHOLE} {rest} {newest}" for rest in ("AND (began, name) < (?, ?)", ""))
+    found = _tiles(store, older, [cursor.began, cursor.name]) if cursor else []
+    found = found or _tiles(store, first, [])
+    return found[0] if found else None
+
+
+def _arrived(store: Store, where: str, *values: Any) -> int:
+    """The latest arrival of the runs that match."""
+    sql = f"SELECT max(arrived) FROM runs WHERE {where}"
+    (arrived,) = store.connection.execute(sql, values).fetchone()
+    return arrived or 0
+
+
+def _read_cursor(text: str) -> Cursor | None:
+    found = CURSOR.fullmatch(text)
     try:
-        return (float(found[1]), int(found[2]), found[3]) if found else (0.0, 0, "")
+        began = float(found[1]) if found else 0.0
     except ValueError:
-        return 0.0, 0, ""
+        return None
+    return Cursor(began, found[4], int(found[2]), int(found[3])) if found else None
 
 
 def choices(store: Store) -> Choices:
@@ -230,7 +276,7 @@ def choices(store: Store) -> Choices:
     return {name: [(row[0], row[1]) for row in rows] for name, rows in found.items()}
 
 
-WHOLE = "picture IS NOT NULL AND problem = '' AND status NOT IN ('queued', 'running')"
+WHOLE = f"picture IS NOT NULL AND status IN {FINISHED}"
 FROM = "FROM runs LEFT JOIN curation.marks ON run = name"
 FILTERS = {
     "status": "status = ?",

@@ -16,7 +16,7 @@ INDEX = Path("cache", "index.sqlite")
 THUMBNAILS = Path("cache", "thumbnails")
 CURATION = "curation.sqlite"
 LOCK = Path("cache", "lock")
-VERSION = 1  # of the index; another one is made anew
+VERSION = 2  # of the index; another one is made anew
 BUSY_SECONDS = 10.0
 
 INDEX_TABLES = """
@@ -24,12 +24,15 @@ CREATE TABLE runs (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, id8 TEXT, began REAL, day TEXT,
     status TEXT, problem TEXT, prompt TEXT, folded TEXT, width INTEGER, height INTEGER,
     steps INTEGER, weights TEXT, clip TEXT, picture TEXT, stamp INTEGER, animation TEXT,
-    parent TEXT, prev8 TEXT, details_file TEXT, folder_time INTEGER, details_time INTEGER
+    parent TEXT, prev8 TEXT, details_file TEXT, folder_time INTEGER, details_time INTEGER,
+    details_size INTEGER, picture_size INTEGER, arrived INTEGER
 );
 CREATE INDEX by_began ON runs (began, name);
 CREATE INDEX by_id8 ON runs (id8);
 CREATE INDEX by_parent ON runs (parent);
 CREATE INDEX by_prev8 ON runs (prev8);
+CREATE INDEX by_status ON runs (status);
+CREATE INDEX by_arrived ON runs (arrived);
 CREATE VIRTUAL TABLE words USING fts5(prompt, settings, tokenize='unicode61 remove_diacritics 2');
 """
 CURATION_TABLES = """

@@ -22,6 +22,7 @@ from errors import BadInput
 from storage import ACTIVE, ID_LENGTH
 
 STATUSES = ("queued", "running", "done", "stopped", "failed", "interrupted", "broken")
+FINISHED = ("done", "stopped")  # in the way that a person wanted
 MAX_EXACT = 2**53  # what a browser's number holds exactly
 MAX_TEXT = 20_000
 MAX_DEPTH = 8
@@ -58,6 +59,7 @@ KINDS = {
     "frame": re.compile(r"\d{1,9}\.(png|jpe?g)", re.IGNORECASE),
 }
 PICTURES = ("picture", "preview", "frame")
+JUDGED = ("details", *PICTURES)  # the kinds of which it matters what is in the file
 ANIMATIONS = ("animation", "live animation")
 
 
@@ -76,12 +78,26 @@ def is_run_name(name: str) -> bool:
     return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
+Stamp = tuple[int, int]
+NO_STAMP = (0, 0)
+
+
+def stamp(path: str) -> Stamp:
+    """By which a change of a file is seen: its time in nanoseconds and its size; zeros for none."""
+    try:
+        facts = os.lstat(path)
+    except (OSError, ValueError):
+        return NO_STAMP
+    return facts.st_mtime_ns, facts.st_size
+
+
 @dataclass(frozen=True)
 class Run:
     """What a folder says about its run.
 
     details: cleaned, see `clean`. problem: why it counts as broken, for people; "" if it does not.
     width and height: of the picture in pixels, 0 where unknown. began: seconds since 1970.
+    stamps: of the files that were judged, by name, from before they were read; see `stamp`.
     """
 
     name: str
@@ -92,6 +108,7 @@ class Run:
     width: int = 0
     height: int = 0
     began: float = 0.0
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)
 
     @property
     def picture(self) -> str | None:
@@ -192,6 +209,8 @@ class Shelf:
             raise
         except OSError as error:
             return Run(name, problem=f"The folder cannot be read: {error.strerror or error}.")
+        judged = [names[0] for kind, names in files.items() if kind in JUDGED]
+        stamps = {file: stamp(f"{self.root}/{name}/{file}") for file in judged}
         details, problem = self._details(name, files)
         status = _status(details) if details else "broken"
         if status not in STATUSES:
@@ -203,9 +222,8 @@ class Shelf:
         problem = " ".join(filter(None, [problem, flaw]))
         if problem and status not in ACTIVE:
             status = "broken"
-        return Run(
-            name, files, details, status, problem, *size, began=began(name, details, self.root)
-        )
+        when = began(name, details, self.root)
+        return Run(name, files, details, status, problem, *size, began=when, stamps=stamps)
 
     @contextmanager
     def _folder(self, name: str) -> Iterator[int]:
