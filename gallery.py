@@ -36,6 +36,15 @@ ROOT = Path(__file__).parent
 PORT = 5000
 THREADS = 8
 MAX_BODY = 200_000  # bytes of a form; nothing is uploaded
+# No thread ever waits for a client. Files and zips wait on the disk, see `gallery_sending`; all
+# other answers are small enough to be laid aside, whatever the size from which threads would wait.
+FOR_STALLED_CLIENTS = {
+    "connection_limit": 400,  # a socket and a file each, of the 1,024 that systems mostly allow
+    "asyncore_use_poll": True,
+    "outbuf_high_watermark": 2**62,
+    "log_socket_errors": False,
+}
+SEND_AHEAD = (socket.SOL_SOCKET, socket.SO_SNDBUF, 262_144)  # bytes that the system takes at once
 
 
 def create_app(output_dir: Path | str, options: Options | None = None) -> Flask:
@@ -178,7 +187,9 @@ def _listen(app: Flask, host: str, port: int) -> tuple[BaseWSGIServer | MultiSoc
                 ident="",
                 max_request_body_size=MAX_BODY,
                 clear_untrusted_proxy_headers=True,
+                **FOR_STALLED_CLIENTS,
             )
+            server.adj.socket_options = [*server.adj.socket_options, SEND_AHEAD]
             return server, port
         except OSError as error:
             if error.errno != errno.EADDRINUSE:

@@ -1,10 +1,8 @@
 """The gallery's pages and files. Never imports torch."""
 
 import json
-import os
-from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from flask import (
@@ -17,7 +15,6 @@ from flask import (
     request,
     url_for,
 )
-from werkzeug.wsgi import FileWrapper
 
 import gallery_search
 import trash
@@ -27,6 +24,7 @@ from gallery_library import Library
 from gallery_lineage import Lineage, lineage
 from gallery_query import SORTS, Query, read_query
 from gallery_search import Tile
+from gallery_sending import send_file
 from gallery_utils import ANIMATIONS, PICTURES, Run, Shelf, kind_of, media_type
 from gallery_zip import as_zip
 
@@ -114,7 +112,9 @@ def download(run_id: str) -> Response:
         abort(404)
     tile = need_tile(run_id)
     files = [name for names in library().run(tile.name).files.values() for name in names]
-    response = Response(as_zip(library().shelf, tile.name, files), mimetype="application/zip")
+    archive = as_zip(library().shelf, tile.name, files)
+    response = Response(archive, mimetype="application/zip", direct_passthrough=True)
+    response.content_length = archive.remain
     _offer(response, f"{tile.name}.zip")
     return response
 
@@ -174,7 +174,7 @@ def file(run_id: str, name: str) -> Response:
         opened = own.shelf.open(run_id, name)
     except OSError:
         abort(404, "There is no such file, or it cannot be read.")
-    response = _send(opened, media_type(name))
+    response = send_file(opened, media_type(name))
     if "download" in request.args:
         _offer(response, f"{run_id}-{name}")
     return response
@@ -297,35 +297,6 @@ def _offer(response: Response, name: str) -> None:
     response.headers["Content-Disposition"] = (
         f"attachment; filename=\"{plain}\"; filename*=UTF-8''{full}"
     )
-
-
-class _AsLongAsItWas(FileWrapper):
-    """A file that may grow while it is sent."""
-
-    def __init__(self, opened: BinaryIO, size: int) -> None:
-        super().__init__(opened, 65_536)
-        self._size = size
-
-    def __next__(self) -> bytes:
-        data = self.file.read(min(self.buffer_size, max(0, self._size - self.file.tell())))
-        if not data:
-            raise StopIteration
-        return data
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-
-def _send(opened: BinaryIO, kind: str) -> Response:
-    """An open file, or the part or nothing of it that the browser wants."""
-    facts = os.fstat(opened.fileno())
-    response = Response(
-        _AsLongAsItWas(opened, facts.st_size), content_type=kind, direct_passthrough=True
-    )
-    response.content_length = facts.st_size
-    response.set_etag(f"{facts.st_mtime_ns:x}-{facts.st_size:x}")
-    response.headers["Cache-Control"] = "no-cache"
-    return response.make_conditional(request, accept_ranges=True, complete_length=facts.st_size)
 
 
 def query_address(query: Query, **changes: Any) -> str:

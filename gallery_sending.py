@@ -1,0 +1,102 @@
+"""Large answers: sent as fast as each client reads, while no thread waits for it.
+
+The server hands what is a `Sending` to its one loop over all connections, so that clients who stop
+reading cost a socket and an open file, and nobody waits for them. Never imports torch.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from flask import Response, request
+from waitress.buffers import ReadOnlyFileBasedBuffer
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+
+CHUNK = 262_144
+
+
+class Sending(ReadOnlyFileBasedBuffer):
+    """Parts of `length` bytes in all, each made when the one before was taken.
+
+    parts may raise OSError, which ends the connection: the client sees that something is missing.
+    """
+
+    def __init__(self, parts: Iterator[bytes], length: int, close: Callable[[], None]) -> None:
+        self._parts, self.remain, self._close = parts, length, close
+        self._next = b""
+
+    def prepare(self, size: int | None = None) -> int:
+        """How many bytes there are."""
+        return self.remain
+
+    def get(self, numbytes: int = -1, skip: bool = False) -> bytes:
+        """What comes next, of the current part only; it stays there until it is skipped."""
+        if not self._next and self.remain:
+            self._next = next(self._parts, b"")
+            if not self._next:
+                raise OSError("what is sent became shorter")
+        data = self._next[:numbytes] if numbytes >= 0 else self._next
+        if skip:
+            self.skip(len(data))
+        return data
+
+    def skip(self, numbytes: int, allow_prune: bool = False) -> None:
+        """Drop what was taken."""
+        self._next = self._next[numbytes:]
+        self.remain -= numbytes
+
+    def __next__(self) -> bytes:
+        if not self.remain:
+            raise StopIteration
+        return self.get(skip=True)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._close()
+        self.remain = 0
+
+
+def send_file(opened: BinaryIO, kind: str) -> Response:
+    """An open file as long as it is now, or the part or nothing of it that the browser wants."""
+    facts = os.fstat(opened.fileno())
+    etag = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
+    try:
+        part = _asked_part(facts.st_size, etag)
+    except RequestedRangeNotSatisfiable:
+        opened.close()
+        raise
+    start, stop = part or (0, facts.st_size)
+    sending = Sending(_read(opened, start, stop), stop - start, opened.close)
+    response = Response(sending, content_type=kind, direct_passthrough=True)
+    response.content_length = stop - start
+    response.headers["Accept-Ranges"] = "bytes"
+    response.headers["Cache-Control"] = "no-cache"
+    response.set_etag(etag)
+    if part:
+        response.status_code = 206
+        response.content_range.set(start, stop, facts.st_size)
+    return response.make_conditional(request)
+
+
+def _asked_part(size: int, etag: str) -> tuple[int, int] | None:
+    """The only part that is asked for, in bytes; None for the whole file.
+
+    Other units, several parts at once, and parts of an older file are asked for in vain.
+    """
+    asked = request.range
+    if request.method != "GET" or asked is None or asked.units != "bytes" or len(asked.ranges) > 1:
+        return None
+    if "If-Range" in request.headers and request.if_range.etag != etag:
+        return None
+    start, stop = asked.ranges[0]
+    start = max(0, start + size) if start < 0 else start
+    if start >= size:
+        raise RequestedRangeNotSatisfiable(size)
+    return start, min(size, stop or size)
+
+
+def _read(opened: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    opened.seek(start)
+    while start < stop and (data := opened.read(min(CHUNK, stop - start))):
+        start += len(data)
+        yield data
