@@ -115,3 +115,30 @@ def test_two_processes_and_a_kill_leave_it_whole(output):
     assert len(places) == 1
     assert json.loads((places[0] / "details.json").read_text())["text_input"] == ONE
     assert (places[0] / "output.PNG").stat().st_size == 1000
+
+
+def test_a_trash_that_is_a_link_is_not_followed(output, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "20260103T000000-cccccccc").mkdir()
+    (output / TRASH).symlink_to(elsewhere)
+    for act in (move_to_trash, restore):
+        with pytest.raises(BadInput, match="is a link"):
+            act(output, ONE)
+    with pytest.raises(BadInput, match="is a link"):
+        restore(output, "20260103T000000-cccccccc")
+    assert trashed(output) == []
+    assert names(output) == [ONE, TWO] and names(elsewhere) == ["20260103T000000-cccccccc"]
+
+
+def test_a_link_is_neither_removed_nor_restored(output, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / ONE
+    (output / ONE).rename(elsewhere)
+    (output / ONE).symlink_to(elsewhere)
+    with pytest.raises(BadInput, match="is a link"):
+        move_to_trash(output, ONE)
+    (output / TRASH).mkdir(exist_ok=True)
+    (output / ONE).rename(output / TRASH / ONE)
+    with pytest.raises(BadInput, match="is a link"):
+        restore(output, ONE)
+    assert trashed(output) == []
+    assert names(output) == [TWO] and (output / TRASH / ONE).is_symlink() and elsewhere.is_dir()
