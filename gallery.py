@@ -35,6 +35,7 @@ from launch import free_port
 ROOT = Path(__file__).parent
 PORT = 5000
 THREADS = 8
+TOLD_WITH_ERRORS = ("Allow", "Content-Range", "Location")
 MAX_BODY = 200_000  # bytes of a form; nothing is uploaded
 # No thread ever waits for a client. Files and zips wait on the disk, see `gallery_sending`; all
 # other answers are small enough to be laid aside, whatever the size from which threads would wait.
@@ -79,7 +80,7 @@ def _tell_errors(app: Flask) -> None:
             message = "This is a fault of ours; please report it. The terminal says where it was."
             return tell(message, 500)
         answer = app.make_response(tell(str(error.description), error.code or 500))
-        answer.headers.extend(h for h in error.get_headers() if h[0] in ("Allow", "Location"))
+        answer.headers.extend(h for h in error.get_headers() if h[0] in TOLD_WITH_ERRORS)
         return answer
 
     @app.errorhandler(BadInput)

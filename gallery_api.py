@@ -7,8 +7,8 @@ from flask import Blueprint, Response, jsonify, request, url_for
 
 import gallery_search
 from gallery_lineage import lineage
-from gallery_pages import files_shown, library, need_tile, progress
-from gallery_query import MAX_NUMBER, MAX_PER_PAGE, MAX_QUERY, NO, SORTS, YES, read_query
+from gallery_pages import library, need_tile, progress
+from gallery_query import MAX_NUMBER, MAX_PER_PAGE, MAX_QUERY, NO, SORTS, YES
 from gallery_search import Tile
 from gallery_utils import STATUSES, clean
 from version import __version__
@@ -21,7 +21,7 @@ def runs() -> Any:
     """A page of the runs that match."""
     own = library()
     own.catch_up()
-    asked = read_query(request.args, own.options.per_page, strict=True)
+    asked = own.read_query(request.args, strict=True)
     if asked.problems:
         return jsonify(error=" ".join(asked.problems)), 400
     found = own.find(asked.query)
@@ -44,7 +44,7 @@ def run(run_id: str) -> Response:
     found, relatives = own.run(tile.name), lineage(own.store, tile)
     files = {
         name: url_for("pages.file", run_id=tile.name, name=name)
-        for names in files_shown(found).values()
+        for names in found.files.values()
         for name in names
     }
     return jsonify(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from gallery_plain import MACHINE, without_folders
 from gallery_store import Store
 from gallery_utils import FINISHED, NO_STAMP, Run, Shelf, Stamp, as_count, as_text, stamp
 from storage import ACTIVE, ID_LENGTH
@@ -28,7 +29,10 @@ COLUMNS = (
 # No page shows them.
 UNSEEN = ("details_time", "details_size", "folder_time", "folded", "details_file", "arrived")
 PREVIEWED = ("stamp", "picture_size")
-NOT_SEARCHED = ("text_input", "losses", "heartbeat", "steps_per_second", "error", "warnings")
+NOT_SEARCHED = (
+    *("text_input", "losses", "heartbeat", "steps_per_second", "error", "warnings"),
+    *MACHINE,
+)
 PLACES = ", ".join("?" * len(COLUMNS))
 UPDATES = ", ".join(f"{column} = excluded.{column}" for column in COLUMNS)
 UPSERT = (
@@ -301,8 +305,8 @@ def _row(run: Run, settings: str, details_file: str | None, look: Look) -> dict[
         "width": run.width,
         "height": run.height,
         "steps": as_count(details.get("num_steps")),
-        "weights": as_text(details.get("vqgan_ckpt"))[:200],
-        "clip": as_text(details.get("clip_model"))[:200],
+        "weights": without_folders(as_text(details.get("vqgan_ckpt")))[:200],
+        "clip": without_folders(as_text(details.get("clip_model")))[:200],
         "picture": run.picture,
         "stamp": picture_stamp[0],
         "animation": run.animation,

@@ -3,7 +3,9 @@
 Never imports torch.
 """
 
-from dataclasses import dataclass
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +13,21 @@ import gallery_curation
 import gallery_search
 from errors import BadInput
 from gallery_index import Index
+from gallery_plain import plain_details, plain_json, plain_media
+from gallery_query import Asked, read_query
 from gallery_search import Page, Query, Tile
+from gallery_sending import Opened
 from gallery_store import Store
-from gallery_utils import Run, Shelf, is_run_name
+from gallery_utils import ANIMATIONS, KINDS, PICTURES, Run, Shelf, is_run_name, kind_of
 from storage import ACTIVE, ID_LENGTH
 
 if TYPE_CHECKING:
+    from werkzeug.datastructures import MultiDict
+
     from gallery_pictures import Thumbnails
 
 APP_URL = "http://localhost:8501"
+OF_THE_MACHINE = ("traceback", "checkpoint")  # kinds of files
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,15 @@ class Options:
 
     @property
     def can_change(self) -> bool:
-        """Whether people may mark, remove and restore."""
+        """Whether who looks may mark, remove and restore: the owner, not a stranger."""
         return not (self.kiosk or self.read_only)
+
+    @property
+    def kinds(self) -> Collection[str]:
+        """The kinds of files that are shown."""
+        if self.kiosk:
+            return (*PICTURES, *ANIMATIONS)
+        return KINDS if self.can_change else [kind for kind in KINDS if kind not in OF_THE_MACHINE]
 
 
 class Library:
@@ -62,9 +77,25 @@ class Library:
         for name in self.index.gone():
             self._small_pictures().forget(name)
 
+    def read_query(self, arguments: "MultiDict[str, str]", *, strict: bool = False) -> Asked:
+        """What an address asks for, as far as it may; see `gallery_query.read_query`."""
+        options = self.options
+        return read_query(arguments, options.per_page, strict=strict, kiosk=options.kiosk)
+
+    def troubles(self) -> list[str]:
+        """What is wrong with the folder, in sentences; strangers are not told where it is."""
+        where = f"The folder {self.output_dir}" if self.options.can_change else "The runs' folder"
+        told = [f"{where} {self.index.problem}."] if self.index.problem else []
+        if self.options.can_change and not self.store.lasts:
+            told.append(
+                f"{where} cannot be written: favourites, tags and notes last until the gallery"
+                " ends, unless it can be written again before. Then they are saved."
+            )
+        return told
+
     def find(self, query: Query) -> Page:
-        """The runs that match. A kiosk shows whole pictures only."""
-        return gallery_search.find(self.store, query, only_pictures=self.options.kiosk)
+        """The runs that match. A kiosk shows whole pictures only, and finds them by prompt."""
+        return gallery_search.find(self.store, query, kiosk=self.options.kiosk)
 
     def choices(self) -> gallery_search.Choices:
         """What the filters can choose from, counted anew only when something changed."""
@@ -87,11 +118,37 @@ class Library:
         return tile
 
     def run(self, name: str) -> Run:
-        """All that a folder says, read now; an empty run where it went meanwhile."""
+        """All that a folder says, read now; an empty run where it went meanwhile.
+
+        Strangers get the files that are shown, and no word of this machine.
+        """
         try:
-            return self.shelf.read(name)
+            run = self.shelf.read(name)
         except FileNotFoundError:
             return Run(name, problem="Its folder is gone.")
+        if self.options.can_change:
+            return run
+        files = {kind: files for kind, files in run.files.items() if kind in self.options.kinds}
+        return replace(run, files=files, details=plain_details(run.details))
+
+    def open(self, run: str, name: str) -> Opened:
+        """A file of a run, for strangers without what it says of itself. Raises OSError."""
+        kind = kind_of(name)
+        if kind not in self.options.kinds:
+            raise FileNotFoundError(name)
+        opened = self.shelf.open(run, name)
+        facts = os.fstat(opened.fileno())
+        mark = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
+        if self.options.can_change:
+            return Opened(opened, facts.st_size, facts.st_ino, mark)
+        try:
+            plain = plain_json(opened) if kind == "details" else plain_media(opened)
+            size = plain.seek(0, os.SEEK_END)
+            plain.seek(0)
+        except OSError:
+            opened.close()
+            raise
+        return Opened(plain, size, facts.st_ino, f"{mark}-plain")
 
     def thumbnail(self, shelf: Shelf, run: str, picture: str, *, active: bool = False) -> bytes:
         """A small JPEG of a picture. Raises BadInput, OSError."""

@@ -1,6 +1,8 @@
 """The gallery's pages and files. Never imports torch."""
 
 import json
+from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -22,10 +24,10 @@ from errors import BadInput
 from gallery_details import Difference, differences, readable
 from gallery_library import Library
 from gallery_lineage import Lineage, lineage
-from gallery_query import SORTS, Query, read_query
+from gallery_query import SORTS, Query
 from gallery_search import Tile
 from gallery_sending import send_file
-from gallery_utils import ANIMATIONS, PICTURES, Run, Shelf, kind_of, media_type
+from gallery_utils import Run, Shelf, media_type
 from gallery_zip import as_zip
 
 pages = Blueprint("pages", __name__)
@@ -33,7 +35,6 @@ pages = Blueprint("pages", __name__)
 MAX_JSON_SHOWN = 200_000
 MAX_TRASH = 200
 MAX_CHILDREN = 12  # whose changes are told
-IN_KIOSK = (*PICTURES, *ANIMATIONS)
 STEPS_TO = {"newest": ("Newer", "Older"), "oldest": ("Older", "Newer")}  # by the list's order
 
 
@@ -56,11 +57,10 @@ def wall() -> str:
     own = library()
     own.catch_up()
     revision = own.revision  # before the look, so that no change is missed after it
-    asked = read_query(request.args, own.options.per_page)
+    asked = own.read_query(request.args)
     found = own.find(asked.query)
     problems = [f"{problem} It was left out." for problem in asked.problems]
-    if not own.output_dir.is_dir():
-        problems.append(f"The folder {own.output_dir} is not there any more.")
+    problems += own.troubles()
     return render_template(
         "gallery/wall.html",
         query=asked.query,
@@ -71,7 +71,8 @@ def wall() -> str:
         sorts=SORTS,
         progress={t.name: progress(t) for t in found.tiles if t.status == "running"},
         removed=_removed(request.args.get("removed", "")),
-        compare=own.tile(request.args.get("compare", "")),
+        compare=None if own.options.kiosk else own.tile(request.args.get("compare", "")),
+        is_readable=not own.index.problem,
         revision=revision,
     )
 
@@ -81,17 +82,17 @@ def run(run_id: str) -> Any:
     """One run, and its place in the list that the address asks for."""
     own, tile = library(), need_tile(run_id)
     revision = own.revision  # before the look, so that no change is missed after it
-    query = read_query(request.args, own.options.per_page).query
+    query = own.read_query(request.args).query
     if tile.name != run_id:
         return redirect(run_address(tile, query))
     found = own.run(tile.name)
-    place = gallery_search.place(own.store, query, tile, only_pictures=own.options.kiosk)
+    place = gallery_search.place(own.store, query, tile, kiosk=own.options.kiosk)
     relatives = None if own.options.kiosk else lineage(own.store, tile)
     return render_template(
         "gallery/run.html",
         tile=tile,
         run=found,
-        files=files_shown(found),
+        files=found.files,
         settings=[] if own.options.kiosk else readable(found.details),
         as_json=_as_json(found),
         progress=progress(tile),
@@ -112,7 +113,7 @@ def download(run_id: str) -> Response:
         abort(404)
     tile = need_tile(run_id)
     files = [name for names in library().run(tile.name).files.values() for name in names]
-    archive = as_zip(library().shelf, tile.name, files)
+    archive = as_zip(tile.name, files, partial(library().open, tile.name))
     response = Response(archive, mimetype="application/zip", direct_passthrough=True)
     response.content_length = archive.remain
     _offer(response, f"{tile.name}.zip")
@@ -135,8 +136,6 @@ def compare() -> Any:
 @pages.get("/trash")
 def removed() -> str:
     """The removed runs."""
-    if library().options.kiosk:
-        abort(404)
     shelf = _trash()
     runs = []
     folders = trash.trashed(library().output_dir)
@@ -166,18 +165,23 @@ def slideshow() -> str:
 
 @pages.get("/files/<run_id>/<name>")
 def file(run_id: str, name: str) -> Response:
-    """A file of a run."""
-    own, kind = library(), kind_of(name)
-    if kind is None or own.options.kiosk and kind not in IN_KIOSK:
-        abort(404, "There is no such file.")
+    """A file of a run; in a kiosk its picture and its film."""
+    own = library()
     try:
-        opened = own.shelf.open(run_id, name)
+        if own.options.kiosk and not _is_shown_in_kiosk(run_id, name):
+            raise FileNotFoundError(name)
+        opened = own.open(run_id, name)
     except OSError:
         abort(404, "There is no such file, or it cannot be read.")
     response = send_file(opened, media_type(name))
     if "download" in request.args:
         _offer(response, f"{run_id}-{name}")
     return response
+
+
+def _is_shown_in_kiosk(run_id: str, name: str) -> bool:
+    tile = library().tile(run_id)
+    return tile is not None and name in (tile.picture, tile.animation)
 
 
 @pages.get("/thumbs/<run_id>")
@@ -194,14 +198,12 @@ def thumb(run_id: str) -> Response:
 @pages.get("/trash/<run_id>/thumb")
 def trashed_thumb(run_id: str) -> Response:
     """As `thumb`, of a removed run."""
-    own, shelf = library(), _trash()
-    if own.options.kiosk:
-        abort(404)
+    shelf = _trash()
     if not shelf.has(run_id):
         abort(404, f"There is no run {run_id[:100]} in the trash.")
     try:
         picture = shelf.read(run_id).picture
-        return _small(own.thumbnail(shelf, run_id, picture or ""), run_id)
+        return _small(library().thumbnail(shelf, run_id, picture or ""), run_id)
     except (OSError, BadInput):
         return _no_picture()
 
@@ -242,18 +244,18 @@ def local_address(address: str) -> str:
 
 def _removed(run_id: str) -> str:
     """The name of a run that lies in the trash, to offer undoing its removal."""
-    return run_id if run_id and _trash().has(run_id) else ""
+    if not run_id or not library().options.can_change:
+        return ""
+    with suppress(BadInput):  # the trash is a link
+        return run_id if _trash().has(run_id) else ""
+    return ""
 
 
 def _trash() -> Shelf:
-    return Shelf(library().output_dir / trash.TRASH)
-
-
-def files_shown(found: Run) -> dict[str, tuple[str, ...]]:
-    """The files of a run that are served, by kind."""
-    if library().options.kiosk:
-        return {kind: names for kind, names in found.files.items() if kind in IN_KIOSK}
-    return dict(found.files)
+    """The removed runs, for who may restore them."""
+    if not library().options.can_change:
+        abort(404)
+    return Shelf(trash.folder_of(library().output_dir))
 
 
 def _as_json(found: Run) -> str:

@@ -69,6 +69,7 @@ def small_copy(picture: BinaryIO) -> bytes:
             _check_size(image)
             image.load()
             image = _fitted(image)
+        image.info.clear()  # of which the encoder would take the comment along
         return encode_jpeg(image, QUALITY)
     except BadInput:
         raise

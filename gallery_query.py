@@ -68,14 +68,17 @@ class Asked:
     problems: list[str] = field(default_factory=list)
 
 
-def read_query(arguments: MultiDict[str, str], per_page: int, *, strict: bool = False) -> Asked:
+def read_query(
+    arguments: MultiDict[str, str], per_page: int, *, strict: bool = False, kiosk: bool = False
+) -> Asked:
     """The query of an address. Whatever is wrong in it is left out and named.
 
-    strict: for programs, to which an empty number or one given twice is wrong as well.
+    strict: for programs, to which an empty number or one given twice is wrong as well. kiosk: only
+    what asks for nothing but pictures and prompts.
     """
     values: dict[str, Any] = {"n": per_page}
     problems = []
-    for name, read in READERS.items():
+    for name in IN_KIOSK if kiosk else READERS:
         given = arguments.getlist(name)
         text = given[0] if given and strict else "".join(given[:1]).strip()
         if strict and len(given) > 1:
@@ -83,7 +86,7 @@ def read_query(arguments: MultiDict[str, str], per_page: int, *, strict: bool = 
         if not given or not (text or strict):
             continue
         try:
-            values[name] = read(text)
+            values[name] = READERS[name](text)
         except ValueError as error:
             problems.append(f"{name}={text[:40]}: {error}.")
     return Asked(Query(**values), problems)
@@ -154,6 +157,7 @@ READERS = {
     "favourite": _yes,
     "tag": _text(100),
 }
+IN_KIOSK = ("q", "page", "n")
 
 
 def _in_address(value: Any) -> Any:

@@ -109,13 +109,12 @@ class Page:
     message: str = ""
 
 
-def find(store: Store, query: Query, *, only_pictures: bool = False) -> Page:
+def find(store: Store, query: Query, *, kiosk: bool = False) -> Page:
     """The runs that match; a page beyond the last one gives the last.
 
-    only_pictures: leave out what is broken, not finished, or has no picture.
+    kiosk: only those with a picture that can be shown to anybody, found by their prompts alone.
     """
-    where, values = _conditions(query)
-    where = f"{where} AND {WHOLE}" if only_pictures else where
+    where, values = _conditions(query, kiosk=kiosk)
     with store.lock:
         (total,) = store.connection.execute(
             f"SELECT count(*) {FROM} WHERE {where}", values
@@ -154,13 +153,12 @@ class Place:
     page: int
 
 
-def place(store: Store, query: Query, tile: Tile, *, only_pictures: bool = False) -> Place:
+def place(store: Store, query: Query, tile: Tile, *, kiosk: bool = False) -> Place:
     """The place of a run among those that match, or where it would be if it is none of them.
 
-    only_pictures: see `find`.
+    kiosk: see `find`.
     """
-    where, values = _conditions(query)
-    where = f"{where} AND {WHOLE}" if only_pictures else where
+    where, values = _conditions(query, kiosk=kiosk)
     keys, forth = ORDERS[query.sort]
     back, columns = OPPOSITE[forth], ", ".join(keys)
     values.append(tile.name)
@@ -277,6 +275,7 @@ def choices(store: Store) -> Choices:
 
 
 WHOLE = f"picture IS NOT NULL AND status IN {FINISHED}"
+FOLDED_PROMPT = "substr(folded, 1, instr(folded, char(10)) - 1)"
 FROM = "FROM runs LEFT JOIN curation.marks ON run = name"
 FILTERS = {
     "status": "status = ?",
@@ -291,8 +290,8 @@ FILTERS = {
 }
 
 
-def _conditions(query: Query) -> tuple[str, list[Any]]:
-    parts, values = ["1"], []
+def _conditions(query: Query, *, kiosk: bool) -> tuple[str, list[Any]]:
+    parts, values = [WHOLE if kiosk else "1"], []
     for name, condition in FILTERS.items():
         value = getattr(query, name)
         if value not in ("", None):
@@ -303,17 +302,18 @@ def _conditions(query: Query) -> tuple[str, list[Any]]:
     for found in list(TERM.finditer(query.q.replace("\0", " ")))[:MAX_WORDS]:
         without, term = found[1] or found[3], (found[2] or found[4] or "").strip()
         if term:
-            condition, value = _term_condition(term)
+            condition, value = _term_condition(term, prompts_only=kiosk)
             parts.append(f"NOT {condition}" if without else condition)
             values.append(value)
     return " AND ".join(parts), values
 
 
-def _term_condition(term: str) -> tuple[str, str]:
+def _term_condition(term: str, *, prompts_only: bool) -> tuple[str, str]:
     if any(c.isalnum() for c in term) and not any(map(_is_odd, term)):
-        quoted = term.replace('"', '""')
-        return "id IN (SELECT rowid FROM words WHERE words MATCH ?)", f'"{quoted}"*'
-    return "instr(folded, ?) > 0", term.casefold()
+        quoted = '"{}"*'.format(term.replace('"', '""'))
+        matched = f"prompt : {quoted}" if prompts_only else quoted
+        return "id IN (SELECT rowid FROM words WHERE words MATCH ?)", matched
+    return f"instr({FOLDED_PROMPT if prompts_only else 'folded'}, ?) > 0", term.casefold()
 
 
 def _is_odd(character: str) -> bool:

@@ -4,15 +4,25 @@ The server hands what is a `Sending` to its one loop over all connections, so th
 reading cost a socket and an open file, and nobody waits for them. Never imports torch.
 """
 
-import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from flask import Response, request
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
-CHUNK = 262_144
+CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file to send, as long as it is now. mark: another one where its content may be another."""
+
+    file: BinaryIO
+    size: int
+    inode: int
+    mark: str
 
 
 class Sending(ReadOnlyFileBasedBuffer):
@@ -56,29 +66,27 @@ class Sending(ReadOnlyFileBasedBuffer):
         self.remain = 0
 
 
-def send_file(opened: BinaryIO, kind: str) -> Response:
-    """An open file as long as it is now, or the part or nothing of it that the browser wants."""
-    facts = os.fstat(opened.fileno())
-    etag = f"{facts.st_mtime_ns:x}-{facts.st_size:x}"
+def send_file(opened: Opened, kind: str) -> Response:
+    """An open file, or the part or nothing of it that the browser wants."""
     try:
-        part = _asked_part(facts.st_size, etag)
+        part = _asked_part(opened)
     except RequestedRangeNotSatisfiable:
-        opened.close()
+        opened.file.close()
         raise
-    start, stop = part or (0, facts.st_size)
-    sending = Sending(_read(opened, start, stop), stop - start, opened.close)
+    start, stop = part or (0, opened.size)
+    sending = Sending(_read(opened.file, start, stop), stop - start, opened.file.close)
     response = Response(sending, content_type=kind, direct_passthrough=True)
     response.content_length = stop - start
     response.headers["Accept-Ranges"] = "bytes"
     response.headers["Cache-Control"] = "no-cache"
-    response.set_etag(etag)
+    response.set_etag(opened.mark)
     if part:
         response.status_code = 206
-        response.content_range.set(start, stop, facts.st_size)
+        response.content_range.set(start, stop, opened.size)
     return response.make_conditional(request)
 
 
-def _asked_part(size: int, etag: str) -> tuple[int, int] | None:
+def _asked_part(opened: Opened) -> tuple[int, int] | None:
     """The only part that is asked for, in bytes; None for the whole file.
 
     Other units, several parts at once, and parts of an older file are asked for in vain.
@@ -86,13 +94,13 @@ def _asked_part(size: int, etag: str) -> tuple[int, int] | None:
     asked = request.range
     if request.method != "GET" or asked is None or asked.units != "bytes" or len(asked.ranges) > 1:
         return None
-    if "If-Range" in request.headers and request.if_range.etag != etag:
+    if "If-Range" in request.headers and request.if_range.etag != opened.mark:
         return None
     start, stop = asked.ranges[0]
-    start = max(0, start + size) if start < 0 else start
-    if start >= size:
-        raise RequestedRangeNotSatisfiable(size)
-    return start, min(size, stop or size)
+    start = max(0, start + opened.size) if start < 0 else start
+    if start >= opened.size:
+        raise RequestedRangeNotSatisfiable(opened.size)
+    return start, min(opened.size, stop or opened.size)
 
 
 def _read(opened: BinaryIO, start: int, stop: int) -> Iterator[bytes]:

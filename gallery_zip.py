@@ -1,14 +1,12 @@
 """A run as one zip file, made while it is sent, so that it needs no memory. Never imports torch."""
 
 import io
-import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO
 
-from gallery_sending import CHUNK, Sending
-from gallery_utils import Shelf
+from gallery_sending import CHUNK, Opened, Sending
 
 RESERVED = '\\:*?"<>|'  # on some systems
 # Of the format, in bytes: what stands before a file and after it, its entry in the list at the end
@@ -16,9 +14,12 @@ RESERVED = '\\:*?"<>|'  # on some systems
 BEFORE, AFTER, LISTED, LARGE, END, LARGE_END = 50, 24, 46, 4, 22, 76
 
 
+Opener = Callable[[str], Opened]
+
+
 @dataclass(frozen=True)
 class _File:
-    """A file as it was when the zip was begun. inode: by which another in its place is known."""
+    """A file as it was when the zip was begun."""
 
     name: str
     size: int
@@ -43,51 +44,45 @@ class _Outbox(io.RawIOBase):
         return data
 
 
-def as_zip(shelf: Shelf, run: str, names: Iterable[str]) -> Sending:
+def as_zip(run: str, names: Iterable[str], open_file: Opener) -> Sending:
     """A zip of a run's files in a folder of the run's name.
 
     Pictures and videos do not get smaller, so nothing is compressed. Files that are gone are left
     out. Small files come first: of a run that goes on they are replaced soonest.
     """
-    files = sorted(_files(shelf, run, names), key=lambda file: file.size)
+    files = sorted(_files(names, open_file), key=lambda file: file.size)
     folder = "".join(c if c.isprintable() and c not in RESERVED else "_" for c in run).strip(". ")
-    parts = _parts(shelf, run, files, folder or "run")
+    parts = _parts(files, folder or "run", open_file)
     return Sending(parts, _length(files, folder or "run"), parts.close)
 
 
-def _files(shelf: Shelf, run: str, names: Iterable[str]) -> Iterator[_File]:
+def _files(names: Iterable[str], open_file: Opener) -> Iterator[_File]:
     for name in names:
-        try:
-            with shelf.open(run, name) as opened:
-                yield _as_file(name, opened)
-        except OSError:
-            continue
+        with suppress(OSError):
+            opened = open_file(name)
+            opened.file.close()
+            yield _File(name, opened.size, opened.inode)
 
 
-def _as_file(name: str, opened: BinaryIO) -> _File:
-    facts = os.fstat(opened.fileno())
-    return _File(name, facts.st_size, facts.st_ino)
-
-
-def _parts(shelf: Shelf, run: str, files: list[_File], folder: str) -> Iterator[bytes]:
+def _parts(files: list[_File], folder: str, open_file: Opener) -> Iterator[bytes]:
     outbox = _Outbox()
     with zipfile.ZipFile(outbox, "w") as archive:
         for file in files:
             with archive.open(f"{folder}/{file.name}", "w", force_zip64=True) as entry:
-                for data in _contents(shelf, run, file):
+                for data in _contents(file, open_file(file.name)):
                     entry.write(data)
                     yield outbox.take()
     yield outbox.take()
 
 
-def _contents(shelf: Shelf, run: str, file: _File) -> Iterator[bytes]:
+def _contents(file: _File, opened: Opened) -> Iterator[bytes]:
     """A file as long as it was. Raises OSError where it is another one now, or shorter."""
-    with shelf.open(run, file.name) as opened:
+    with opened.file as source:
         left = file.size
-        if _as_file(file.name, opened).inode != file.inode:
+        if opened.inode != file.inode:
             raise OSError(f"{file.name} was replaced")
         while left:
-            data = opened.read(min(CHUNK, left))
+            data = source.read(min(CHUNK, left))
             if not data:
                 raise OSError(f"{file.name} became shorter")
             left -= len(data)
