@@ -2,13 +2,15 @@
 
     python gallery.py [PATH] [-n 24] [--kiosk] [--read-only] [--host 127.0.0.1] [--port 5000]
 
-Never imports torch, and never writes into a run's folder.
+Never imports torch, and writes into a run's folder only where a person cancels a waiting run or
+moves it up.
 """
 
 import argparse
 import errno
 import ipaddress
 import logging
+import os
 import socket
 import sqlite3
 import sys
@@ -51,7 +53,7 @@ SEND_AHEAD = (socket.SOL_SOCKET, socket.SO_SNDBUF, 262_144)  # bytes that the sy
 def create_app(output_dir: Path | str, options: Options | None = None) -> Flask:
     """The gallery of a folder as a WSGI application. Raises BadInput where there is no folder."""
     folder, options = Path(output_dir).absolute(), options or Options()
-    if not folder.is_dir():
+    if not (os.access(folder, os.F_OK) and folder.is_dir()):
         raise BadInput(f"There is no folder {folder}. Name the one that the run folders are in.")
     app = Flask(__name__, static_folder=str(ROOT / "static"), static_url_path=None)
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY

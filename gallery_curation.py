@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from errors import BadInput
-from gallery_store import Store
+from gallery_store import Change, Store
 
 MAX_TAG = 50
 MAX_TAGS = 30
@@ -68,16 +68,10 @@ def _set(store: Store, run: str, column: str, value: object) -> None:
     _write(store, [(sql, (run, value))])
 
 
-def _write(store: Store, changes: Iterable[tuple[str, tuple[object, ...]]]) -> None:
+def _write(store: Store, changes: Iterable[Change]) -> None:
     with store.lock:
-        connection = store.connection
+        store.hold_if_read_only()
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for sql, values in changes:
-                connection.execute(sql, values)
-            connection.execute("COMMIT")
-            store.marked += 1
+            store.change(list(changes))
         except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
             raise BadInput(f"This could not be saved in {store.home}: {error}.") from None

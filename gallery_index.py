@@ -70,7 +70,7 @@ class Index:
         The active and the latest runs come first; the others take turns.
         """
         with self._lock:
-            if self._store.reopen_if_deleted():
+            if self._store.reopen_if_changed():
                 self._learn()
             try:
                 self._look_around()

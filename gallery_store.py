@@ -4,9 +4,11 @@
 people made of their runs, favourites, tags and notes; nothing deletes that. Never imports torch.
 """
 
+import os
 import sqlite3
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,6 +20,8 @@ CURATION = "curation.sqlite"
 LOCK = Path("cache", "lock")
 VERSION = 2  # of the index; another one is made anew
 BUSY_SECONDS = 10.0
+MARKS = ("marks", "tags")  # the tables of what people marked
+Change = tuple[str, tuple[object, ...]]  # SQL and its values
 
 INDEX_TABLES = """
 CREATE TABLE runs (
@@ -48,7 +52,8 @@ CREATE TABLE IF NOT EXISTS curation.tags (
 class Store:
     """One connection for all threads, to be used while holding `lock`.
 
-    Where the folder cannot be written, all is kept in memory: the pictures are still seen.
+    Where the folder cannot be written, all is kept in memory: the pictures are still seen. What
+    people mark meanwhile is saved once it can be.
     """
 
     def __init__(self, output_dir: Path) -> None:
@@ -56,6 +61,7 @@ class Store:
         self.lock = threading.RLock()
         self.lasts = True  # whether what people mark outlives this process
         self.marked = 0  # how often this process changed what people made of their runs
+        self._unsaved: list[Change] = []
         self._open()
 
     @property
@@ -63,15 +69,44 @@ class Store:
         """Where thumbnails may be kept."""
         return self.home / THUMBNAILS if self.lasts else None
 
-    def reopen_if_deleted(self) -> bool:
-        """Start anew where somebody deleted the files; returns whether that was so."""
+    def reopen_if_changed(self) -> bool:
+        """Open the files again where somebody deleted them, or where they can be written again.
+
+        Returns whether that was so.
+        """
         with self.lock:
-            output_is_gone = not self.home.parent.is_dir()  # nothing to open it in; it may return
-            if not self.lasts or output_is_gone or self._inodes() == self._opened:
+            if not os.access(self.home.parent, os.R_OK | os.X_OK):
+                return False  # there is nothing to open it in; it may return
+            could_write = self._can_write
+            self.hold_if_read_only()
+            may_last = self._can_write and not could_write
+            if not may_last and self._inodes() == self._opened:
                 return False
             self.connection.close()
             self._open()
             return True
+
+    def hold_if_read_only(self) -> None:
+        """Keep what people mark in memory from now on where it cannot be written any more."""
+        self._can_write = self._is_writable()
+        if self.lasts and not self._can_write:
+            self.connection.execute("DETACH curation")
+            self._hold("it is read-only")
+
+    def change(self, changes: list[Change]) -> None:
+        """Change what people made of their runs. Raises sqlite3.Error, and nothing changes then."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            for sql, values in changes:
+                self.connection.execute(sql, values)
+            self.connection.execute("COMMIT")
+        except sqlite3.Error:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
+        self.marked += 1
+        if not self.lasts:
+            self._unsaved += changes
 
     def close(self) -> None:
         """Let go of the files."""
@@ -85,27 +120,52 @@ class Store:
             self._open(anew=True)
 
     def _open(self, *, anew: bool = False) -> None:
+        self._can_write = self._is_writable()
         try:
             self.home.mkdir(exist_ok=True)
             (self.home / INDEX).parent.mkdir(exist_ok=True)
             with FileLock(self.home / LOCK):  # two galleries may begin at the same time
                 self.connection = self._connect_index(anew)
                 self._attach_curation()
+                self.lasts = True
+                self._save_unsaved()
         except (OSError, sqlite3.OperationalError) as error:
-            self._open_in_memory(error)
+            self.connection = _connect(":memory:")
+            self.connection.executescript(INDEX_TABLES)
+            self._hold(str(error))
         self._opened = self._inodes()
 
-    def _open_in_memory(self, error: Exception) -> None:
+    def _save_unsaved(self) -> None:
+        if self._unsaved:
+            self.change(self._unsaved)
+            self._unsaved = []
+
+    def _hold(self, why: str) -> None:
+        """Begin to keep in memory what people mark, with what they marked before."""
+        if self.lasts:
+            print(
+                f"{self.home} cannot be written ({why}): favourites, tags and notes last until the"
+                " gallery ends.",
+                file=sys.stderr,
+            )
         self.lasts = False
-        print(
-            f"{self.home} cannot be written ({error}): favourites, tags and notes last until the"
-            " gallery ends.",
-            file=sys.stderr,
-        )
-        self.connection = _connect(":memory:")
-        self.connection.executescript(INDEX_TABLES)
         self.connection.execute("ATTACH ':memory:' AS curation")
         self.connection.executescript(CURATION_TABLES)
+        for table, rows in _read_curation(self.home / CURATION).items():
+            for row in rows:
+                places = ", ".join("?" * len(row))
+                self.connection.execute(f"INSERT INTO curation.{table} VALUES ({places})", row)
+        held, self._unsaved = self._unsaved, []
+        self.change(held)
+
+    def _is_writable(self) -> bool:
+        """Whether the system would let us write what people mark."""
+        path = self.home / CURATION
+        if not os.path.lexists(self.home):
+            return os.access(self.home.parent, os.W_OK)
+        return os.access(f"{self.home}/.", os.W_OK) and (
+            not os.path.lexists(path) or os.access(path, os.W_OK)
+        )
 
     def _connect_index(self, anew: bool) -> sqlite3.Connection:
         """The index as it lies there, or an empty one instead of what is none."""
@@ -142,6 +202,16 @@ class Store:
 
     def _inodes(self) -> list[int | None]:
         return [_inode(self.home / name) for name in (INDEX, CURATION)]
+
+
+def _read_curation(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """The rows of what people marked, by table, of a file that may lie where nothing is written."""
+    try:
+        address = f"{path.as_uri()}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in MARKS}
+    except sqlite3.Error:
+        return {}
 
 
 def _usable(path: Path) -> sqlite3.Connection | None:
