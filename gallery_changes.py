@@ -3,6 +3,8 @@
 Each is a form's POST, guarded in `gallery_guard`. A script asks for JSON and gets it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Blueprint, jsonify, redirect, request, url_for
@@ -11,6 +13,7 @@ import gallery_curation
 import trash
 from errors import BadInput
 from gallery_pages import library, local_address, need_tile
+from storage import RunFolder
 
 changes = Blueprint("changes", __name__)
 
@@ -49,12 +52,34 @@ def note(run_id: str) -> Any:
     return _done(tile.name)
 
 
+@changes.post("/runs/<run_id>/cancel")
+def cancel(run_id: str) -> Any:
+    """Out of the queue; the run stays, with what it has."""
+    import run_queue  # pydantic, behind it, would slow the start
+
+    name = need_tile(run_id).name
+    with _told():
+        run_queue.cancel(RunFolder(library().output_dir / name))
+    return _done(name)
+
+
+@changes.post("/runs/<run_id>/up")
+def move_up(run_id: str) -> Any:
+    """One place earlier in the queue."""
+    import run_queue
+
+    name = need_tile(run_id).name
+    with _told():
+        run_queue.move_up(library().output_dir, name)
+    return _done(name)
+
+
 @changes.post("/runs/<run_id>/trash")
 def remove(run_id: str) -> Any:
     """To the trash."""
     tile = need_tile(run_id)
     if tile.status == "queued":
-        raise BadInput("The run waits in the queue. Take it out of there first, in the app.")
+        raise BadInput("The run waits in the queue. Cancel it first, then remove it.")
     trash.move_to_trash(library().output_dir, tile.name)
     library().catch_up()
     if _wants_json():
@@ -68,6 +93,16 @@ def restore(run_id: str) -> Any:
     trash.restore(library().output_dir, run_id)
     library().catch_up()
     return _done(run_id)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the file system refuses becomes a message."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise BadInput(f"The run's folder cannot be written: {why}.") from None
 
 
 def _wants_json() -> bool:

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from gallery_utils import as_count
+
 # What belongs to one run alone and says nothing of how its picture was made.
 BOOKKEEPING = (
     *("run_id", "run_folder", "prev_run_id", "parent", "ancestors", "queued_at", "start_time"),
     *("end_time", "heartbeat", "steps_per_second", "losses", "status", "error", "warnings"),
     *("stage", "chain", "continue_prev_run", "inputs_sha256", "schema_version", "host"),
+    *("crashes", "last_crash"),
 )
+TOLD = ("warnings",)  # of the above, what a person wants to see
 LABELS = {
     "num_steps": "Steps made",
     "planned_num_steps": "Steps planned",
@@ -41,13 +45,25 @@ class Difference:
     second: str
 
 
-def readable(details: Mapping[str, Any]) -> list[Setting]:
-    """Every setting, those that are declared first and in their order."""
+def readable(details: Mapping[str, Any]) -> tuple[list[Setting], list[Setting]]:
+    """Every setting, those that are declared first and in their order; then the bookkeeping."""
     declared = _declared()
-    return [
-        Setting(_label(key), in_words(details[key]), used=_is_used(declared.get(key), details))
-        for key in _in_order(details)
-    ]
+    settings: list[Setting] = []
+    records: list[Setting] = []
+    for key in _in_order(details):
+        is_record = key in BOOKKEEPING and key not in TOLD or key.endswith("sha256")
+        used = _is_used(declared.get(key), details)
+        (records if is_record else settings).append(
+            Setting(_label(key), in_words(details[key]), used)
+        )
+    return settings, records
+
+
+def steps_to_make(details: Mapping[str, Any]) -> int | None:
+    """How many steps a run that waits will make; None without an end."""
+    planned, made = details.get("planned_num_steps"), details.get("num_steps")
+    left = (as_count(planned) or 0) - (as_count(made) or 0)
+    return left if left > 0 else None
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:

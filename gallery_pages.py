@@ -21,7 +21,7 @@ from flask import (
 import gallery_search
 import trash
 from errors import BadInput
-from gallery_details import Difference, differences, readable
+from gallery_details import Difference, differences, readable, steps_to_make
 from gallery_library import Library
 from gallery_lineage import Lineage, lineage
 from gallery_query import SORTS, Query
@@ -88,12 +88,16 @@ def run(run_id: str) -> Any:
     found = own.run(tile.name)
     place = gallery_search.place(own.store, query, tile, kiosk=own.options.kiosk)
     relatives = None if own.options.kiosk else lineage(own.store, tile)
+    settings, records = ([], []) if own.options.kiosk else readable(found.details)
     return render_template(
         "gallery/run.html",
         tile=tile,
         run=found,
         files=found.files,
-        settings=[] if own.options.kiosk else readable(found.details),
+        settings=settings,
+        records=records,
+        to_make=steps_to_make(found.details),
+        troubles=own.troubles(),
         as_json=_as_json(found),
         progress=progress(tile),
         query=query,

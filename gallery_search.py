@@ -14,6 +14,7 @@ from storage import ACTIVE
 
 MAX_WORDS = 30
 SMALL = 256  # pixels of a picture's longer side
+MAX_IN_A_ROW = 8  # runs that were finished meanwhile
 MAX_ARRIVAL = 2**63 - 1
 Choices = dict[str, list[tuple[str, int]]]
 # What each order goes by, all in one direction, so that rows compare as one (`place`).
@@ -181,8 +182,8 @@ def place(store: Store, query: Query, tile: Tile, *, kiosk: bool = False) -> Pla
 class Cursor:
     """Where a slideshow is: its place in the tour of all runs, from the newest to the oldest.
 
-    seen: the last arrival that was shown. until: of those arrivals that come next, the last; 0 for
-    all that there are.
+    seen: the last arrival that was shown. until: the one after which the tour goes on; 0 while it
+    does.
     """
 
     began: float
@@ -197,9 +198,9 @@ class Cursor:
 def next_slide(store: Store, text: str) -> tuple[Tile | None, str]:
     """The picture to show next, and the cursor that asks for the one after it.
 
-    First come the runs that were finished meanwhile, then the tour goes on where it was; it takes
-    one step at least before the next newcomers, however many there are. After the oldest, and for
-    a cursor that is none, comes the newest. None where there is no picture at all.
+    First come the runs that were finished meanwhile, then the tour goes on where it was. However
+    fast they come, it takes a step after those that were there when the first of them was shown.
+    After the oldest, and for a cursor that is none, comes the newest. None without any picture.
     """
     cursor = _read_cursor(text)
     with store.lock:
@@ -209,9 +210,8 @@ def next_slide(store: Store, text: str) -> tuple[Tile | None, str]:
             return None, ""
         if not (cursor and came):
             return tile, slide_cursor(store, tile, cursor)
-        seen = _arrived(store, "name = ?", came.name)
-        until = cursor.until or _arrived(store, "1")
-        return tile, str(replace(cursor, seen=seen, until=until))
+        until = cursor.until or _last_in_a_row(store, cursor.seen)
+        return tile, str(replace(cursor, seen=_arrived(store, "name = ?", came.name), until=until))
 
 
 def slide_cursor(store: Store, tile: Tile, before: Cursor | None = None) -> str:
@@ -228,6 +228,12 @@ def _newcomer(store: Store, cursor: Cursor) -> Tile | None:
     where = f"WHERE {WHOLE} AND arrived > ? AND arrived <= ? ORDER BY arrived LIMIT 1"
     found = _tiles(store, where, [cursor.seen, cursor.until or MAX_ARRIVAL])
     return found[0] if found else None
+
+
+def _last_in_a_row(store: Store, seen: int) -> int:
+    """The arrival after which the tour goes on, though there may be more."""
+    next_ones = f"{WHOLE} AND arrived > ? ORDER BY arrived LIMIT {MAX_IN_A_ROW}"
+    return _arrived(store, f"id IN (SELECT id FROM runs WHERE {next_ones})", seen)
 
 
 def _next_of_tour(store: Store, cursor: Cursor | None) -> Tile | None:

@@ -59,6 +59,14 @@ def move_before(output_dir: Path, name: str, others: Sequence[str]) -> None:
     move(output_dir, name, place)
 
 
+def move_up(output_dir: Path, name: str) -> None:
+    """Put a waiting run one place earlier. Raises BadInput for one that waits no more."""
+    names = [entry.name for entry in waiting(run_index.entries(output_dir))]
+    if name not in names:
+        raise BadInput(f"The run {name} is not in the queue any more.")
+    move(output_dir, name, names.index(name) - 1)
+
+
 def _rank(entry: Entry) -> float:
     with suppress(OSError, ValueError):
         return float((entry.folder.path / RANK).read_text())

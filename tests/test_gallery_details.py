@@ -2,7 +2,7 @@
 
 import pytest
 
-from gallery_details import Difference, differences, in_words, readable
+from gallery_details import Difference, differences, in_words, readable, steps_to_make
 
 
 @pytest.mark.parametrize(
@@ -22,15 +22,37 @@ def test_values_in_words(value, words):
 
 
 def test_declared_settings_come_first_by_their_labels_and_units():
-    settings = readable({"odd_one": 1, "rotation_angle": 5.0, "Xdim": 64, "commit_sha": "abc"})
+    settings, _ = readable({"odd_one": 1, "rotation_angle": 5.0, "Xdim": 64, "commit_sha": "abc"})
     labels = [setting.label for setting in settings]
     assert labels == ["Xdim (px)", "Rotation angle (degrees)", "Odd one", "Commit"]
 
 
 def test_what_a_switch_that_is_off_controls_was_not_used():
     details = {"use_mse_regularization": False, "mse_weight": 0.5, "set_seed": False, "seed": 7}
-    used = {setting.label: setting.used for setting in readable(details)}
+    used = {setting.label: setting.used for setting in readable(details)[0]}
     assert used["MSE weight"] is False and used["Seed"] is True
+
+
+def test_bookkeeping_is_told_apart():
+    details = {"heartbeat": "now", "seed": 7, "losses": {"total": 1}, "inputs_sha256": "ab"}
+    settings, records = readable(details | {"warnings": ["too long"]})
+    assert [setting.label for setting in settings] == ["Seed", "Warnings"]
+    assert [record.label for record in records] == ["Heartbeat", "Losses", "Inputs sha256"]
+
+
+@pytest.mark.parametrize(
+    ("planned", "made", "left"),
+    [
+        (400, 0, 400),
+        (400, 20, 380),
+        (400, None, 400),
+        (-1, 0, None),
+        ("x", 5, None),
+        (True, 0, None),
+    ],
+)
+def test_steps_that_are_still_to_be_made(planned, made, left):
+    assert steps_to_make({"planned_num_steps": planned, "num_steps": made}) == left
 
 
 def test_differences_leave_out_names_and_times():
