@@ -14,7 +14,7 @@ import zlib
 from urllib.parse import quote
 
 import pytest
-from gallery_runs import look_again, make_run, open_gallery, runs_on
+from gallery_runs import look_again, make_run, open_gallery, post_json, runs_on
 from PIL import Image
 
 import storage
@@ -300,6 +300,21 @@ def test_a_file_in_place_of_a_run_and_hidden_folders_are_passed_over(output):
     assert runs_on(open_gallery(output).get("/")) == [folder.name]
 
 
+def test_a_trash_that_is_a_link_is_told_and_not_followed(output, tmp_path):
+    outside = make_run(tmp_path / "elsewhere", 1, text_input=SECRET)
+    name = make_run(output, 2).name
+    (output / ".trash").symlink_to(outside.parent)
+    client = open_gallery(output)
+    page = client.get("/trash")
+    assert page.status_code == 409 and "is a link" in page.text
+    for address in (f"/trash/{outside.name}/thumb", f"/?removed={outside.name}"):
+        answer = client.get(address)
+        assert SECRET not in answer.text and f"{outside.name}/restore" not in answer.text
+    for change in (f"/runs/{name}/trash", f"/trash/{outside.name}/restore"):
+        assert "is a link" in post_json(client, change).json["error"]
+    assert outside.is_dir() and (output / name).is_dir()
+
+
 # --- Older layouts -----------------------------------------------------------------------------
 
 
@@ -395,6 +410,68 @@ def test_a_picture_that_becomes_smaller_while_it_is_sent(output):
 
 
 # --- Requests ----------------------------------------------------------------------------------
+
+NUMBERS = ("page", "n", "steps_min", "steps_max")
+ZEROS = "0" * 14
+ODD_NUMBERS = [
+    *(
+        f"{ZEROS}10000",
+        f"{ZEROS}010000",
+        f"{ZEROS}1999999999999999999999",
+        ZEROS,
+        "0" * 9000,
+        "0" * 9000 + "7",
+    ),
+    *("9" * 400, "9" * 9000, "9223372036854775808", "1000000001", "-0", "-1", "+5", " 5", "5 "),
+    *("5.0", "1e3", "0x10", "1_000", "٣", "５", "²", "5\0", "NaN", "inf", "5;6", "5 6", "''"),
+]
+SIZES = [f"{ZEROS}640x{ZEROS}480", "9" * 400 + "x1", "٣x٣", "640x", "x", "-1x-1", "0x0", "1e3x1"]
+DAYS = ["0000-00-00", "9999-12-31", "0" * 400, "2026-1-1", "２０２６-01-01", "2026-01-01T00", "-1"]
+
+
+def ask_oddly(client, name, value):
+    for address in ("/", "/api/runs", "/slideshow"):
+        answer = client.get(address, query_string={name: value})
+        assert answer.status_code in (200, 400), (address, name, value[:40])
+        assert answer.text.count('data-run="') <= 200 and len(answer.data) < 1_000_000
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, "size", "date_from", "date_to", "favourite", "after"])
+def test_no_number_passes_its_limit(output, name):
+    for number in range(210 if name == "n" else 1):
+        make_run(output, number, picture=None)
+    client = open_gallery(output)
+    for value in (*ODD_NUMBERS, *SIZES, *DAYS):
+        ask_oddly(client, name, value)
+
+
+def test_zeros_before_a_number_do_not_count(output):
+    names = [make_run(output, n, num_steps=5 * n).name for n in range(4)][::-1]
+    client = open_gallery(output)
+    assert runs_on(client.get(f"/?n={ZEROS}2&page={ZEROS}2")) == names[2:]
+    assert runs_on(client.get(f"/?steps_min={ZEROS}5&steps_max={'0' * 9000}10")) == names[1:3]
+    assert runs_on(client.get(f"/?size={ZEROS}32x{ZEROS}24")) == names
+    assert runs_on(client.get("/?size=32×24")) == names
+
+
+ODD_CURSORS = [
+    *(
+        "0" * 18 + "1_1_1_x",
+        "1_" + "0" * 30 + "_0_x",
+        "1_9223372036854775807_0_x",
+        "1_0_1" + "_" * 9,
+    ),
+    *("1e308_8999999999999999999_8999999999999999999_x", "-1_0_0_x", "1e999_0_0_x", "1_1_1_x\0"),
+    *("1_٣_0_x", "e_0_0_x", "1_0_0_" + "x" * 9000, "1_-1_0_x", "0x1_0_0_x"),
+]
+
+
+@pytest.mark.parametrize("cursor", ODD_CURSORS)
+def test_no_cursor_trips_the_slideshow(output, cursor):
+    make_run(output, 1)
+    client = open_gallery(output)
+    for address in ("/api/slides/next", "/slideshow"):
+        assert client.get(address, query_string={"after": cursor}).status_code == 200
 
 
 @pytest.mark.parametrize(
