@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 import storage
 from errors import BadInput
-from pictures import FORMATS, encode_jpeg
+from pictures import encode_jpeg, opened_image
 from storage import atomic_write
 
 SIDE = 512  # of a thumbnail, the longer one, in pixels
@@ -64,7 +64,7 @@ def small_copy(picture: BinaryIO) -> bytes:
     Small pictures grow by a whole factor, so that their pixels stay squares.
     """
     try:
-        with Image.open(picture, formats=FORMATS) as image:
+        with opened_image(picture) as image:
             image.draft("RGB", (SIDE * 2, SIDE * 2))
             _check_size(image)
             image.load()
@@ -75,21 +75,21 @@ def small_copy(picture: BinaryIO) -> bytes:
         raise
     except Image.UnidentifiedImageError:
         raise BadInput("The picture's file is none that can be read.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
+    except (Image.DecompressionBombError, MemoryError):
         raise BadInput("The picture is too large to be shown small.") from None
-    except Exception as error:  # a decoder fed with a broken file raises whatever it likes
-        raise BadInput(f"The picture is broken: {error}.") from None
+    except Exception:  # a decoder fed with a broken file raises whatever it likes
+        raise BadInput("The picture is broken: it cannot be decoded to its end.") from None
 
 
 def measure(picture: BinaryIO, name: str) -> tuple[tuple[int, int], str]:
     """Width and height from the header, and what is wrong, or ""; (0, 0) where that is unknown."""
     try:
-        with Image.open(picture, formats=FORMATS) as image:
+        with opened_image(picture) as image:
             size, is_jpeg = image.size, image.format == "JPEG"
         end = picture.seek(-min(64, picture.seek(0, os.SEEK_END)), os.SEEK_END)
         cut = is_jpeg and end >= 0 and b"\xff\xd9" not in picture.read()
         return size, f"{name} is cut off: its end is missing." if cut else ""
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         return (0, 0), f"{name} is too large to be shown."
     except Exception:  # a decoder fed with a broken file raises whatever it likes
         return (0, 0), f"{name} is no picture that can be read."
@@ -101,7 +101,7 @@ def embedded_details(picture: BinaryIO) -> dict[str, Any]:
     Empty where there are none. Raises OSError.
     """
     try:
-        with Image.open(picture, formats=FORMATS) as image:
+        with opened_image(picture) as image:
             found = {k: v for k, v in image.info.items() if isinstance(v, str)}
             found |= _from_exif(image)
     except Exception:

@@ -3,9 +3,12 @@
 import io
 import logging
 import stat
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,10 +24,49 @@ MAX_SIDE = 65_000  # a JPEG, as which we keep a copy, ends at 65,535
 JPEG_QUALITY = 95
 ORIENTATION = 0x0112
 
-# What a decoder has to say about a stranger's file is told in our own one line.
+# What Pillow would log where nobody listens, it would print.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-warnings.filterwarnings("ignore", module=r"PIL\.")
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+class _Quiet:
+    """Within it, Pillow does not warn: what is wrong with a stranger's file is ours to tell.
+
+    Filters of warnings are the whole process's. So those that were there come back when the last
+    thread has left.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._filters.__exit__(*error)
+
+
+_quiet = _Quiet()
+
+
+@contextmanager
+def opened_image(file: BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+    """A stranger's image file, of which nothing but the header is read so far.
+
+    Raises Image.UnidentifiedImageError, Image.DecompressionBombError from twice the size at which
+    Pillow warns, and whatever else a broken file makes it raise.
+    """
+    with _quiet, Image.open(file, formats=formats) as image:
+        yield image
 
 
 def load_picture(source: Path | bytes, what: str) -> Image.Image:
@@ -107,13 +149,13 @@ def crop_or_cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def _decode(data: bytes, what: str) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with opened_image(io.BytesIO(data)) as image:
             _check_size(image.size, what)
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise BadInput(f"{what} is not an image that can be read. Give {_formats()}.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
+    except (Image.DecompressionBombError, MemoryError):
         raise _too_large(what, "") from None
     except BadInput:
         raise
@@ -152,7 +194,7 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with opened_image(io.BytesIO(data)) as image:
         is_rgb_jpeg = image.format == "JPEG" and image.mode == "RGB"
         return is_rgb_jpeg and image.getexif().get(ORIENTATION, 1) == 1
 

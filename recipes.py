@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 import run_index
 import storage
 from errors import BadInput, shortened
+from pictures import opened_image
 from settings import RunSettings, make_partial
 from storage import RunFolder, parse_json, read_json
 
@@ -157,7 +156,7 @@ def _read_details(path: Path, called: str) -> dict[str, Any]:
 
 def _details_in_png(path: Path, called: str) -> dict[str, Any]:
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with path.open("rb") as file, opened_image(file, ["PNG"]) as image:
             text = image.info.get(storage.PNG_KEY)
     except Exception:  # a broken file makes the decoder raise whatever it likes
         raise BadInput(f"{called} is broken.") from None

@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import threading
+import warnings
 import zlib
 
 import numpy as np
@@ -10,7 +12,16 @@ import pytest
 from PIL import Image
 
 from errors import BadInput
-from pictures import MAX_PIXELS, cover, crop_or_cover, encode_png, load_picture, saved_copy, scaled
+from pictures import (
+    MAX_PIXELS,
+    cover,
+    crop_or_cover,
+    encode_png,
+    load_picture,
+    opened_image,
+    saved_copy,
+    scaled,
+)
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -195,3 +206,29 @@ def test_crop_or_cover():
     covered = crop_or_cover(stripes(), (50, 80))
     assert covered.size == (50, 80)
     assert np.array_equal(np.asarray(covered), np.asarray(cover(stripes(), (50, 80))))
+
+
+def test_pillows_warnings_are_left_out_here_alone(recwarn):
+    """Whatever threads read at the same time, and in whichever order they end."""
+    before = list(warnings.filters)
+    bomb = png_header(10_000, 10_000)  # of which Pillow would warn
+    entered, leave = threading.Event(), threading.Event()
+
+    def read_slowly():
+        with opened_image(io.BytesIO(bomb)):
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=read_slowly)
+    thread.start()
+    entered.wait()
+    with opened_image(io.BytesIO(bomb)) as image:
+        leave.set()
+        thread.join()
+        assert image.size == (10_000, 10_000) and warnings.filters != before
+    assert warnings.filters == before
+    with pytest.raises(Image.UnidentifiedImageError), opened_image(io.BytesIO(b"none")):
+        pass
+    assert warnings.filters == before and not recwarn.list
+    warnings.warn("of somebody else's", stacklevel=1)
+    assert len(recwarn.list) == 1
