@@ -117,9 +117,7 @@ def find(store: Store, query: Query, *, kiosk: bool = False) -> Page:
     """
     where, values = _conditions(query, kiosk=kiosk)
     with store.lock:
-        (total,) = store.connection.execute(
-            f"SELECT count(*) {FROM} WHERE {where}", values
-        ).fetchone()
+        total = _count(store, f"WHERE {where}", values)
         pages = max(1, -(-total // query.n))
         number = min(query.page, pages)
         order = _order_by(*ORDERS[query.sort])
@@ -173,8 +171,7 @@ def place(store: Store, query: Query, tile: Tile, *, kiosk: bool = False) -> Pla
             _tiles(store, f"{beyond(way)} {_order_by(keys, way)} LIMIT 1", values)
             for way in (back, forth)
         )
-        count = f"SELECT count(*) {FROM} {beyond(back)}"
-        (number,) = store.connection.execute(count, values).fetchone()
+        number = _count(store, beyond(back), values)
     return Place(next(iter(before), None), next(iter(after), None), number // query.n + 1)
 
 
@@ -282,7 +279,7 @@ def choices(store: Store) -> Choices:
 
 WHOLE = f"picture IS NOT NULL AND status IN {FINISHED}"
 FOLDED_PROMPT = "substr(folded, 1, instr(folded, char(10)) - 1)"
-FROM = "FROM runs LEFT JOIN curation.marks ON run = name"
+FAVOURITE = "name IN (SELECT run FROM curation.marks WHERE favourite)"
 FILTERS = {
     "status": "status = ?",
     "weights": "weights = ?",
@@ -304,7 +301,7 @@ def _conditions(query: Query, *, kiosk: bool) -> tuple[str, list[Any]]:
             parts.append(condition)
             values.append(value)
     if query.favourite:
-        parts.append("favourite = 1")
+        parts.append(FAVOURITE)
     for found in list(TERM.finditer(query.q.replace("\0", " ")))[:MAX_WORDS]:
         without, term = found[1] or found[3], (found[2] or found[4] or "").strip()
         if term:
@@ -333,10 +330,16 @@ def _order_by(keys: Sequence[str], direction: str) -> str:
     return "ORDER BY " + ", ".join(f"{key} {direction}" for key in keys)
 
 
+def _count(store: Store, where: str, values: list[Any]) -> int:
+    (number,) = store.connection.execute(f"SELECT count(*) FROM runs {where}", values).fetchone()
+    return number
+
+
 def _tiles(store: Store, rest: str, values: list[Any]) -> list[Tile]:
     names = [f.name for f in fields(Tile) if f.name not in ("favourite", "note", "tags")]
     marks = "coalesce(favourite, 0) AS favourite, coalesce(note, '') AS note"
-    sql = f"SELECT {', '.join(names)}, {marks} {FROM} {rest}"
+    joined = "runs LEFT JOIN curation.marks ON run = name"
+    sql = f"SELECT {', '.join(names)}, {marks} FROM {joined} {rest}"
     rows = [dict(row) for row in store.connection.execute(sql, values)]
     tags = _tags(store, [row["name"] for row in rows])
     return [

@@ -129,7 +129,7 @@ def test_another_engine_or_precision_has_another_fingerprint(tmp_path, monkeypat
     monkeypatch.setattr(device, "compute_precision", lambda _: device.Precision(torch.float16))
     found.add(evaluate.fingerprint(tmp_path))
     assert len(found) == 1 + len(evaluate.ENGINE) + 1
-    assert {part.__name__ for part in evaluate.ENGINE} == ENGINE - {"checkpoints"}
+    assert {part.__name__ for part in evaluate.ENGINE} == ENGINE - {"checkpoints", "sharing"}
 
 
 def test_what_was_generated_before_is_not_generated_again(tmp_path, monkeypatch):

@@ -58,13 +58,13 @@ def ask_everything(client, name):
 
 DETAILS = {
     "none": (None, "no details.json"),
-    "empty": (b"", "is no JSON"),
-    "half": (b'{"text_input": "half', "is no JSON"),
-    "list": (b"[1, 2]", "holds no JSON object"),
-    "binary": (b"\xff\xfe\x00\x80", "is no JSON"),
-    "deep": (b'{"a":' * 100_000, "is no JSON"),
+    "empty": (b"", "is empty"),
+    "half": (b'{"text_input": "half', "is broken, or holds something other"),
+    "list": (b"[1, 2]", "is broken, or holds something other"),
+    "binary": (b"\xff\xfe\x00\x80", "is broken, or holds something other"),
+    "deep": (b'{"a":' * 100_000, "is broken, or holds something other"),
     "large": (b'{"text_input": "' + b"x" * 50_000_000 + b'"}', "too large"),
-    "digits": (b'{"seed": ' + b"9" * 5000 + b"}", "is no JSON"),
+    "digits": (b'{"seed": ' + b"9" * 5000 + b"}", "is broken, or holds something other"),
     "status": (b'{"status": "fine"}', "a status that is none"),
 }
 

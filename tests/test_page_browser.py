@@ -493,7 +493,7 @@ def test_tall_results_stay_on_the_screen_and_full_screen_is_crisp(shelf, chromiu
     result = tab.locator('[class*="st-key-result-"]')
     result.get_by_text("65 of 400 steps · stage 1 of 2").wait_for()
     result.get_by_alt_text("Total loss").wait_for()
-    assert result.locator("video").count() == 2
+    wait_for(lambda: result.locator("video").count() == 2, "films of the run and of the chain")
     wait_for(lambda: result.bounding_box()["height"] < 2000, "films that fit")
     picture = result.get_by_test_id("stImage").locator("img")
     picture.hover()
