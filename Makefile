@@ -8,6 +8,8 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14)
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 VENV := .venv/bin/python
+# ARGS may choose tests that are all of one part; pytest then ends the other with 5.
+OR_NONE := || [ $$? -eq 5 ]
 
 .PHONY: help setup app gallery worker test test-slow lint weights judge evaluate benchmark \
 	benchmark-keeping benchmark-neighbours
@@ -26,8 +28,9 @@ gallery: setup  ## show all runs (on localhost:5000)
 worker: setup  ## compute queued runs without the page, on further machines too
 	@$(VENV) worker.py $(ARGS)
 
-test: setup  ## run the tests
-	$(VENV) -m pytest $(ARGS)
+test: setup  ## run the tests, those with a browser one after the other
+	$(VENV) -m pytest -n 2 --dist loadfile -m "not slow and not browser" $(ARGS) $(OR_NONE)
+	$(VENV) -m pytest -m "browser and not slow" $(ARGS) $(OR_NONE)
 
 test-slow: setup  ## run the tests that take many minutes
 	$(VENV) -m pytest -m slow $(ARGS)

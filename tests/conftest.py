@@ -29,6 +29,14 @@ def chromium():
     playwright.stop()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Before those are left out whose marks are not asked for."""
+    for item in items:
+        if "chromium" in item.fixturenames:
+            item.add_marker("browser")
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("vnni"):
         import torch
