@@ -132,13 +132,17 @@ def draw(places: Places) -> None:
 def press_run(token: str, places: Places, model: str, form: Form) -> None:
     """Put what the form says into the queue, or say why not.
 
-    token: of the button as it was drawn. It counts once, however often Streamlit calls this.
+    token: of the button as it was drawn; see `Presses`.
     """
+    with PRESSES.heeding(token) as is_heeded:
+        if is_heeded:
+            _submit(places, model, form)
+
+
+def _submit(places: Places, model: str, form: Form) -> None:
     state = st.session_state
     with attempt():
         requests, rows = asked_for(form, places, model)
-        if not PRESSES.is_first(token):
-            return
         names = [folder.name for folder in start(requests, rows, form.kind, places.queue_url)]
         state["active"] = {*state.get("active", ()), *names}  # they may end before the next look
         state[CHOSEN] = None

@@ -1,7 +1,7 @@
 """What a person does with runs on the page. What cannot be done is said where they did it."""
 
 import threading
-from collections import deque
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +15,7 @@ from page_runs import plain
 from places import Places
 from run_index import Entry
 
+ECHO_SECONDS = 0.2  # after a press was carried out; nobody presses again so soon
 PROBLEM = "problem"
 REMOVED, BEHIND = "removed", "removed_before"
 CHOSEN = "chosen"
@@ -22,19 +23,29 @@ RUN, QUEUE, RESULT, REMOVAL, TRASH = "run", "queue", "result", "removal", "trash
 
 
 class Presses:
-    """Which buttons, as they were drawn, have been pressed: each counts once, whoever says so."""
+    """Which presses of buttons were heeded; Streamlit may tell of one several times at once.
+
+    A button is known by a token of its drawing. The token alone is not enough: where the page was
+    interrupted before it drew the button again, the next press comes with the token of the last.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tokens: deque[str] = deque(maxlen=10_000)
+        self._heeded: dict[str, float] = {}  # when the last of each token was done with
 
-    def is_first(self, token: str) -> bool:
-        """Whether nobody has said so before."""
+    @contextmanager
+    def heeding(self, token: str) -> Iterator[bool]:
+        """Whether a press is to be heeded, which others wait for: it is no echo of one."""
         with self._lock:
-            if token in self._tokens:
-                return False
-            self._tokens.append(token)
-            return True
+            now = time.monotonic()
+            self._heeded = {t: at for t, at in self._heeded.items() if now - at < ECHO_SECONDS}
+            if token in self._heeded:
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                self._heeded[token] = time.monotonic()
 
 
 PRESSES = Presses()  # of all tabs

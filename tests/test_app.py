@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tiny_models import write_tiny_assets
 
 import estimate
 import keeper
+import page_actions
 import page_runs
 import page_space
 import registry
@@ -494,6 +496,16 @@ def test_a_press_makes_one_run_though_eight_callbacks_come_of_it(page, output_di
     run(write_prompt(page))
     run(page)
     assert len(queued(output_dir)) == 3, "each press that a person makes counts"
+
+
+def test_a_press_counts_though_the_button_was_not_drawn_since_the_last():
+    """As where the page was interrupted meanwhile."""
+    presses, heeded = page_actions.Presses(), []
+    for pause in (0, 0, 2 * page_actions.ECHO_SECONDS, 0):
+        time.sleep(pause)
+        with presses.heeding("a drawing") as is_heeded:
+            heeded.append(is_heeded)
+    assert heeded == [True, False, True, False]
 
 
 @pytest.mark.parametrize(("prompt", "kept"), [("", ["image-prompt-1.JPEG"]), ("a cat", [])])
