@@ -13,7 +13,7 @@ BOOKKEEPING = (
     *("run_id", "run_folder", "prev_run_id", "parent", "ancestors", "queued_at", "start_time"),
     *("end_time", "heartbeat", "steps_per_second", "losses", "status", "error", "warnings"),
     *("stage", "chain", "continue_prev_run", "inputs_sha256", "schema_version", "host"),
-    *("crashes", "last_crash"),
+    *("crashes", "last_crash", "loss_history"),
 )
 TOLD = ("warnings",)  # of the above, what a person wants to see
 LABELS = {

@@ -30,7 +30,7 @@ COLUMNS = (
 UNSEEN = ("details_time", "details_size", "folder_time", "folded", "details_file", "arrived")
 PREVIEWED = ("stamp", "picture_size")
 NOT_SEARCHED = (
-    *("text_input", "losses", "heartbeat", "steps_per_second", "error", "warnings"),
+    *("text_input", "losses", "loss_history", "heartbeat", "steps_per_second", "error", "warnings"),
     *MACHINE,
 )
 PLACES = ", ".join("?" * len(COLUMNS))

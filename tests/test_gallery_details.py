@@ -35,9 +35,10 @@ def test_what_a_switch_that_is_off_controls_was_not_used():
 
 def test_bookkeeping_is_told_apart():
     details = {"heartbeat": "now", "seed": 7, "losses": {"total": 1}, "inputs_sha256": "ab"}
+    details["loss_history"] = [[1, 0.5]]
     settings, records = readable(details | {"warnings": ["too long"]})
     assert [setting.label for setting in settings] == ["Seed", "Warnings"]
-    assert [record.label for record in records] == ["Heartbeat", "Losses", "Inputs sha256"]
+    assert [record.label for record in records] == ["Heartbeat", "Losses", "Inputs sha256", "Loss history"]
 
 
 @pytest.mark.parametrize(
