@@ -20,7 +20,7 @@ help:  ## list what there is to make
 setup: .venv/.ready  ## set up .venv from the pinned requirements, test tools included
 
 app: setup  ## open the page (on localhost:8501)
-	@$(VENV) launch.py $(ARGS)
+	@$(VENV) -m studio app $(ARGS)
 
 gallery: setup  ## show all runs (on localhost:5000)
 	@$(VENV) gallery.py $(ARGS)

@@ -8,29 +8,21 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-import page_runs
-import registry
-import run_index
-import run_queue
-import stages
-from errors import BadInput
-from estimate import decoder_widths, estimate, in_words, together
-from keeper import WorkerKeeper
-from page_actions import CHOSEN, PRESSES, PROBLEM, RESULT, RUN, attempt, show_problem, stop
-from page_docs import show_document
-from page_form import Form
-from page_history import show_actions, show_history, show_removed, show_trash
-from page_memory import Memory
-from page_picker import CONTINUE, PICKED, continuable, show_origin
-from page_places import read_places
-from page_queue import show_queue
-from page_runs import plain, prompt_of, settings_of
-from page_settings import (
+from studio.base.errors import BadInput
+from studio.base.paths import README, ROOT, STATIC_DIR
+from studio.engines import registry
+from studio.engines.vqgan_clip.estimate import decoder_widths, estimate, in_words, together
+from studio.making import stages
+from studio.page import run_views
+from studio.page.actions import CHOSEN, PRESSES, PROBLEM, RESULT, RUN, attempt, show_problem, stop
+from studio.page.documents import show_document
+from studio.page.form import Form
+from studio.page.history import show_actions, show_history, show_removed, show_trash
+from studio.page.incoming import (
     MODEL,
     continue_run,
     follow_link,
@@ -38,8 +30,13 @@ from page_settings import (
     show_settings_menu,
     use_settings,
 )
-from page_space import show_space
-from page_start import (
+from studio.page.memory import Memory
+from studio.page.options import read_places
+from studio.page.picker import CONTINUE, PICKED, continuable, show_origin
+from studio.page.queue import show_queue
+from studio.page.run_views import plain, prompt_of, settings_of
+from studio.page.space import show_space
+from studio.page.start import (
     asked,
     asked_for,
     planned_runs,
@@ -48,15 +45,17 @@ from page_start import (
     show_stages,
     start,
 )
-from places import Places
-from run_index import Entry
-from serving import read_states
-from settings import RunSettings
-from storage import ACTIVE, CHAIN_VIDEO
+from studio.queue import run_queue
+from studio.queue.keeper import WorkerKeeper
+from studio.queue.options import Places
+from studio.queue.worker_process import read_states
+from studio.runs import run_index
+from studio.runs.run_index import Entry
+from studio.runs.storage import ACTIVE, CHAIN_VIDEO
+from studio.settings.settings import RunSettings
 
-HERE = Path(__file__).parent
 TITLE = "VQGAN-CLIP studio"
-ICON, ICON_DONE = (str(HERE / "static" / name) for name in ("icon.svg", "icon-done.svg"))
+ICON, ICON_DONE = (str(STATIC_DIR / name) for name in ("icon.svg", "icon-done.svg"))
 FAST, SLOW = 0.5, 2.0  # seconds between looks, while something goes and while nothing does
 PAST_RUNS = 100  # of which estimates are made
 
@@ -64,7 +63,7 @@ PAST_RUNS = 100  # of which estimates are made
 def main() -> None:
     """Draw the page; Streamlit calls this again at every touch."""
     st.set_page_config(TITLE, ICON, layout="wide")
-    st.html(HERE / "static" / "page.css")
+    st.html(STATIC_DIR / "page.css")
     st.title(TITLE)
     _watch_server()(key="server-watch")
     try:
@@ -77,7 +76,7 @@ def main() -> None:
 @st.cache_resource(show_spinner=False)
 def _watch_server() -> Any:
     """What tells in the browser that the server has ended."""
-    script = (HERE / "static" / "ended.js").read_text(encoding="utf-8")
+    script = (STATIC_DIR / "ended.js").read_text(encoding="utf-8")
     return st.components.v2.component("ended", js=script)
 
 
@@ -125,8 +124,8 @@ def draw(places: Places) -> None:
         with st.container(horizontal=True):
             show_trash(places)
             show_space(runs, places)
-    show_document(HERE / "README.md")
-    show_document(HERE / "CHANGELOG.md")
+    show_document(README)
+    show_document(ROOT / "CHANGELOG.md")
 
 
 def press_run(token: str, places: Places, model: str, form: Form) -> None:
@@ -158,7 +157,7 @@ def watch(places: Places) -> None:
     _follow(runs)
     running = run_index.running(runs)
     for entry in running:
-        page_runs.show_live(entry, stop)
+        run_views.show_live(entry, stop)
     show_queue(run_queue.waiting(runs), running, st.session_state["seconds"], places)
     _name_tab(running)
 
@@ -209,10 +208,10 @@ def _show_chosen(runs: Sequence[Entry], memory: Memory, places: Places) -> None:
     def continue_(name: str) -> None:
         continue_run(name, places, memory, RESULT)
 
-    page_runs.show_result(chosen, lambda entry: show_actions(entry, use, continue_, places))
+    run_views.show_result(chosen, lambda entry: show_actions(entry, use, continue_, places))
     if state.get("ended") == chosen.name:
         icon = ICON_DONE if chosen.status in ("done", "stopped") else ICON
-        word = page_runs.status_word(chosen)
+        word = run_views.status_word(chosen)
         st.set_page_config(f"{word}: {prompt_of(chosen.details, 40)}", icon)
 
 

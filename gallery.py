@@ -25,16 +25,16 @@ from flask import Flask, jsonify, render_template, request
 from waitress.server import BaseWSGIServer, MultiSocketServer
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-import gallery_guard
-from errors import BadInput
-from gallery_api import api
-from gallery_changes import changes
-from gallery_library import APP_URL, Library, Options
-from gallery_pages import pages, query_address, run_address
-from gallery_query import MAX_PER_PAGE
-from launch import free_port
+from studio.base.errors import BadInput
+from studio.base.paths import OUTPUT_DIR, STATIC_DIR
+from studio.base.ports import free_port
+from studio.gallery import guard
+from studio.gallery.api import api
+from studio.gallery.changes import changes
+from studio.gallery.library import APP_URL, Library, Options
+from studio.gallery.pages import pages, query_address, run_address
+from studio.gallery.query import MAX_PER_PAGE
 
-ROOT = Path(__file__).parent
 PORT = 5000
 THREADS = 8
 TOLD_WITH_ERRORS = ("Allow", "Content-Range", "Location")
@@ -55,10 +55,10 @@ def create_app(output_dir: Path | str, options: Options | None = None) -> Flask:
     folder, options = Path(output_dir).absolute(), options or Options()
     if not (os.access(folder, os.F_OK) and folder.is_dir()):
         raise BadInput(f"There is no folder {folder}. Name the one that the run folders are in.")
-    app = Flask(__name__, static_folder=str(ROOT / "static"), static_url_path=None)
+    app = Flask(__name__, static_folder=str(STATIC_DIR), static_url_path=None)
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
     app.extensions["gallery"] = Library(folder, options)
-    gallery_guard.protect(app, hosts=options.hosts, can_change=options.can_change)
+    guard.protect(app, hosts=options.hosts, can_change=options.can_change)
     for blueprint in (pages, changes, api):
         app.register_blueprint(blueprint)
     app.jinja_env.globals |= {"options": options}
@@ -120,7 +120,7 @@ class _Parser(argparse.ArgumentParser):
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(description="Show the runs in a folder in the browser.", allow_abbrev=False)
     add = parser.add_argument
-    add("path", metavar="PATH", nargs="?", type=Path, default=ROOT / "output",
+    add("path", metavar="PATH", nargs="?", type=Path, default=OUTPUT_DIR,
         help="the folder that the run folders are in [default: %(default)s]")  # fmt: skip
     add("-n", dest="per_page", metavar="N", type=int, default=24,
         help="pictures on a page [default: 24]")  # fmt: skip

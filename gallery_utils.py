@@ -17,9 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import storage
-from errors import BadInput
-from storage import ACTIVE, ID_LENGTH
+from studio.base import files
+from studio.base.errors import BadInput
+from studio.runs import storage
+from studio.runs.storage import ACTIVE, ID_LENGTH
 
 STATUSES = ("queued", "running", "done", "stopped", "failed", "interrupted", "broken")
 FINISHED = ("done", "stopped")  # in the way that a person wanted
@@ -187,12 +188,12 @@ class Shelf:
         """An object in a JSON file of a run. Raises BadInput."""
         try:
             with self.open(name, file) as opened:
-                data = opened.read(storage.MAX_JSON_BYTES + 1)
+                data = opened.read(files.MAX_JSON_BYTES + 1)
         except OSError as error:
             raise BadInput(f"{file} cannot be read: {error.strerror or 'it is gone'}.") from None
-        if len(data) > storage.MAX_JSON_BYTES:
-            raise BadInput(f"{file} is too large: over {storage.MAX_JSON_BYTES // 1_000_000} MB.")
-        return storage.parse_json(data, file)
+        if len(data) > files.MAX_JSON_BYTES:
+            raise BadInput(f"{file} is too large: over {files.MAX_JSON_BYTES // 1_000_000} MB.")
+        return files.parse_json(data, file)
 
     def progress(self, name: str) -> dict[str, Any]:
         """How far a running run is, see `RunFolder.read_progress`; empty where nobody knows."""
@@ -259,7 +260,9 @@ class Shelf:
         file = next((names[0] for kind, names in files.items() if kind in PICTURES), None)
         if file is None:
             return {}
-        from gallery_pictures import embedded_details  # Pillow takes its time, and is rarely needed
+        from studio.gallery.pictures import (
+            embedded_details,  # Pillow takes its time, and is rarely needed
+        )
 
         try:
             with self.open(name, file) as opened:
@@ -372,7 +375,7 @@ def _measure(file: BinaryIO, name: str) -> tuple[tuple[int, int], str]:
         file.seek(-min(12, file.seek(0, os.SEEK_END)), os.SEEK_END)
         whole = b"IEND" in file.read()
         return size, "" if whole else f"{name} is cut off: its end is missing."
-    from gallery_pictures import measure
+    from studio.gallery.pictures import measure
 
     file.seek(0)
     return measure(file, name)

@@ -9,15 +9,15 @@ Every setting in settings.py is an option here; --help lists them. Exit status: 
 import sys
 from collections.abc import Sequence
 
-from stopping import Stop
+from studio.base.stopping import Stop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     with Stop() as stop:
-        import command_line  # takes a moment, in which Ctrl-C is heard already
+        from studio.cli import generating  # takes a moment, in which Ctrl-C is heard already
 
-        return command_line.run(sys.argv[1:] if argv is None else argv, stop)
+        return generating.run(sys.argv[1:] if argv is None else argv, stop)
 
 
 if __name__ == "__main__":

@@ -24,12 +24,12 @@ with warnings.catch_warnings():
     from clip.clip import _tokenizer as clip_tokenizer
     from clip.model import CLIP, build_model
 
-from checkpoints import StateDict, as_float32, misfits, read_state_dict
-from device import FULL_PRECISION, Precision
-from errors import BadInput
-from frozen import decoder_conv, frozen_decoder, frozen_visual
-from frozen_layers import own
-from weights import find_clip, read_config
+from studio.base.errors import BadInput
+from studio.engines.device import FULL_PRECISION, Precision
+from studio.engines.vqgan_clip.fast.frozen import decoder_conv, frozen_decoder, frozen_visual
+from studio.engines.vqgan_clip.fast.frozen_layers import own
+from studio.models.catalogue import find_clip, read_config
+from studio.models.weight_files import StateDict, as_float32, misfits, read_state_dict
 
 VQ_MODEL = "taming.models.vqgan.VQModel"
 GUMBEL_VQ = "taming.models.vqgan.GumbelVQ"

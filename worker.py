@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from errors import BadInput
-from keeper import WorkerKeeper
-from places import Places, add_place_options, places_from
-from serving import EXIT_BAD_INPUT, EXIT_DONE, LOGS_DIR, refuse_unwritable
-from stopping import Stop
+from studio.base.errors import BadInput
+from studio.base.stopping import Stop
+from studio.queue.keeper import WorkerKeeper
+from studio.queue.options import Places, add_place_options, places_from
+from studio.queue.worker_process import EXIT_BAD_INPUT, EXIT_DONE, LOGS_DIR, refuse_unwritable
 
 LOOK_SECONDS = 0.2
 

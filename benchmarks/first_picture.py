@@ -21,10 +21,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from step import MODELS, PROMPT, SIZES, models_there  # noqa: E402
 
-import run_queue  # noqa: E402
-from runner import Request, prepare  # noqa: E402
-from serving import read_states  # noqa: E402
-from storage import ACTIVE  # noqa: E402
+from studio.making.runner import Request, prepare  # noqa: E402
+from studio.queue import run_queue  # noqa: E402
+from studio.queue.worker_process import read_states  # noqa: E402
+from studio.runs.storage import ACTIVE  # noqa: E402
 
 PATIENCE = 600.0
 LOOK_SECONDS = 0.005

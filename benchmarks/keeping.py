@@ -23,9 +23,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from step import MODELS, PROMPT, models_there  # noqa: E402
 
-import runner  # noqa: E402
-import storage  # noqa: E402
-from recording import Recording  # noqa: E402
+from studio.making import runner  # noqa: E402
+from studio.making.recording import Recording  # noqa: E402
+from studio.runs import storage  # noqa: E402
 
 SIZES = {"bundled": (128, 128), "full": (640, 480)}
 

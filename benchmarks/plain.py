@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from clip.model import build_model
 from torch import Tensor, nn
 
-from checkpoints import read_state_dict
+from studio.models.catalogue import get_weights, picture_size
+from studio.models.weight_files import read_state_dict
 from vqgan_utils import CLIP_MEAN, CLIP_STD, find_clip_model, load_vqgan_model
-from weights import get_weights, picture_size
 
 
 class PlainLoop:

@@ -24,8 +24,8 @@ from typing import Any
 
 import step as benchmark  # beside this file; puts the project on the path
 
-import settings
-import weights
+from studio.models import catalogue
+from studio.settings import settings
 
 ASSETS = benchmark.ROOT / "assets"
 WEIGHTS = "emoji_f8"
@@ -155,7 +155,7 @@ def courses(prompt: str, seed: int, steps: int, same_settings: bool) -> tuple[Co
 def _settings(aim: dict[str, Any], of_the_time: bool) -> settings.RunSettings:
     from logic import VQGANCLIPRun
 
-    recommended = weights.get_weights(ASSETS, WEIGHTS).recommended
+    recommended = catalogue.get_weights(ASSETS, WEIGHTS).recommended
     layers = [recommended, aim | OF_THE_TIME if of_the_time else aim]
     return settings.make(VQGANCLIPRun.Settings, *layers)
 
@@ -164,10 +164,10 @@ def judge(prompt: str) -> Callable[[Any], float]:
     """What gives the loss of a picture, uint8 [H, W, 3]."""
     import torch
 
-    from cutouts import cut_out, random_windows
+    from studio.engines.vqgan_clip.cutouts import cut_out, random_windows
     from vqgan_utils import find_clip_model, load_clip_model, prompt_loss
 
-    name = weights.get_weights(ASSETS, WEIGHTS).recommended["clip_model"]
+    name = catalogue.get_weights(ASSETS, WEIGHTS).recommended["clip_model"]
     perceptor = load_clip_model(find_clip_model(name, ASSETS))
     side, aim = perceptor.input_resolution, perceptor.encode_text([prompt])
     with torch.random.fork_rng(devices=[]):

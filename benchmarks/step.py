@@ -1,4 +1,4 @@
-"""Seconds per step and peak memory of the engine, beside a plain loop on the same weights.
+"""Seconds per step and peak memory of the engine, beside a plain loop on the same catalogue.
 
     python benchmarks/step.py [--turns 3] [--steps 3] [--size 256 ...] [--cutn 64]
                               [--models full bundled] [--float32]
@@ -29,9 +29,9 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import device as devices  # noqa: E402
-import settings  # noqa: E402
-import weights  # noqa: E402
+from studio.engines import device as devices  # noqa: E402
+from studio.models import catalogue  # noqa: E402
+from studio.settings import settings  # noqa: E402
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 PROMPT = "a red heart on a white background"
@@ -88,10 +88,10 @@ def chosen_settings(args: argparse.Namespace) -> settings.RunSettings:
     """The first weights in the folder with what they recommend, but size and cutouts as asked."""
     from logic import VQGANCLIPRun
 
-    name = weights.default_weights(args.assets_dir)
+    name = catalogue.default_weights(args.assets_dir)
     ((width, height),), recommended = (
         args.size,
-        weights.get_weights(args.assets_dir, name).recommended,
+        catalogue.get_weights(args.assets_dir, name).recommended,
     )
     given = {"text_input": PROMPT, "Xdim": width, "ydim": height, "cutn": args.cutn}
     return settings.make(VQGANCLIPRun.Settings, recommended, given | {"vqgan_ckpt": name})
@@ -116,7 +116,7 @@ def _compare(
         f"{models:9}ours is {plain['seconds'] / ours['seconds']:.2f}x as fast as plain"
         f" ({plain['cpu_seconds'] / ours['cpu_seconds']:.2f}x by CPU seconds), with"
         f" {ours['peak_mib'] / plain['peak_mib']:.2f}x its peak memory"
-        f" ({memory:.2f}x above the weights), on {ours['device']}"
+        f" ({memory:.2f}x above the catalogue), on {ours['device']}"
     )
     return found
 
@@ -224,7 +224,7 @@ def memory_mib(device: Any) -> float:
 
 def _bundled_models(folder: Path) -> Path | None:
     there = ROOT / "assets"
-    return there if "emoji_f8" in weights.find_weights(there) else None
+    return there if "emoji_f8" in catalogue.find_weights(there) else None
 
 
 def _full_size_models(folder: Path) -> Path:

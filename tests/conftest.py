@@ -41,7 +41,7 @@ def pytest_runtest_setup(item):
     if item.get_closest_marker("vnni"):
         import torch
 
-        from device import compute_precision
+        from studio.engines.device import compute_precision
 
         if not compute_precision(torch.device("cpu")).eight_bits:
             pytest.skip("the CPU is not quick in eight bits")

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import yaml
 
-import registry
-from errors import BadInput, RunFailed
-from settings import VQGANCLIPSettings
+from studio import engines
+from studio.base.errors import BadInput, RunFailed
+from studio.engines import registry
+from studio.settings.settings import VQGANCLIPSettings
 
 MODEL = "Fake"
 
@@ -82,7 +83,8 @@ def use_no_torch(monkeypatch):
     device = types.ModuleType("device")
     device.pick_device = lambda gpu: gpu
     device.describe = lambda device: "fake device"
-    monkeypatch.setitem(sys.modules, "device", device)
+    monkeypatch.setitem(sys.modules, "studio.engines.device", device)
+    monkeypatch.setattr(engines, "device", device, raising=False)
 
 
 def write_assets(folder: Path) -> Path:

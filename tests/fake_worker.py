@@ -1,7 +1,9 @@
 """worker.py whose processes serve with the fake engine: no torch, so that they start at once.
 
-Called as `fake_worker.py [options of worker.py]`; it starts itself again as `serving.py` would be.
-The project's folder belongs into PYTHONPATH. Each step is written down in $TRACE/<seed>, with the
+Called as `fake_worker.py [options of worker.py]`; it starts itself again in place of
+`studio.queue.worker_process`.
+The project's folder belongs into PYTHONPATH.
+Each step is written down in $TRACE/<seed>, with the
 process that took it.
 """
 
@@ -14,14 +16,12 @@ from pathlib import Path
 
 import fake_engine
 
-import claims
-import keeper
-import recovery
-import registry
-import serving
-import storage
-import video
 import worker
+from studio import engines
+from studio.engines import registry
+from studio.media import video
+from studio.queue import keeper, recovery, worker_process
+from studio.runs import claims, storage
 
 STEP_SECONDS = 0.03
 
@@ -38,24 +38,25 @@ def serve():
     device = types.ModuleType("device")
     device.pick_device = lambda gpu: gpu
     device.describe = lambda device: "fake device"
-    sys.modules["device"] = device
+    sys.modules["studio.engines.device"] = device
+    engines.device = device
     kind = next(iter(registry.MODELS.values())).settings
     registry.MODELS = {n: registry.Model(kind, "fake_worker:TracedRun") for n in registry.MODELS}
     storage.HEARTBEAT_SECONDS = 0.5
     live_elsewhere()
-    return serving.main()
+    return worker_process.main()
 
 
 def live_elsewhere():
     """As on a machine of its own, which sees no locks of others, if $MACHINE names it."""
     if name := os.environ.get("MACHINE"):
-        claims.this_machine = serving.this_machine = lambda: name
+        claims.this_machine = worker_process.this_machine = lambda: name
         storage.RunFolder.computing = lambda folder: contextlib.nullcontext()
         video.fcntl = types.SimpleNamespace(flock=lambda *_: None, LOCK_EX=None)
 
 
 def keep():
-    keeper.SERVING = Path(__file__).resolve()
+    keeper.WORKER = (sys.executable, str(Path(__file__).resolve()))
     keeper.RESTART_PAUSE = keeper.WATCH_SECONDS = 0.3
     recovery.SILENT_SECONDS = float(os.environ.get("SILENT_SECONDS", recovery.SILENT_SECONDS))
     os.environ["SERVING"] = "1"

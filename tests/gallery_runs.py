@@ -12,7 +12,7 @@ from PIL import Image
 from waiting import PATIENCE
 
 from gallery import create_app
-from gallery_library import Options
+from studio.gallery.library import Options
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = datetime(2026, 1, 1, 12)

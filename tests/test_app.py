@@ -18,26 +18,22 @@ from pydantic import create_model
 from streamlit.testing.v1 import AppTest
 from tiny_models import write_tiny_assets
 
-import estimate
-import keeper
-import page_actions
-import page_runs
-import page_space
-import registry
-import run_checkpoints
-import run_index
-import run_queue
-import runner
-import settings
-import trash
-from errors import BadInput
-from page_memory import Memory
-from page_runs import NOTHING
-from page_start import edited
-from pictures import encode_png
-from serving import Place, WorkerState
-from settings import MAX_SEED, VQGANCLIPSettings, setting
-from storage import CHECKPOINT, PICTURE, PREVIEW, PROGRESS, RunFolder, atomic_write, now, to_json
+from studio.base.errors import BadInput
+from studio.base.files import atomic_write, to_json
+from studio.engines import registry
+from studio.engines.vqgan_clip import estimate
+from studio.making import runner
+from studio.media.pictures import encode_png
+from studio.page import actions, run_views, space
+from studio.page.memory import Memory
+from studio.page.run_views import NOTHING
+from studio.page.start import edited
+from studio.queue import keeper, run_queue
+from studio.queue.worker_process import Place, WorkerState
+from studio.runs import checkpoints, run_index, trash
+from studio.runs.storage import CHECKPOINT, PICTURE, PREVIEW, PROGRESS, RunFolder, now
+from studio.settings import settings
+from studio.settings.settings import MAX_SEED, VQGANCLIPSettings, setting
 
 ROOT = Path(__file__).resolve().parents[1]
 ALWAYS = """
@@ -412,8 +408,8 @@ def child(output_dir, assets):
     """A run that is done and that continued another one, with its state."""
     parent = make_finished(output_dir, text_input="a tree", vqgan_ckpt="tiny_f8")
     picture = np.zeros((32, 32, 3), np.uint8)
-    state = run_checkpoints.encode(
-        run_checkpoints.Checkpoint(3, picture, {"total": 1.0}, {"frames": 3}, "M", {"seed": 5}, {})
+    state = checkpoints.encode(
+        checkpoints.Checkpoint(3, picture, {"total": 1.0}, {"frames": 3}, "M", {"seed": 5}, {})
     )
     atomic_write(parent.path / "checkpoint.safetensors", state)
     given = {"text_input": "a larger tree", "Xdim": 48, "use_mse_regularization": True}
@@ -500,8 +496,8 @@ def test_a_press_makes_one_run_though_eight_callbacks_come_of_it(page, output_di
 
 def test_a_press_counts_though_the_button_was_not_drawn_since_the_last():
     """As where the page was interrupted meanwhile."""
-    presses, heeded = page_actions.Presses(), []
-    for pause in (0, 0, 2 * page_actions.ECHO_SECONDS, 0):
+    presses, heeded = actions.Presses(), []
+    for pause in (0, 0, 2 * actions.ECHO_SECONDS, 0):
         time.sleep(pause)
         with presses.heeding("a drawing") as is_heeded:
             heeded.append(is_heeded)
@@ -1120,9 +1116,9 @@ def test_old_checkpoints_can_be_freed(output_dir):
     new = make_finished(output_dir, f"{datetime.now():%Y%m%dT%H%M%S}-cccccccc")
     for folder in (old, broken, new):
         (folder.path / "checkpoint.safetensors").write_bytes(bytes(1000))
-    assert page_space.measure(output_dir).checkpoints == 3000
+    assert space.measure(output_dir).checkpoints == 3000
     runs = run_index.entries(output_dir)
-    assert page_space.free_checkpoints(page_space.old_runs(runs, days=30)) == 1000
+    assert space.free_checkpoints(space.old_runs(runs, days=30)) == 1000
     assert [(f.path / "checkpoint.safetensors").exists() for f in (old, broken, new)] == [
         False,
         True,
@@ -1160,8 +1156,8 @@ def test_a_problem_is_told_where_it_was_caused(page):
     ["see https://a.b", "www.a.b", "me@a.b", "a -- b", "a -> b", ":streamlit:", "x <= y"],
 )
 def test_what_markdown_would_still_change_is_divided(text):
-    assert NOTHING in page_runs.plain(text)
-    assert unescaped(page_runs.plain(text)) == text
+    assert NOTHING in run_views.plain(text)
+    assert unescaped(run_views.plain(text)) == text
 
 
 def test_a_long_value_is_cut_in_messages(page, output_dir):

@@ -25,9 +25,9 @@ import quality  # noqa: E402
 import step as benchmark  # noqa: E402
 from tiny_models import write_tiny_assets  # noqa: E402
 
-import device  # noqa: E402
-import run_index  # noqa: E402
-from runner import Request  # noqa: E402
+from studio.engines import device  # noqa: E402
+from studio.making.runner import Request  # noqa: E402
+from studio.runs import run_index  # noqa: E402
 from training import evaluate  # noqa: E402
 
 
@@ -110,7 +110,7 @@ def test_the_first_picture_is_waited_for(tmp_path: Path) -> None:
 def test_the_cost_of_keeping_a_run_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recording.CHECKPOINT_SHARE", 1e9)  # at each step
+    monkeypatch.setattr("studio.making.recording.CHECKPOINT_SHARE", 1e9)  # at each step
     write_tiny_assets(tmp_path)
     given = {"num_steps": 3, "Xdim": 32, "ydim": 32, "cutn": 2, "checkpoint_seconds": 0}
     found = keeping.measure(given, tmp_path, tmp_path / "output", None)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tiny_models
 
-import runner
-import storage
-from errors import BadInput
-from run_checkpoints import read
-from runner import Request, execute, prepare, submit
+from studio.base.errors import BadInput
+from studio.making import runner
+from studio.making.runner import Request, execute, prepare, submit
+from studio.runs import storage
+from studio.runs.checkpoints import read
 
 BASE = {
     "text_input": "a red heart",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import device
-from errors import BadInput
+from studio.base.errors import BadInput
+from studio.engines import device
 
 
 @pytest.fixture

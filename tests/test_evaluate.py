@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-import device
-from runner import Request, prepare
+from studio.engines import device
+from studio.making.runner import Request, prepare
 from tests.test_architecture import ENGINE
 from tests.tiny_models import write_tiny_assets
 from training import contact_sheet, evaluate, icons

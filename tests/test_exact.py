@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from waiting import wait_for
 
-import storage
-from run_checkpoints import Checkpoint, read
-from runner import Request, execute, prepare, reopen, submit
-from stopping import Stop
-from storage import RunFolder
+from studio.base.stopping import Stop
+from studio.making.runner import Request, execute, prepare, reopen, submit
+from studio.runs import storage
+from studio.runs.checkpoints import Checkpoint, read
+from studio.runs.storage import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "assets"

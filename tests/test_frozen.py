@@ -8,9 +8,8 @@ import torch
 from networks import Network, assert_same, output_and_gradient, prepared_visual
 from torch import Tensor, nn
 
-import frozen
-import frozen_layers
-from device import FULL_PRECISION, Precision
+from studio.engines.device import FULL_PRECISION, Precision
+from studio.engines.vqgan_clip.fast import frozen, frozen_layers
 
 Limits = tuple[Precision, float, float]
 

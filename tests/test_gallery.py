@@ -12,7 +12,7 @@ from gallery_runs import end, make_run, start
 from waiting import PATIENCE
 
 import gallery
-from launch import in_use
+from studio.base.ports import in_use
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 from gallery_runs import make_run, open_gallery
 
-from gallery_query import READERS
+from studio.gallery.query import READERS
 
 
 @pytest.fixture

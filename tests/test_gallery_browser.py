@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 from tabs import new_tab
 from waiting import wait_for
 
-import storage
+from studio.base import files
+from studio.runs import storage
 
 EXCUSED = ("404", "ERR_FAILED")  # what is asked for was not there, or nobody answered
 NUMBER = 12
@@ -294,7 +295,7 @@ def test_a_page_changes_in_place_and_never_under_the_fingers(site, open_tab, run
     tab.locator("summary", has_text="As JSON").click()
     note.focus()
     progress = {"step": 7, "planned_num_steps": 50}
-    storage.atomic_write(folder / "progress.json", json.dumps(progress).encode())
+    files.atomic_write(folder / "progress.json", json.dumps(progress).encode())
     tab.get_by_text("step 7 of 50").wait_for()
     draw(folder, 3, (64, 64))
     storage.RunFolder(folder).update(status="done", num_steps=50)
@@ -330,7 +331,7 @@ def test_new_runs_appear_and_running_ones_move_without_a_reload(site, open_tab):
         Image.new("RGB", (64, 64), "red").save(folder / "preview.JPEG")
         for step in (3, 9):
             progress = {"step": step, "planned_num_steps": 50, "seconds_left": 3}
-            storage.atomic_write(folder / "progress.json", json.dumps(progress).encode())
+            files.atomic_write(folder / "progress.json", json.dumps(progress).encode())
             storage.RunFolder(folder).update(heartbeat=storage.now())
             tile.get_by_text(f"step {step} of 50").wait_for()
         first = tile.locator("img").get_attribute("src")

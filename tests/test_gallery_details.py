@@ -2,7 +2,7 @@
 
 import pytest
 
-from gallery_details import Difference, differences, in_words, readable, steps_to_make
+from studio.gallery.details import Difference, differences, in_words, readable, steps_to_make
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,12 @@ def test_bookkeeping_is_told_apart():
     details["loss_history"] = [[1, 0.5]]
     settings, records = readable(details | {"warnings": ["too long"]})
     assert [setting.label for setting in settings] == ["Seed", "Warnings"]
-    assert [record.label for record in records] == ["Heartbeat", "Losses", "Inputs sha256", "Loss history"]
+    assert [record.label for record in records] == [
+        "Heartbeat",
+        "Losses",
+        "Inputs sha256",
+        "Loss history",
+    ]
 
 
 @pytest.mark.parametrize(

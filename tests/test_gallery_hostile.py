@@ -17,8 +17,8 @@ import pytest
 from gallery_runs import look_again, make_run, open_gallery, post_json, runs_on
 from PIL import Image
 
-import storage
 from gallery_utils import MAX_EXACT
+from studio.runs import storage
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}\r\nSet-Cookie: a=b"
 
@@ -525,7 +525,7 @@ def test_errors_are_pages_for_people_and_json_for_programs(output):
 def test_a_fault_of_ours_is_a_page_too(output, monkeypatch):
     make_run(output, 1)
     client = open_gallery(output)
-    monkeypatch.setattr("gallery_search.find", None)
+    monkeypatch.setattr("studio.gallery.search.find", None)
     answer = client.get("/")
     assert answer.status_code == 500 and "please report it" in answer.text
     assert "Traceback" not in answer.text

@@ -10,9 +10,8 @@ import pytest
 from gallery_runs import look_again, make_run, open_gallery, post, post_json, runs_on
 from PIL import Image
 
-import run_index
-import run_queue
-import storage
+from studio.queue import run_queue
+from studio.runs import run_index, storage
 
 BUDGET = 0.1  # seconds that a look at 2,000 waiting runs may take
 

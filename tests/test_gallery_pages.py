@@ -26,10 +26,10 @@ from gallery_runs import (
 )
 from PIL import Image
 
-import storage
 from gallery import create_app
-from gallery_library import Options
-from gallery_query import SORTS
+from studio.gallery.library import Options
+from studio.gallery.query import SORTS
+from studio.runs import storage
 
 ROOT = Path(__file__).resolve().parents[1]
 

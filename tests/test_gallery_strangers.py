@@ -13,9 +13,9 @@ from gallery_runs import make_run, open_gallery, post, runs_on
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-import storage
-import video
-from gallery_plain import plain_details, plain_media, without_folders
+from studio.gallery.plain import plain_details, plain_media, without_folders
+from studio.media import video
+from studio.runs import storage
 
 SECRET = "SECRET-OF-THE-HOUSE"
 ICC = b"a profile of colours" * 40

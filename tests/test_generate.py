@@ -19,13 +19,13 @@ import pytest
 import tiny_models
 from PIL import Image
 
-import command_line
 import generate
-import registry
-import storage
-import video
-from errors import BadInput
-from settings import VQGANCLIPSettings, meta, option_name
+from studio.base.errors import BadInput
+from studio.cli import generating
+from studio.engines import registry
+from studio.media import video
+from studio.runs import storage
+from studio.settings.settings import VQGANCLIPSettings, meta, option_name
 
 ROOT = Path(__file__).parents[1]
 RESULTS = {"output.PNG", "anim.mp4", "details.json", "checkpoint.safetensors"}
@@ -268,7 +268,7 @@ def test_an_output_folder_that_cannot_be_written(capsys, assets):
 
 
 def test_a_fault_of_ours_is_one_line_too(generated, monkeypatch):
-    monkeypatch.setattr(command_line, "prepare", lambda request: 1 / 0)
+    monkeypatch.setattr(generating, "prepare", lambda request: 1 / 0)
     status, _, err = generated("a")
     assert status == 1 and len(err) == 1 and "ZeroDivisionError" in err[0]
 
@@ -277,7 +277,7 @@ def test_a_fault_of_ours_is_one_line_too(generated, monkeypatch):
 
 
 def given(*words):
-    return dict(command_line.parse(words).request.given)
+    return dict(generating.parse(words).request.given)
 
 
 @pytest.mark.parametrize("name", [n for n in VQGANCLIPSettings.model_fields if n != "text_input"])
@@ -324,7 +324,7 @@ def test_a_prompt_that_looks_like_an_option(prompt):
 
 def test_help_tells_everything(capsys):
     with pytest.raises(SystemExit) as ended:
-        command_line.parse(["--help"])
+        generating.parse(["--help"])
     text = capsys.readouterr().out
     assert ended.value.code == 0
     for name in VQGANCLIPSettings.model_fields:
@@ -344,13 +344,13 @@ def test_help_and_bad_input_need_no_torch(tmp_path):
 
 def test_another_model_brings_its_own_options(monkeypatch):
     fake_engine.use(monkeypatch)
-    assert command_line.parse(["a", "--model", "Fake"]).request.model == "Fake"
-    assert command_line.parse(["a"]).request.model == "VQGAN-CLIP"
+    assert generating.parse(["a", "--model", "Fake"]).request.model == "Fake"
+    assert generating.parse(["a"]).request.model == "VQGAN-CLIP"
     with pytest.raises(BadInput, match="VQGAN-CLIP, Fake"):
-        command_line.parse(["a", "--model", "none"])
+        generating.parse(["a", "--model", "none"])
     monkeypatch.delitem(registry.MODELS, "Fake")
     with pytest.raises(BadInput, match="no option --model"):
-        command_line.parse(["a", "--model", "Fake"])
+        generating.parse(["a", "--model", "Fake"])
 
 
 def test_a_group_is_switched_on_by_its_values():

@@ -17,12 +17,12 @@ from clip.model import build_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import frozen
-from checkpoints import read_state_dict
-from device import Precision
-from errors import BadInput
+from studio.base.errors import BadInput
+from studio.engines.device import Precision
+from studio.engines.vqgan_clip.fast import frozen
+from studio.models.catalogue import OPENAI_CLIP_MODELS
+from studio.models.weight_files import read_state_dict
 from vqgan_utils import Perceptor, find_clip_model, load_clip_model, load_vqgan_model
-from weights import OPENAI_CLIP_MODELS
 
 CONFIGS = {
     "VQModel": tiny_models.vq_config,

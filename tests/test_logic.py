@@ -18,16 +18,15 @@ from clip.model import build_model
 from PIL import Image
 from safetensors.torch import save_file
 
-import cutouts
-import estimate
-import frozen
 import logic
-import run_checkpoints
-import settings
-from device import FULL_PRECISION, Precision
-from errors import BadInput, RunFailed
 from logic import Run, Step, VQGANCLIPRun
-from sketch import Sketcher, fit
+from studio.base.errors import BadInput, RunFailed
+from studio.engines.device import FULL_PRECISION, Precision
+from studio.engines.vqgan_clip import cutouts, estimate
+from studio.engines.vqgan_clip.fast import frozen
+from studio.engines.vqgan_clip.sketch import Sketcher, fit
+from studio.runs import checkpoints
+from studio.settings import settings
 from vqgan_utils import CLIP_MEAN, CLIP_STD, load_vqgan_model, move_picture
 
 CPU = torch.device("cpu")
@@ -496,9 +495,9 @@ def test_the_mse_target_follows_the_move(make_run: MakeRun) -> None:
 
 def through_a_file(state: dict[str, Any], folder: Path) -> Any:
     picture = np.zeros((1, 1, 3), np.uint8)
-    checkpoint = run_checkpoints.Checkpoint(1, picture, {}, state, "", {}, {})
-    (folder / "it").write_bytes(run_checkpoints.encode(checkpoint))
-    return run_checkpoints.read(folder / "it").state
+    checkpoint = checkpoints.Checkpoint(1, picture, {}, state, "", {}, {})
+    (folder / "it").write_bytes(checkpoints.encode(checkpoint))
+    return checkpoints.read(folder / "it").state
 
 
 @pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 3}])

@@ -7,8 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frozen_layers import EightBitLinear
-from onednn import LARGEST, EightBitKernels, EightBitMatrix, PackedKernels
+from studio.engines.vqgan_clip.fast.frozen_layers import EightBitLinear
+from studio.engines.vqgan_clip.fast.onednn import (
+    LARGEST,
+    EightBitKernels,
+    EightBitMatrix,
+    PackedKernels,
+)
 
 pytestmark = pytest.mark.vnni
 DTYPES = [torch.float32, torch.bfloat16]

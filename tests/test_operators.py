@@ -10,15 +10,12 @@ import tiny_models
 import torch
 from torch import Tensor
 
-import frozen
-import frozen_layers
 import logic
-import onednn
-import operators
-from device import FULL_PRECISION, Precision
 from logic import VQGANCLIPRun
-from operators import Guarded
-from settings import VQGANCLIPSettings, make
+from studio.engines.device import FULL_PRECISION, Precision
+from studio.engines.vqgan_clip.fast import frozen, frozen_layers, onednn, operators
+from studio.engines.vqgan_clip.fast.operators import Guarded
+from studio.settings.settings import VQGANCLIPSettings, make
 
 GUARDED = [
     value

@@ -18,12 +18,13 @@ from tabs import new_tab
 from tiny_models import write_tiny_assets
 from waiting import PATIENCE, wait_for
 
-import run_index
-import run_queue
-import video
-from runner import DEFAULT_MODEL
-from serving import is_served
-from storage import RunFolder, atomic_write, to_json
+from studio.base.files import atomic_write, to_json
+from studio.making.runner import DEFAULT_MODEL
+from studio.media import video
+from studio.queue import run_queue
+from studio.queue.worker_process import is_served
+from studio.runs import run_index
+from studio.runs.storage import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 FITS = "main => main.clientWidth > 0 && main.scrollWidth <= main.clientWidth"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import BadInput
-from pictures import (
+from studio.base.errors import BadInput
+from studio.media.pictures import (
     MAX_PIXELS,
     cover,
     crop_or_cover,

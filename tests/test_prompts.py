@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from errors import BadInput
-from prompts import Prompt, parse_prompts
+from studio.base.errors import BadInput
+from studio.engines.vqgan_clip.prompts import Prompt, parse_prompts
 
 NEVER = -math.inf
 

@@ -23,10 +23,9 @@ import pytest
 from PIL import Image
 from waiting import PATIENCE, wait_for
 
-import run_index
-import run_queue
-import serving
-from runner import Request, prepare
+from studio.making.runner import Request, prepare
+from studio.queue import run_queue, worker_process
+from studio.runs import run_index
 
 WORKER = Path(__file__).with_name("fake_worker.py")
 STEPS = 25
@@ -83,7 +82,7 @@ class Studio:
 
     def serving(self):
         """The pids of living workers."""
-        states = serving.read_states(self.output_dir)
+        states = worker_process.read_states(self.output_dir)
         return [state.pid for state in states if is_alive(state.pid)]
 
     def steps(self, seed):
@@ -244,4 +243,4 @@ def test_workers_on_several_gpus_share_the_runs(studio):
     keeper.send_signal(signal.SIGINT)
     assert keeper.wait(PATIENCE) == 0
     assert [folder.read()["status"] for folder in folders] == ["queued", "queued"]
-    assert not serving.is_served(studio.output_dir)
+    assert not worker_process.is_served(studio.output_dir)

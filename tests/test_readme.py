@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from settings import VQGANCLIPSettings, option_name
-from settings_docs import readme_table, with_table
+from studio.cli.settings_docs import readme_table, with_table
+from studio.settings.settings import VQGANCLIPSettings, option_name
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import command_line
-import registry
-from errors import BadInput
 from logic import Run, Step, VQGANCLIPRun
-from runner import execute, prepare, submit
-from settings import RunSettings, setting
+from studio.base.errors import BadInput
+from studio.cli import generating
+from studio.engines import registry
+from studio.making.runner import execute, prepare, submit
+from studio.settings.settings import RunSettings, setting
 
 
 class GreySettings(RunSettings):
@@ -68,7 +68,7 @@ def test_an_unknown_model_lists_those_known() -> None:
 
 def test_its_settings_become_options_and_its_run_runs(grey: None, tmp_path: Path) -> None:
     argv = ["a cat", "--model", "Grey", "--darkness", "0.25", "--num-steps", "3"]
-    request = command_line.parse([*argv, "--output-dir", str(tmp_path)]).request
+    request = generating.parse([*argv, "--output-dir", str(tmp_path)]).request
     assert request.model == "Grey"
     folder = submit(prepare(request), status="running")
     steps: list[Step] = []
@@ -79,11 +79,11 @@ def test_its_settings_become_options_and_its_run_runs(grey: None, tmp_path: Path
 
 
 def test_its_ranges_are_kept(grey: None) -> None:
-    request = command_line.parse(["a cat", "--model", "Grey", "--darkness", "2"]).request
+    request = generating.parse(["a cat", "--model", "Grey", "--darkness", "2"]).request
     with pytest.raises(BadInput, match="darkness"):
         prepare(request)
 
 
 def test_options_of_other_models_are_not_its_own(grey: None) -> None:
     with pytest.raises(BadInput, match="--cutn"):
-        command_line.parse(["a cat", "--model", "Grey", "--cutn", "3"])
+        generating.parse(["a cat", "--model", "Grey", "--cutn", "3"])

@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import recording
-import run_queue
-import storage
-import video
-from errors import BadInput, DiskFull, RunFailed
-from runner import Request, execute, prepare, reopen, submit
-from stopping import Stop
-from storage import Taken
+from studio.base import files
+from studio.base.errors import BadInput, DiskFull, RunFailed
+from studio.base.stopping import Stop
+from studio.making import recording
+from studio.making.runner import Request, execute, prepare, reopen, submit
+from studio.media import video
+from studio.queue import run_queue
+from studio.runs import storage
+from studio.runs.storage import Taken
 
 STEPS = 5
 SETTINGS = {"text_input": "a", "num_steps": STEPS, "Xdim": 32, "ydim": 16, "vqgan_ckpt": "small"}
@@ -324,7 +325,7 @@ def test_a_film_that_was_lost_is_told(begin, assets):
 def test_a_disk_that_fills_keeps_the_last_checkpoint(begin, straight, assets, monkeypatch, room):
     """There is room for a few checkpoints only."""
     folder, written = begin(), []
-    write = storage.atomic_write
+    write = files.atomic_write
 
     def write_if_room(path, data, **how):
         if path.name == storage.CHECKPOINT:

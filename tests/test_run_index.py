@@ -3,8 +3,8 @@
 import pytest
 from test_storage import make_run
 
-import run_index
-from storage import RunFolder
+from studio.runs import run_index
+from studio.runs.storage import RunFolder
 
 
 def test_newest_first_and_the_rest_is_passed_over(tmp_path):

@@ -10,17 +10,13 @@ from datetime import datetime, timedelta
 import fake_engine
 import pytest
 
-import claims
-import delivery
-import recovery
-import run_index
-import run_queue
-import storage
-from claims import claimed, is_claimed, is_orphaned, lives_here
-from errors import BadInput, DiskFull, RunFailed
-from recovery import Watch
-from runner import Request, prepare
-from storage import RunFolder, now
+from studio.base.errors import BadInput, DiskFull, RunFailed
+from studio.making.runner import Request, prepare
+from studio.queue import delivery, recovery, run_queue
+from studio.queue.recovery import Watch
+from studio.runs import claims, run_index, storage
+from studio.runs.claims import claimed, is_claimed, is_orphaned, lives_here
+from studio.runs.storage import RunFolder, now
 
 
 @pytest.fixture

@@ -15,16 +15,15 @@ import pytest
 from fake_engine import FakeRun
 from PIL import Image
 
-import recipes
-import recording
-import runner
-import storage
-import video
-from errors import BadInput, RunFailed
-from pictures import load_picture
-from runner import Request, execute, prepare, submit
-from settings import VQGANCLIPSettings
-from stopping import Stop
+from studio.base import files
+from studio.base.errors import BadInput, RunFailed
+from studio.base.stopping import Stop
+from studio.making import recipes, recording, runner
+from studio.making.runner import Request, execute, prepare, submit
+from studio.media import video
+from studio.media.pictures import load_picture
+from studio.runs import storage
+from studio.settings.settings import VQGANCLIPSettings
 
 T13 = """run_id num_steps planned_num_steps text_input init_image image_prompts continue_prev_run
     prev_run_id seed Xdim ydim vqgan_ckpt start_time end_time mse_weight mse_weight_decay
@@ -246,7 +245,7 @@ def test_a_queued_run_that_is_stopped_never_loads(ask, assets, monkeypatch):
 def test_a_disk_that_fills(ask, assets, monkeypatch):
     """No file may be written but into the room that the reserve gave back."""
     folder = submit(ask(num_steps=-1), "running")
-    write = storage.atomic_write
+    write = files.atomic_write
 
     def write_if_room(path, data, **how):
         if (path.parent / storage.RESERVE).exists() and path.name == storage.PREVIEW:
@@ -318,7 +317,7 @@ def test_live_files(ask, assets, monkeypatch):
 
 def test_live_files_are_written_a_few_times_a_second_only(ask, assets, monkeypatch):
     written = []
-    write = storage.atomic_write
+    write = files.atomic_write
 
     def count(path, data, **how):
         written.append(path.name)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-import settings_docs
-from errors import BadInput
-from settings import (
+from studio.base.errors import BadInput
+from studio.cli import settings_docs
+from studio.settings.settings import (
     MAX_SEED,
     VQGANCLIPSettings,
     default_text,

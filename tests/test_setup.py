@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import launch
-import version
+from studio.base import ports, version
 
 ROOT = Path(__file__).resolve().parents[1]
 PIN = re.compile(r"([A-Za-z0-9_.-]+)==([A-Za-z0-9.]+)")
@@ -82,7 +81,7 @@ def test_streamlit_knows_every_option(tmp_path):
 def test_a_port_in_use_is_named_with_the_next_free_one(capsys):
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1]
-        found = launch.free_port(port)
+        found = ports.free_port(port)
     said = capsys.readouterr().err
     assert found > port
     assert str(port) in said
@@ -92,7 +91,7 @@ def test_a_port_in_use_is_named_with_the_next_free_one(capsys):
 def test_a_free_port_is_taken_without_a_word(capsys):
     with socket.create_server(("localhost", 0)) as probe:
         port = probe.getsockname()[1]
-    assert launch.free_port(port) == port
+    assert ports.free_port(port) == port
     assert capsys.readouterr().err == ""
 
 

@@ -12,10 +12,10 @@ import tiny_models
 import torch
 from waiting import wait_for
 
-import sharing
 from logic import VQGANCLIPRun
-from settings import VQGANCLIPSettings, make
-from sharing import CROWDED, MOST_PATIENCE, PATIENCE, ROOMY, Crowd, Sharing
+from studio.engines import sharing
+from studio.engines.sharing import CROWDED, MOST_PATIENCE, PATIENCE, ROOMY, Crowd, Sharing
+from studio.settings.settings import VQGANCLIPSettings, make
 
 NOBODY, SOME, MANY = ROOMY / 2, (ROOMY + CROWDED) / 2, 2 * CROWDED
 
@@ -155,7 +155,7 @@ def test_no_byte_changes(
 
 WATCH = """
 import sys, threading, torch
-import sharing
+from studio.engines import sharing
 if sys.argv[1] == "one":
     torch.set_num_threads(1)
 with sharing.sharing:

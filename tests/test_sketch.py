@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-import sketch
-from errors import BadInput
-from sketch import SIDE, Sketcher
+from studio.base.errors import BadInput
+from studio.engines.vqgan_clip import sketch
+from studio.engines.vqgan_clip.sketch import SIDE, Sketcher
+from studio.models.catalogue import find_sketcher
 from vqgan_utils import load_clip_model
-from weights import find_sketcher
 
 ASSETS = Path(__file__).parents[1] / "assets"
 CLIP = ASSETS / "emoji_clip.pt"

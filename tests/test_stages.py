@@ -5,13 +5,13 @@ import imageio_ffmpeg
 import pytest
 from PIL import Image
 
-import run_index
-import stages
-from errors import BadInput
-from runner import Request, execute, prepare, submit
-from settings import VQGANCLIPSettings
-from stopping import Stop
-from storage import RunFolder
+from studio.base.errors import BadInput
+from studio.base.stopping import Stop
+from studio.making import stages
+from studio.making.runner import Request, execute, prepare, submit
+from studio.runs import run_index
+from studio.runs.storage import RunFolder
+from studio.settings.settings import VQGANCLIPSettings
 
 SMALL = {"num_steps": 2, "Xdim": 32, "ydim": 16, "vqgan_ckpt": "small"}
 SEASONS = ["spring", "summer", "autumn"]

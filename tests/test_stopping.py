@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from stopping import Stop
+from studio.base.stopping import Stop
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 

@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 import pytest
 from waiting import wait_for
 
-import storage
-from errors import BadInput
-from storage import RunFolder, atomic_write, create_run_folder, find_run, read_json
+from studio.base import files
+from studio.base.errors import BadInput
+from studio.base.files import atomic_write, read_json
+from studio.runs import storage
+from studio.runs.storage import RunFolder, create_run_folder, find_run
 
 
 def make_run(output, name, **details):
@@ -68,7 +70,7 @@ def test_atomic_write_is_whole_or_absent(tmp_path, monkeypatch):
         b"[" * 100_000,
         b'{"a":' * 100_000,
         b'{"a": ' + b"9" * 100_000 + b"}",
-        b" " * (storage.MAX_JSON_BYTES + 1),
+        b" " * (files.MAX_JSON_BYTES + 1),
     ],
 )
 def test_hostile_json(tmp_path, data):

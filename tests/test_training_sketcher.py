@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import sketch
+from studio.engines.vqgan_clip import sketch
 from training import icons, train_clip, train_sketcher
 from training.data import Background, Part, Scene
 from training.train_sketcher import HALF, LARGE, SMALL, StillComposer, drawing_loss, swapped

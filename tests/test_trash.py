@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-import storage
-from errors import BadInput
-from trash import TRASH, move_to_trash, restore, trashed
+from studio.base import files
+from studio.base.errors import BadInput
+from studio.runs import storage
+from studio.runs.trash import TRASH, move_to_trash, restore, trashed
 
 ONE, TWO = "20260101T000000-aaaaaaaa", "20260102T000000-bbbbbbbb"
 
@@ -86,7 +87,7 @@ def test_nothing_is_written_over(output):
     for move in (restore, move_to_trash):
         with pytest.raises(BadInput, match="cannot be moved"):
             move(output, ONE)
-    assert storage.read_json(output / TRASH / ONE / "details.json")["text_input"] == ONE
+    assert files.read_json(output / TRASH / ONE / "details.json")["text_input"] == ONE
     assert "another" in (output / ONE / "details.json").read_text()
 
 

@@ -14,8 +14,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-import video
-from errors import RunFailed
+from studio.base.errors import RunFailed
+from studio.media import video
 
 
 def frames(count, size, seed=0):

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from fake_engine import write_assets
 
-import weights
-from errors import BadInput
-from settings import VQGANCLIPSettings, make
+from studio.base.errors import BadInput
+from studio.models import catalogue
+from studio.settings.settings import VQGANCLIPSettings, make
 
 CONFIG = {"model": {"target": "x", "params": {"ddconfig": {"ch_mult": [1, 1, 2]}}}}
 
@@ -24,29 +24,29 @@ def add(folder, name, config=CONFIG, suffix=".ckpt"):
 
 
 def test_preferred_weights_come_first(assets):
-    assert list(weights.find_weights(assets)) == ["plain", "small"]
+    assert list(catalogue.find_weights(assets)) == ["plain", "small"]
     add(assets, "emoji_f8")
     add(assets, "vqgan_imagenet_f16_1024", suffix=".safetensors")
     found = ["vqgan_imagenet_f16_1024", "emoji_f8", "plain", "small"]
-    assert list(weights.find_weights(assets)) == found
-    assert weights.default_weights(assets) == found[0]
+    assert list(catalogue.find_weights(assets)) == found
+    assert catalogue.default_weights(assets) == found[0]
 
 
 def test_no_weights_at_all(tmp_path):
     with pytest.raises(BadInput, match="no weights"):
-        weights.default_weights(tmp_path)
+        catalogue.default_weights(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["none", "../assets/small", "/etc/passwd", "", "small.yaml", "\0"])
 def test_unknown_name_lists_what_there_is(assets, name):
     with pytest.raises(BadInput, match="plain, small"):
-        weights.get_weights(assets, name)
+        catalogue.get_weights(assets, name)
 
 
 def test_yaml_without_checkpoint(assets):
     (assets / "plain.ckpt").unlink()
     with pytest.raises(BadInput, match=r"plain\.ckpt"):
-        weights.get_weights(assets, "plain")
+        catalogue.get_weights(assets, "plain")
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,19 @@ def test_yaml_without_checkpoint(assets):
 def test_broken_yaml(assets, text):
     (assets / "plain.yaml").write_text(text)
     with pytest.raises(BadInput, match=r"plain\.yaml") as refused:
-        _ = weights.get_weights(assets, "plain").factor
+        _ = catalogue.get_weights(assets, "plain").factor
     assert "\n" not in str(refused.value)
 
 
 def test_factor_and_size(assets):
-    found = weights.get_weights(assets, "small")
+    found = catalogue.get_weights(assets, "small")
     assert found.factor == 8
-    assert weights.picture_size(found, 70, 64) == (64, 64)
+    assert catalogue.picture_size(found, 70, 64) == (64, 64)
     with pytest.raises(BadInput, match="at least 8"):
-        weights.picture_size(found, 7, 64)
+        catalogue.picture_size(found, 7, 64)
     nested = {"model": {"params": {"first_stage_config": CONFIG["model"]}}}
     add(assets, "nested", nested)
-    assert weights.get_weights(assets, "nested").factor == 4
+    assert catalogue.get_weights(assets, "nested").factor == 4
 
 
 def test_recommended_values_are_checked(assets):
@@ -112,32 +112,34 @@ def test_files_that_are_no_checkpoint(tmp_path, suffix, data, says):
     path = tmp_path / f"file{suffix}"
     path.write_bytes(data)
     with pytest.raises(BadInput, match=says):
-        weights.check_checkpoint(path)
+        catalogue.check_checkpoint(path)
 
 
 def test_files_that_may_be_checkpoints(assets):
-    weights.check_checkpoint(assets / "small.ckpt")
+    catalogue.check_checkpoint(assets / "small.ckpt")
     legacy = assets / "legacy.ckpt"
     legacy.write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
-    weights.check_checkpoint(legacy)
+    catalogue.check_checkpoint(legacy)
     safe = assets / "a.safetensors"
     safe.write_bytes(struct.pack("<Q", 2) + b"{}")
-    weights.check_checkpoint(safe)
+    catalogue.check_checkpoint(safe)
 
 
 def test_find_clip(assets):
-    assert weights.find_clip(assets, "ViT-B/32") is None
+    assert catalogue.find_clip(assets, "ViT-B/32") is None
     path = assets / "small_clip.pt"
-    assert weights.find_clip(assets, "small_clip") == weights.find_clip(assets, str(path)) == path
+    assert (
+        catalogue.find_clip(assets, "small_clip") == catalogue.find_clip(assets, str(path)) == path
+    )
     for name in ("nope", "", str(assets), "\0", "x" * 5000):
         with pytest.raises(BadInput, match=r"small_clip.*ViT-B/32"):
-            weights.find_clip(assets, name)
+            catalogue.find_clip(assets, name)
 
 
 def test_openai_models_are_those_that_clip_lists():
     import clip
 
-    assert list(weights.OPENAI_CLIP_MODELS) == clip.available_models()
+    assert list(catalogue.OPENAI_CLIP_MODELS) == clip.available_models()
 
 
 def test_a_sketch_is_left_out_where_nothing_draws_it(assets):

@@ -10,16 +10,14 @@ import pytest
 from tiny_models import write_tiny_assets
 from waiting import PATIENCE, wait_for
 
-import keeper
-import registry
-import run_index
-import run_queue
-import serving
-import stages
-from keeper import WorkerKeeper
-from places import Places
-from runner import DEFAULT_MODEL, Request, prepare
-from serving import Place, is_served, read_states, take_place
+from studio.engines import registry
+from studio.making import stages
+from studio.making.runner import DEFAULT_MODEL, Request, prepare
+from studio.queue import keeper, run_queue, worker_process
+from studio.queue.keeper import WorkerKeeper
+from studio.queue.options import Places
+from studio.queue.worker_process import Place, is_served, read_states, take_place
+from studio.runs import run_index
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -104,7 +102,7 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_waited_for(
 ):
     looks = []
 
-    def look(folder, refuse=serving.refuse_unwritable):
+    def look(folder, refuse=worker_process.refuse_unwritable):
         looks.append(folder)
         refuse(folder)
 
@@ -129,14 +127,14 @@ def test_a_worker_in_a_folder_that_cannot_be_written_ends_without_a_traceback(as
     (tmp_path / ".queue").touch()
     command = [
         sys.executable,
-        ROOT / "serving.py",
+        ROOT / "worker_process.py",
         "--output-dir",
         tmp_path,
         "--assets-dir",
         assets,
     ]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert (done.returncode, done.stdout, done.stderr) == (serving.EXIT_FAILED, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (worker_process.EXIT_FAILED, "", "")
 
 
 def test_a_gpu_that_is_not_there_is_told_once(assets, tmp_path):

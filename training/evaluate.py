@@ -31,24 +31,20 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-import cutouts
-import device
-import frozen
-import frozen_layers
 import logic
-import onednn
-import operators
-import sketch
 import vqgan_utils
 from logic import VQGANCLIPRun
-from settings import VQGANCLIPSettings, make, read_defaults
+from studio.engines import device
+from studio.engines.vqgan_clip import cutouts, sketch
+from studio.engines.vqgan_clip.fast import frozen, frozen_layers, onednn, operators
+from studio.models.catalogue import find_sketcher, get_weights
+from studio.settings.settings import VQGANCLIPSettings, make, read_defaults
 from training.data import Composer, Scene
 from training.files import publish
 from training.icons import CACHE
 from training.train_clip import SIZE, encode_images, encode_texts
 from training.train_judge import load_judge
 from vqgan_utils import find_clip_model
-from weights import find_sketcher, get_weights
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.yaml")
 ASSETS = Path(__file__).parent.parent / "assets"

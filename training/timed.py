@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from sharing import sharing
+from studio.engines.sharing import sharing
 
 
 class TimedTraining(ABC):

@@ -20,14 +20,14 @@ from clip.model import CLIP
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from sketch import SIDE, Sketcher
+from studio.engines.vqgan_clip.sketch import SIDE, Sketcher
+from studio.models.catalogue import SKETCHER_SUFFIX
 from training.data import Composer, Part, Sample, Scene
 from training.files import publish, publish_tensors
 from training.icons import CACHE, SETS
 from training.timed import TimedTraining
 from training.train_clip import SIZE, encode_images, encode_texts, learning_rate, load_frozen
 from training.train_clip import WEIGHTS as CLIP_WEIGHTS
-from weights import SKETCHER_SUFFIX
 
 HANDS = SETS["train"]
 BATCH = 96

@@ -76,8 +76,11 @@ class Autoencoder(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """The reconstruction of pictures [B, 3, H, W] in [-1, 1]."""
         z = self.encode(pictures)
-        return self.decode(look_up(nearest_codes(z, self.quantize.embedding.weight),
-                                   self.quantize.embedding.weight))
+        return self.decode(
+            look_up(
+                nearest_codes(z, self.quantize.embedding.weight), self.quantize.embedding.weight
+            )
+        )
 
 
 def build_autoencoder(config_path: Path = CONFIG) -> Autoencoder:
@@ -99,8 +102,12 @@ def rescaled(state: dict[str, torch.Tensor], scale: float = SCALE) -> dict[str, 
     """
     entering = ("conv_in.", ".conv1.", ".conv2.", ".proj_out.")
     passing = ("sample.conv.bias", ".nin_shortcut.bias")
-    return {name: tensor * scale if any(part in name for part in entering)
-            or name.endswith(passing) else tensor for name, tensor in state.items()}
+    return {
+        name: tensor * scale
+        if any(part in name for part in entering) or name.endswith(passing)
+        else tensor
+        for name, tensor in state.items()
+    }
 
 
 def nearest_codes(z: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
@@ -178,8 +185,9 @@ class PerceptualDistance(nn.Module):
         for name, tensor in weights.items():
             self.register_buffer(name.replace(".", "_"), tensor)
         blur = torch.tensor([1.0, 2.0, 1.0]).outer(torch.tensor([1.0, 2.0, 1.0])) / 16
-        merged = F.conv2d(weights["net.slice1.0.weight"].flatten(0, 1)[:, None],
-                          blur[None, None], padding=2)
+        merged = F.conv2d(
+            weights["net.slice1.0.weight"].flatten(0, 1)[:, None], blur[None, None], padding=2
+        )
         self.register_buffer("first", merged.view(64, 3, 13, 13))
 
     def features(self, pictures: torch.Tensor) -> list[torch.Tensor]:
@@ -197,13 +205,13 @@ class PerceptualDistance(nn.Module):
 
     def convolve(self, x: torch.Tensor, name: str) -> torch.Tensor:
         weight = getattr(self, f"net_{name}_weight")
-        return F.relu(F.conv2d(x, weight, getattr(self, f"net_{name}_bias"),
-                               padding=weight.shape[-1] // 2))
+        return F.relu(
+            F.conv2d(x, weight, getattr(self, f"net_{name}_bias"), padding=weight.shape[-1] // 2)
+        )
 
     def blur(self, x: torch.Tensor) -> torch.Tensor:
         kernel = self.net_slice2_4_filt[:1].expand(x.shape[1], -1, -1, -1)
-        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, stride=2,
-                        groups=x.shape[1])
+        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=x.shape[1])
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """The distance of pictures a and b [B, 3, H, W] in [-1, 1], one number each [B]."""
@@ -211,7 +219,7 @@ class PerceptualDistance(nn.Module):
             targets = self.features(a)
         total = torch.zeros(len(a), device=a.device)
         for layer, (x, y) in enumerate(zip(targets, self.features(b))):
-            difference = (F.normalize(x.float(), eps=1e-8) - F.normalize(y.float(), eps=1e-8))
+            difference = F.normalize(x.float(), eps=1e-8) - F.normalize(y.float(), eps=1e-8)
             weight = getattr(self, f"lin{layer}_model_1_weight")
             total = total + F.conv2d(difference.square(), weight).mean((1, 2, 3))
         return total
@@ -260,10 +268,10 @@ class Trainer:
         self.discriminator = build_discriminator().to(device)
         self.distance = PerceptualDistance(perceptual_weights()).to(device)
         weights = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(weights, LEARNING_RATE, betas=(0.9, 0.95),
-                                           weight_decay=0.01)
-        self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), 4e-4,
-                                            betas=(0.5, 0.9))
+        self.optimizer = torch.optim.AdamW(
+            weights, LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01
+        )
+        self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), 4e-4, betas=(0.5, 0.9))
         self.step, self.spent = 0, 0.0
         self.placed = False  # the codebook, by `start_from`
         self.recent: list[torch.Tensor] = []
@@ -278,12 +286,16 @@ class Trainer:
         return min(1.0, self.spent / self.seconds)
 
     def state_dict(self) -> dict:
-        return {"model": self.model.state_dict(), "average": self.average.state_dict(),
-                "codes": self.codes.state_dict(),
-                "discriminator": self.discriminator.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "d_optimizer": self.d_optimizer.state_dict(),
-                "step": self.step, "spent": self.spent}
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "codes": self.codes.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "d_optimizer": self.d_optimizer.state_dict(),
+            "step": self.step,
+            "spent": self.spent,
+        }
 
     def start_from(self, weights: Path) -> None:
         """Begin with exported weights; codebook statistics and discriminator begin anew."""
@@ -300,8 +312,9 @@ class Trainer:
 
     def set_learning_rate(self) -> None:
         """Half a cosine over the time, after a short rise."""
-        scale = min(1.0, (self.step + 1) / RISE_STEPS) * (0.03 + 0.97 * 0.5 * (
-            1 + math.cos(math.pi * self.progress)))
+        scale = min(1.0, (self.step + 1) / RISE_STEPS) * (
+            0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * self.progress))
+        )
         self.optimizer.param_groups[0]["lr"] = LEARNING_RATE * scale
 
     def quantise(self, z: torch.Tensor) -> torch.Tensor:
@@ -327,9 +340,11 @@ class Trainer:
             z = self.encode(pictures).float()
             z_q = self.quantise(z)
             made = self.decode(damage(z_q, z, self.codebook)).float()
-            losses = {"l1": (made - pictures).abs().mean(),
-                      "lpips": self.perceive(pictures, made).mean(),
-                      "commit": 0.25 * F.mse_loss(z, z_q.detach())}
+            losses = {
+                "l1": (made - pictures).abs().mean(),
+                "lpips": self.perceive(pictures, made).mean(),
+                "commit": 0.25 * F.mse_loss(z, z_q.detach()),
+            }
             if adversarial:
                 losses["g"] = -ADVERSARIAL_WEIGHT * self.discriminate(made).float().mean()
         self.optimizer.zero_grad()
@@ -345,8 +360,10 @@ class Trainer:
     def discriminator_step(self, real: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
         """The hinge loss (Lim and Ye 2017)."""
         with torch.autocast(self.device.type, torch.bfloat16):
-            loss = (F.relu(1 - self.discriminate(real).float()).mean()
-                    + F.relu(1 + self.discriminate(made).float()).mean())
+            loss = (
+                F.relu(1 - self.discriminate(real).float()).mean()
+                + F.relu(1 + self.discriminate(made).float()).mean()
+            )
         self.d_optimizer.zero_grad()
         loss.backward()
         self.d_optimizer.step()
@@ -367,8 +384,12 @@ def next_batch(composer: Composer, step: int, device: torch.device) -> torch.Ten
     pictures = composer.batch(BATCH // 4 if whole else BATCH // 2)[0]
     if not whole:
         tops, lefts = torch.randint(0, PICTURE - CROP + 1, (2, BATCH)).tolist()
-        pictures = torch.stack([picture[:, top:top + CROP, left:left + CROP] for picture, top, left
-                                in zip(pictures.repeat(2, 1, 1, 1), tops, lefts)])
+        pictures = torch.stack(
+            [
+                picture[:, top : top + CROP, left : left + CROP]
+                for picture, top, left in zip(pictures.repeat(2, 1, 1, 1), tops, lefts)
+            ]
+        )
     pictures = pictures.to(device, memory_format=torch.channels_last)
     return pictures * 2 - 1
 
@@ -389,8 +410,12 @@ def save_samples(model: Autoencoder, composer: Composer, path: Path) -> None:
 
 
 def export(trainer: Trainer, composer: Composer) -> None:
-    weights = {"state_dict": {name: tensor.cpu().contiguous() for name, tensor
-                              in rescaled(trainer.average.state_dict()).items()}}
+    weights = {
+        "state_dict": {
+            name: tensor.cpu().contiguous()
+            for name, tensor in rescaled(trainer.average.state_dict()).items()
+        }
+    }
     publish_tensors(weights, WEIGHTS)
     publish_tensors(weights, CACHE / "vqgan.pt")
     publish_tensors(trainer.state_dict(), CACHE / "vqgan-training.pt")

@@ -1,0 +1,88 @@
+"""Files that are whole or absent, JSON from strangers, and what a disk that refuses means."""
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from studio.base.errors import BadInput, DiskFull, RunFailed, Wording, shortened
+
+MAX_JSON_BYTES = 4_000_000
+MAX_PATH = 200  # characters of a path that messages quote
+
+
+def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Put `data` at `path` whole or not at all; durable also waits for the disk.
+
+    Raises OSError; nothing is left behind then.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path, called: str | None = None) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises BadInput for anything else, however hostile.
+
+    called: the file in messages, where it is not its path.
+    """
+    called = called or shortened(path, MAX_PATH)
+    try:
+        if not path.is_file():
+            raise BadInput(f"There is no file {called}.")
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise BadInput(f"{called} is too large: over {MAX_JSON_BYTES // 1_000_000} MB.")
+        return parse_json(path.read_bytes(), called)
+    except OSError as error:
+        raise BadInput(f"{called} cannot be read: {error.strerror or error}.") from None
+
+
+def parse_json(data: bytes | str, what: str) -> dict[str, Any]:
+    """An object from JSON text. Raises BadInput."""
+    if not data.strip():
+        raise BadInput(f"{what} is empty.")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise BadInput(f"{what} is broken, or holds something other than a run's details.")
+    return value
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """JSON as it is written into run folders."""
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def disk_failure(error: OSError) -> RunFailed:
+    """What an error of the file system means to the person."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFull(
+            "The disk is full, so the run stopped; what was done is kept."
+            " Free some space, then resume the run."
+        )
+    return RunFailed(
+        f"The run's folder cannot be written: {error.strerror or error}."
+        " Make the output folder writable, then resume the run."
+    )
+
+
+def unwritable(output_dir: Path, error: OSError) -> BadInput:
+    """What to do about an output folder that refuses."""
+    return BadInput(
+        f"The output folder {shortened(output_dir, MAX_PATH)} cannot be written:"
+        f" {error.strerror or error}. Make it writable, or ",
+        Wording("start the page with another (--output-dir).", "choose another with --output-dir."),
+    )

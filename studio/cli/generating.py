@@ -1,0 +1,424 @@
+"""The command line's inside: options to a request, the run with its progress, the exit status.
+
+Its outside is generate.py.
+"""
+
+import argparse
+import difflib
+import os
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pydantic.fields import FieldInfo
+from tqdm import tqdm
+
+from studio.base.errors import BadInput, RunFailed, StudioError, shortened
+from studio.base.paths import ASSETS_DIR, OUTPUT_DIR
+from studio.base.stopping import Stop
+from studio.engines import registry
+from studio.making import stages
+from studio.making.runner import DEFAULT_MODEL, Request, execute, prepare, reopen, submit
+from studio.runs.storage import RunFolder, Taken, find_run
+from studio.settings.settings import (
+    RunSettings,
+    choices,
+    default_text,
+    option_name,
+    range_text,
+    read_defaults,
+    value_type,
+)
+
+if TYPE_CHECKING:
+    from studio.engines.contract import Step
+
+# Options beside the settings, by where their values go.
+OF_COMMAND = ("gpu", "resume", "stages", "enqueue", "list", "cancel", "queue_url")
+OF_REQUEST = ("settings_file", "continue_run", "output_dir", "assets_dir")
+HELP_WIDTH = 72
+LINES_APART = 10.0  # seconds, where the progress goes to a file
+
+
+def run(argv: Sequence[str], stop: Stop) -> int:
+    """Do what a command line asks for; returns the exit status. Only --help ends the process."""
+    try:
+        return _run(argv, stop)
+    except StudioError as error:
+        _say(f"Error: {error}")
+        return 2 if isinstance(error, BadInput) else 1
+    except Exception as error:
+        said = shortened(error, 300)
+        _say(f"Error: {type(error).__name__}: {said}. This is a fault of ours; please report it.")
+        return 1
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command line asks for.
+
+    request: a new run, or what holds for all of a chain.
+    resume, cancel: a run as `storage.find_run` takes it. stages: the file of a chain of runs.
+    enqueue: leave the computing to a worker, which `queue_url` helps to wake up.
+    list: only tell what runs there are.
+    """
+
+    request: Request
+    gpu: int | None = None
+    resume: str | None = None
+    stages: Path | None = None
+    enqueue: bool = False
+    queue_url: str | None = None
+    list: bool = False
+    cancel: str | None = None
+
+
+def _run(argv: Sequence[str], stop: Stop) -> int:
+    command = parse(argv)
+    if command.list or command.cancel:
+        return _look_after(command.request.output_dir, command.cancel)
+    if command.enqueue:
+        return _enqueue(command)
+    if command.resume:
+        return _resume(command, stop)
+    folder = _submit(command, "running")
+    if stop.signum:
+        folder.remove()
+        return 128 + stop.signum
+    return _compute_chain(folder, command, stop, is_new=True)
+
+
+def _look_after(output_dir: Path, cancel: str | None) -> int:
+    """--list and --cancel."""
+    from studio.cli import listing
+    from studio.queue import run_queue
+
+    if cancel:
+        folder = find_run(output_dir, cancel)
+        ends = {"stopped": "is out of the queue", "running": "stops after this step"}
+        print(f"{folder.name} {ends[run_queue.cancel(folder)]}.")
+        return 0
+    for line in listing.lines(output_dir):
+        print(line)
+    return 0
+
+
+def _enqueue(command: Command) -> int:
+    """--enqueue, also of a chain's first run and of one to resume."""
+    from studio.queue import run_queue
+    from studio.queue.delivery import check_url, notify
+    from studio.queue.worker_process import is_served
+
+    output_dir, url = command.request.output_dir, command.queue_url
+    if url:
+        check_url(url)
+    if command.resume:
+        folder = find_run(output_dir, command.resume)
+        run_queue.resume(folder, url)
+    else:
+        folder = _submit(command, "queued")
+        notify(output_dir, url, folder.name)
+        for warning in folder.read()["warnings"]:
+            _say(warning)
+    if not is_served(output_dir):
+        _say("No worker runs on this machine: make app and make worker start one.")
+    print(folder.name, flush=True)
+    return 0
+
+
+def _submit(command: Command, status: str) -> RunFolder:
+    """The folder of a new run, or of the first of a chain."""
+    if command.stages is None:
+        return submit(prepare(command.request), status)
+    listed = stages.read(command.stages, registry.get(command.request.model).settings)
+    return stages.begin(command.request, listed, status)
+
+
+def _resume(command: Command, stop: Stop) -> int:
+    """Go on with a run, or with the chain after it."""
+    folder = find_run(command.request.output_dir, command.resume)
+    following = stages.follow(folder, command.request.assets_dir, "running")
+    if following is None:
+        reopen(folder, "running")
+    return _compute_chain(following or folder, command, stop, is_new=following is not None)
+
+
+def _compute_chain(folder: RunFolder, command: Command, stop: Stop, is_new: bool) -> int:
+    """A run and the stages that follow it; those that are done stay, whatever comes."""
+    exit_status = _compute(folder, command, stop, is_new)
+    while exit_status == 0:
+        following = stages.follow(folder, command.request.assets_dir, "running")
+        if following is None:
+            break
+        folder, exit_status = following, _compute(following, command, stop, is_new=True)
+    if folder.read().get("chain"):
+        _make_film(folder)
+    return exit_status
+
+
+def _make_film(folder: RunFolder) -> None:
+    """Of all stages; without it they are no less done."""
+    try:
+        if film := stages.make_video(folder):
+            _say(f"The video of all stages: {film}")
+    except (OSError, RunFailed) as error:
+        _say(f"The video of all stages could not be made: {error}")
+
+
+def _compute(folder: RunFolder, command: Command, stop: Stop, is_new: bool) -> int:
+    """One run. Of a new one whose input turns out to be bad nothing stays."""
+    planned = folder.read()["planned_num_steps"]
+    try:
+        with closing(Progress(folder, planned)) as progress:
+            status = execute(
+                folder,
+                assets_dir=command.request.assets_dir,
+                gpu=command.gpu,
+                on_step=progress.show,
+                stop=stop,
+            )
+    except BadInput as error:
+        if is_new and not isinstance(error, Taken):
+            folder.remove()
+        raise
+    finally:
+        if folder.path.exists():
+            with suppress(OSError, UnicodeEncodeError):
+                print(folder.path, flush=True)
+    if status == "done":
+        return 0
+    return 128 + stop.signum if stop.signum else 1
+
+
+class Progress:
+    """A bar with the loss on stderr; what the engine wants said comes before it.
+
+    Where nobody reads stderr any more, the run goes on without.
+    """
+
+    def __init__(self, folder: RunFolder, planned: int) -> None:
+        self._folder = folder
+        self._planned = planned if planned > 0 else None
+        self._bar: tqdm | None = None
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        with suppress(OSError):
+            if self._bar is not None:
+                self._bar.close()
+
+    def show(self, step: "Step") -> None:
+        """Move on to this step."""
+        with suppress(OSError):
+            if self._bar is None:
+                self._bar = self._begin(step.index - 1)
+            self._bar.set_postfix_str(f"loss {step.losses['total']:.4f}", refresh=False)
+            self._bar.update()
+
+    def _begin(self, done: int) -> tqdm:
+        details = self._folder.read()
+        for line in (*details["warnings"], f"Running on {details['device']}."):
+            _say(line)
+        pause = 0.1 if sys.stderr.isatty() else LINES_APART
+        count = {"total": self._planned, "initial": done, "unit": "step"}
+        return tqdm(**count, mininterval=pause, file=sys.stderr)
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """What was asked for. Raises BadInput; ends the process for --help."""
+    model = _model(argv)
+    parser = _Parser(model)
+    given = parser.parse(argv)
+    given.pop("model", None)
+    of_command = {name: given.pop(name) for name in OF_COMMAND}
+    of_request = {name: given.pop(name) for name in OF_REQUEST}
+    if of_command["resume"]:
+        _refuse_changes(given, of_request, of_command["stages"])
+    return Command(Request(given=given, model=model, **of_request), **of_command)
+
+
+def _refuse_changes(
+    given: Mapping[str, Any], of_request: Mapping[str, Any], chain: Path | None
+) -> None:
+    """A run that is resumed stays the run that it was."""
+    others = {
+        "--continue-run": of_request["continue_run"],
+        "--settings": of_request["settings_file"],
+        "--stages": chain,
+    }
+    wrong = [*map(option_name, given), *(name for name, value in others.items() if value)]
+    if wrong:
+        raise BadInput(
+            f"--resume goes on with a run as it was, so it takes no {wrong[0]}."
+            " To change something, use --continue-run instead."
+        )
+
+
+class _Parser(argparse.ArgumentParser):
+    """The options of a model. What is wrong with a command line raises BadInput, in one line."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            description="Make a picture from a prompt, with its video, in a run folder.",
+            formatter_class=argparse.RawTextHelpFormatter,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
+        kind = registry.get(model).settings
+        self._named: dict[str, argparse.Action] = {}
+        self._add_settings(kind)
+        self._add_rest(model)
+
+    def parse(self, argv: Sequence[str]) -> dict[str, Any]:
+        """Values by name; settings that were not given are left out."""
+        values, unknown = self.parse_known_args(self._join_values(argv))
+        if unknown:
+            self._refuse(unknown[0])
+        return vars(values)
+
+    def error(self, message: str) -> NoReturn:
+        message = shortened(f"{message[:1].upper()}{message[1:]}", 200)
+        raise BadInput(f"{message}. --help lists the options.")
+
+    def _add_settings(self, kind: type[RunSettings]) -> None:
+        defaults = read_defaults(kind)
+        for name, field in kind.model_fields.items():
+            text = _help(field, defaults.get(name, field.get_default(call_default_factory=True)))
+            if option_name(name) == "PROMPT":
+                self.add_argument(name, metavar="PROMPT", nargs="?", help=text)
+                continue
+            how: dict[str, Any] = {"metavar": _metavar(name, field)}
+            if value_type(field) is bool:
+                how = {"action": argparse.BooleanOptionalAction}
+            elif value_type(field) is list:
+                how["action"] = "append"
+            self._add_option(option_name(name), dest=name, help=text, **how)
+
+    def _add_rest(self, model: str) -> None:
+        self._add_option(
+            "--continue-run",
+            metavar="RUN_ID",
+            default=None,
+            help="Go on from the end of this run in a new one, with its settings where you\n"
+            "give no others. RUN_ID: a run folder's name, or its last 8 characters.",
+        )
+        self._add_option(
+            "--resume",
+            metavar="RUN_ID",
+            default=None,
+            help="Go on with a run that was interrupted, stopped or failed, in its folder.",
+        )
+        self._add_option(
+            "--stages",
+            metavar="FILE",
+            type=Path,
+            default=None,
+            help="Make a chain of runs, each going on from the one before: a yaml list,\n"
+            "each with prompt, steps and any setting that changes.",
+        )
+        self._add_option(
+            "--settings",
+            dest="settings_file",
+            metavar="FILE",
+            type=Path,
+            default=None,
+            help="Take the settings of an earlier run: its details.json or output.PNG.",
+        )
+        self._add_folder("--output-dir", OUTPUT_DIR, "Where the run folders go.")
+        self._add_folder("--assets-dir", ASSETS_DIR, "Where the weights are.")
+        self._add_option(
+            "--gpu",
+            metavar="N",
+            type=int,
+            default=None,
+            help="Number of the GPU. [default: the first; without one the CPU]",
+        )
+        self._add_queue()
+        if len(registry.MODELS) > 1:
+            self._add_option("--model", choices=registry.MODELS, default=model, help="Kind of run.")
+
+    def _add_queue(self) -> None:
+        switch = {"action": "store_true", "default": False}
+        self._add_option(
+            "--enqueue",
+            help="Put the run into the queue instead of computing it here;\nprints its RUN_ID.",
+            **switch,
+        )
+        self._add_option("--list", help="List all runs and the queue.", **switch)
+        self._add_option(
+            "--cancel",
+            metavar="RUN_ID",
+            default=None,
+            help="Take this run out of the queue, or stop it; it keeps what it has.",
+        )
+        self._add_option(
+            "--queue-url",
+            metavar="URL",
+            default=os.environ.get("STUDIO_QUEUE_URL") or None,
+            help="With --enqueue: the Redis that workers listen to.\n"
+            "[default: STUDIO_QUEUE_URL of the environment, else none]",
+        )
+
+    def _add_folder(self, name: str, folder: Path, text: str) -> None:
+        text = f"{text} [default: {folder}]"
+        self._add_option(name, metavar="DIR", type=Path, default=folder, help=text)
+
+    def _add_option(self, name: str, **how: Any) -> None:
+        action = self.add_argument(name, **how)
+        self._named |= dict.fromkeys(action.option_strings, action)
+
+    def _join_values(self, argv: Sequence[str]) -> list[str]:
+        """`--seed -1` as `--seed=-1`: argparse takes some values with a dash for options."""
+        joined, rest = [], list(argv)
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                return [*joined, word, *rest]
+            action = self._named.get(word)
+            takes_value = action is not None and action.nargs != 0
+            if takes_value and rest and not rest[0].startswith("--"):
+                word = f"{word}={rest.pop(0)}"
+            joined.append(word)
+        return joined
+
+    def _refuse(self, word: str) -> NoReturn:
+        if not word.startswith("-"):
+            raise BadInput(
+                f"'{shortened(word)}' is one word too many. Put the whole prompt in quotes."
+            )
+        name = word.partition("=")[0]
+        close = difflib.get_close_matches(name, self._named, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]}?" if close else " --help lists the options."
+        raise BadInput(f"There is no option {shortened(name)}.{hint}")
+
+
+def _model(argv: Sequence[str]) -> str:
+    if len(registry.MODELS) == 1:
+        return DEFAULT_MODEL
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--model", default=DEFAULT_MODEL)
+    return first.parse_known_args(argv)[0].model
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    if "image" in name:
+        return "FILE"
+    if words := choices(field):
+        return f"{{{','.join(words)}}}"
+    return {int: "N", float: "X"}.get(value_type(field), "NAME")
+
+
+def _help(field: FieldInfo, default: Any) -> str:
+    facts = filter(None, [range_text(field), f"default: {default_text(field, default)}"])
+    lines = textwrap.wrap(f"{field.description} [{'; '.join(facts)}]", HELP_WIDTH)
+    return "\n".join(lines).replace("%", "%%")
+
+
+def _say(line: str) -> None:
+    """One line for the person; whether anybody reads it must not matter to the run."""
+    with suppress(OSError):
+        print(" ".join(line.split()), file=sys.stderr, flush=True)

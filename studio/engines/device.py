@@ -1,0 +1,137 @@
+"""Which device a run computes on."""
+
+import ctypes
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from studio.base.errors import BadInput
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
+LARGEST_THRESHOLD, MMAP_MAX = 2**25, 2**16  # bytes, the most it may be; blocks, the default
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+CPU_INT8_FLAG = "avx512_vnni"
+
+
+def pick_device(gpu: int | None = None) -> torch.device:
+    """The GPU of that number; without one the first GPU, else MPS, else the CPU.
+
+    Raises BadInput for a number that names no GPU, listing those present.
+    """
+    if gpu is not None or torch.cuda.is_available():
+        return _numbered(gpu or 0)
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+class Precision(NamedTuple):
+    """What decoder and CLIP compute in: floats of `dtype`, and products perhaps in eight bits."""
+
+    dtype: torch.dtype
+    eight_bits: bool = False
+
+    @property
+    def packed(self) -> bool:
+        """Whether weights of `dtype` are packed too, which pays with bfloat16.
+
+        CPUs that count in eight bits have oneDNN, which packs them.
+        """
+        return self.eight_bits and self.dtype == torch.bfloat16
+
+
+FULL_PRECISION = Precision(torch.float32)
+
+
+def compute_precision(device: torch.device) -> Precision:
+    """bfloat16 where the device has it, else float32; products of eight bits on CPUs with VNNI.
+
+    It depends on the machine alone. What would only be imitated is slower.
+    """
+    flags = cpu_flags() if device.type == "cpu" else frozenset()
+    has_bfloat16 = bool(CPU_BF16_FLAGS & flags)
+    if device.type == "cuda":
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = torch.bfloat16 if has_bfloat16 else torch.float32
+    eight_bits = CPU_INT8_FLAG in flags and torch.backends.mkldnn.is_available()
+    return Precision(dtype, eight_bits)
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """What the CPU can do, in Linux's words; empty where the system does not say."""
+    try:
+        return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return frozenset()
+
+
+def keep_freed_memory(keep: bool) -> None:
+    """Let this process use again what it freed; call it before large tensors come and go.
+
+    glibc hands every large block back to the system, which clears it page by page when it is
+    fetched anew: at 256x256 that takes ten times as long as copying it. But blocks that are kept
+    leave gaps, which double the memory of large pictures. With `keep` false those over 32 MiB go
+    back: where memory is short, that is better than steps a fifth quicker. Without glibc, nothing
+    happens.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
+        libc.mallopt(M_MMAP_MAX, 0 if keep else MMAP_MAX)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of memory that a GPU has; None for other devices."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.get_device_properties(device).total_memory
+
+
+def release_freed_memory() -> None:
+    """Give the system and other programs what was freed so far, where they can take it."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Within, a GPU uses algorithms that give the same bytes every time. A CPU always does."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def describe(device: torch.device) -> str:
+    """What to call the device when speaking to a person."""
+    if device.type == "cuda":
+        return f"GPU {device.index or 0} ({torch.cuda.get_device_name(device)})"
+    if device.type == "mps":
+        return "Apple GPU"
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _numbered(gpu: int) -> torch.device:
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if 0 <= gpu < present:
+        # cuBLAS repeats itself only with a workspace of a fixed size. It looks when it is first
+        # used, which may be long before a run that is to be repeatable, and so this stays.
+        os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
+        return torch.device("cuda", gpu)
+    names = [f"{n} ({torch.cuda.get_device_name(n)})" for n in range(present)]
+    there = f"There are: {', '.join(names)}." if names else "No numbered GPU is present."
+    raise BadInput(f"There is no GPU {gpu}. {there} Leave out --gpu to take the best device.")

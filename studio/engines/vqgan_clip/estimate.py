@@ -1,0 +1,309 @@
+"""Roughly how long a run will take and how much memory, told before it starts. No torch here.
+
+A run takes time to begin; each of its steps takes a little time whatever its size, and the rest by
+its multiply-adds, those of the decoder and of CLIP. A first guess goes by how quickly this machine
+makes a small product. Earlier runs on the same device, those with the same weights first, then tell
+how much longer than guessed a step takes, and how long a run takes to begin.
+"""
+
+import math
+import os
+import re
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studio.base.errors import BadInput
+from studio.models.catalogue import find_weights, first_stage
+from studio.settings.settings import CUTOUTS_AT_A_TIME, RunSettings
+
+PASSES = 2  # forward and backward; frozen weights want no gradient
+PUBLISHED_WIDTH = 128  # `ch` of every published VQGAN
+DECODER_MACS_PER_PIXEL = 1.93e6  # counted on vqgan_imagenet_f16's decoder; goes with ch squared
+SMALL_CLIP_MACS = 0.08e9  # a picture through the bundled CLIP
+CLIP_MACS = {  # a picture through the visual tower, counted on OpenAI's models
+    "RN50": 5.8e9,
+    "RN101": 9.5e9,
+    "RN50x4": 20.6e9,
+    "RN50x16": 72.9e9,
+    "RN50x64": 260.1e9,
+    "ViT-B/32": 4.4e9,
+    "ViT-B/16": 17.6e9,
+    "ViT-L/14": 81.0e9,
+    "ViT-L/14@336px": 191.0e9,
+}
+# Measured with the bundled weights on one thread, from 64x64 to 512x512 pixels and with 12 and 64
+# cutouts, where a guess by these was at most a fifth off.
+STEP_SECONDS = {"cpu": 0.025, "gpu": 0.01}  # of a step, whatever its size
+LOADING_SECONDS = 8.0  # at published width; goes with ch squared
+PRODUCT_SIDE, PRODUCTS = 64, 200  # of the product that a CPU's speed is told by
+PRODUCT_SPEED = 46e9  # multiply-adds per second of such products where all this was measured
+MACS_PER_PRODUCT_MAC = {True: 5.0, False: 2.0}  # of a step: with products of eight bits, without
+THREADS_GAIN = 0.8  # n threads are as good as n to the power of it
+GPU_MACS_PER_SECOND = 5e12
+EIGHT_BITS_FLAG = "avx512_vnni"
+MIN_STEPS = 10  # a shorter run says little about speed
+MAX_RUNS = 5
+
+# Memory: counted on the decoder of vqgan_imagenet_f16 and on ViT-B/32, and rounded up. GPUs are
+# taken to compute in bfloat16; CPUs may have to in float32.
+BASE_BYTES = {"cpu": 0.8e9, "gpu": 0.8e9}
+WEIGHTS_BYTES = {"cpu": 0.9e9, "gpu": 0.5e9}  # VQGAN and CLIP of published width
+BYTES_PER_PIXEL = {"cpu": 8e3, "gpu": 4.5e3}  # activations at published width; goes with ch
+BYTES_PER_CUTOUT = {"cpu": 40e6, "gpu": 24e6}  # of ViT-B/32; goes with CLIP's multiply-adds
+SIDES = 32  # a size that is proposed has sides that are multiples of so many pixels
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """seconds_per_step; seconds in all, None for an endless run; memory_bytes at the peak.
+
+    measured: whether earlier runs on this device are behind it. too_large: what to say where the
+    machine has less memory; "" where it has enough, or a GPU computes, of which it is not known.
+    """
+
+    seconds_per_step: float
+    seconds: float | None
+    memory_bytes: float
+    measured: bool
+    too_large: str = ""
+
+
+def estimate(
+    chosen: RunSettings,
+    widths: Mapping[str, int],
+    device: str,
+    past: Iterable[Mapping[str, Any]],
+) -> Estimate:
+    """What a run with the settings `chosen` will take.
+
+    widths: as `decoder_widths` gives them. device: in words, as in `details.json`.
+    past: details of earlier runs, the newest first.
+    """
+    settings = chosen.model_dump()
+    known = _comparable(settings, widths, device, past)
+    per_step = _guessed_step(settings, widths, device)
+    per_step *= statistics.median(slower for slower, _ in known) if known else 1
+    steps = settings["num_steps"]
+    begin = _seconds_to_begin(settings, widths, known)
+    return Estimate(
+        seconds_per_step=per_step,
+        seconds=begin + per_step * steps if steps > 0 else None,
+        memory_bytes=memory_bytes(settings, widths, device),
+        measured=bool(known),
+        too_large=""
+        if _kind(device) == "gpu"
+        else too_large(settings, widths, device, machine_memory()),
+    )
+
+
+def together(each: Sequence[Estimate], times: int = 1) -> Estimate:
+    """Of runs that are made one after the other, all of them so many times."""
+    endless = next((told for told in each if told.seconds is None), None)
+    return replace(
+        endless or each[0],
+        seconds=None if endless else times * sum(told.seconds or 0.0 for told in each),
+        memory_bytes=max(told.memory_bytes for told in each),
+        too_large=next((told.too_large for told in each if told.too_large), ""),
+    )
+
+
+def decoder_widths(assets_dir: Path) -> dict[str, int]:
+    """`ch`, the decoder's width, of each VQGAN in the folder whose yaml says it."""
+    widths = {}
+    for name, weights in find_weights(assets_dir).items():
+        with suppress(BadInput, KeyError, TypeError, ValueError):
+            widths[name] = int(first_stage(weights.config())["params"]["ddconfig"]["ch"])
+    return widths
+
+
+def in_words(estimate: Estimate, device: str, runs: int = 1, waiting: float = 0.0) -> str:
+    """For the person, as rough as it is.
+
+    runs: how many it is the estimate of. waiting: seconds until the first of them begins.
+    """
+    memory = f"{estimate.memory_bytes / 1e9:.1f} GB of memory"
+    if estimate.seconds is None:
+        takes = f"about {duration(estimate.seconds_per_step)} a step until you stop it"
+    else:
+        takes = f"about {duration(estimate.seconds)}"
+    if runs > 1:
+        takes = f"{takes} for {runs} runs"
+    if waiting:
+        takes = f"{takes}, after about {duration(waiting)} for what goes and waits,"
+    basis = "by your earlier runs" if estimate.measured else "a first guess"
+    place = f" on {device}" if device else ""
+    return f"Roughly: {takes} and {memory}{place} ({basis}). {estimate.too_large}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, as rough as one would say it."""
+    if seconds < 1:
+        return f"{seconds:.1g} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def macs_per_step(settings: Mapping[str, Any], widths: Mapping[str, int]) -> float:
+    """Multiply-adds of one optimisation step."""
+    decoder = settings["Xdim"] * settings["ydim"] * DECODER_MACS_PER_PIXEL
+    decoder *= _width(settings, widths) ** 2
+    return PASSES * (decoder + settings["cutn"] * _clip_macs(settings))
+
+
+def memory_bytes(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
+    """Peak memory of the worker's process, or of the GPU. device: in words."""
+    kind, width = _kind(device), _width(settings, widths)
+    picture = settings["Xdim"] * settings["ydim"] * BYTES_PER_PIXEL[kind] * width
+    cutouts = min(settings["cutn"], CUTOUTS_AT_A_TIME) * BYTES_PER_CUTOUT[kind]
+    cutouts *= _clip_macs(settings) / CLIP_MACS["ViT-B/32"]
+    return BASE_BYTES[kind] + WEIGHTS_BYTES[kind] * width**2 + picture + cutouts
+
+
+def machine_memory() -> float:
+    """Bytes of memory that this machine has, or that its container allows."""
+    with suppress(OSError, ValueError):
+        return float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+
+
+def size_that_fits(
+    settings: Mapping[str, Any], widths: Mapping[str, int], device: str, limit: float
+) -> tuple[int, int] | None:
+    """The largest width and height of about the same shape that take at most `limit` bytes."""
+    nothing = memory_bytes({**settings, "Xdim": 0, "ydim": 0}, widths, device)
+    picture = memory_bytes(settings, widths, device) - nothing
+    scale = math.sqrt(max(limit - nothing, 0) / picture)
+    width, height = (int(settings[side] * scale) // SIDES * SIDES for side in ("Xdim", "ydim"))
+    return (width, height) if min(width, height) >= 2 * SIDES else None
+
+
+def too_large(
+    settings: Mapping[str, Any], widths: Mapping[str, int], device: str, limit: float
+) -> str:
+    """A sentence that says so where a run takes more than `limit` bytes, else ""."""
+    needed = memory_bytes(settings, widths, device)
+    if needed <= limit:
+        return ""
+    sentence = f"That is more memory than the {limit / 1e9:.0f} GB that there are"
+    size = size_that_fits(settings, widths, device, limit)
+    return f"{sentence}: {size[0]}x{size[1]} would fit." if size else f"{sentence}."
+
+
+def _comparable(
+    settings: Mapping[str, Any],
+    widths: Mapping[str, int],
+    device: str,
+    past: Iterable[Mapping[str, Any]],
+) -> list[tuple[float, float | None]]:
+    """Of the latest comparable runs, how much longer a step took than guessed, and the beginning.
+
+    The beginning is in seconds, where it is known.
+    """
+    same, other = [], []
+    for details in past:
+        slower = _slower(details, widths, device) if details.get("device") == device else None
+        if slower:
+            found = (slower, _beginning(details))
+            (same if _models(details) == _models(settings) else other).append(found)
+    return (same or other)[:MAX_RUNS]
+
+
+def _slower(details: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float | None:
+    try:
+        if details["num_steps"] < MIN_STEPS or details["vqgan_ckpt"] not in widths:
+            return None
+        guessed = _guessed_step(details, widths, device)
+        slower = 1 / (guessed * float(details["steps_per_second"]))
+        return slower if 0 < slower < math.inf else None
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return None  # an older layout, or a run that never got that far
+
+
+def _beginning(details: Mapping[str, Any]) -> float | None:
+    """All the time of a run that was not for its steps: most of it is before the first."""
+    with suppress(TypeError, ValueError):
+        began, ended = (datetime.fromisoformat(details.get(n)) for n in ("start_time", "end_time"))
+        steps = details["num_steps"] / details["steps_per_second"]
+        return max(0.0, (ended - began).total_seconds() - steps)
+    return None
+
+
+def _seconds_to_begin(
+    settings: Mapping[str, Any],
+    widths: Mapping[str, int],
+    known: Sequence[tuple[float, float | None]],
+) -> float:
+    beginnings = [seconds for _, seconds in known if seconds is not None]
+    if known:
+        return statistics.median(beginnings) if beginnings else 0.0
+    return LOADING_SECONDS * _width(settings, widths) ** 2
+
+
+def _guessed_step(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
+    """Seconds of a step (with scrolling: of a frame), as this machine may be guessed to take."""
+    work, kind = macs_per_step(settings, widths), _kind(device)
+    if kind == "gpu":
+        seconds = STEP_SECONDS[kind] + work / GPU_MACS_PER_SECOND
+    else:
+        product, threads = product_speed(), _threads(device)
+        speed = product * MACS_PER_PRODUCT_MAC[_counts_in_eight_bits()] * threads**THREADS_GAIN
+        seconds = STEP_SECONDS[kind] * PRODUCT_SPEED / product + work / speed
+    return seconds * _steps_per_frame(settings)
+
+
+@cache
+def product_speed() -> float:
+    """Multiply-adds per second of a thread, by the quickest of some products."""
+    matrix = np.ones((PRODUCT_SIDE, PRODUCT_SIDE), np.float32)
+    result, best = np.empty_like(matrix), math.inf
+    for _ in range(PRODUCTS):
+        began = time.perf_counter()
+        np.matmul(matrix, matrix, out=result)
+        best = min(best, time.perf_counter() - began)
+    return PRODUCT_SIDE**3 / best
+
+
+def _threads(device: str) -> int:
+    said = re.search(r"(\d+) threads", device)
+    return max(1, int(said[1])) if said else os.cpu_count() or 1
+
+
+@cache
+def _counts_in_eight_bits() -> bool:
+    with suppress(OSError):
+        return EIGHT_BITS_FLAG in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    return False
+
+
+def _models(settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    return settings.get("vqgan_ckpt"), settings.get("clip_model")
+
+
+def _steps_per_frame(settings: Mapping[str, Any]) -> int:
+    return settings["transform_interval"] if settings.get("use_scrolling_zooming") else 1
+
+
+def _width(settings: Mapping[str, Any], widths: Mapping[str, int]) -> float:
+    return widths.get(settings["vqgan_ckpt"], PUBLISHED_WIDTH) / PUBLISHED_WIDTH
+
+
+def _clip_macs(settings: Mapping[str, Any]) -> float:
+    return CLIP_MACS.get(settings["clip_model"], SMALL_CLIP_MACS)
+
+
+def _kind(device: str) -> str:
+    return "gpu" if "gpu" in device.lower() else "cpu"

@@ -1,0 +1,194 @@
+"""Products by weights that oneDNN has packed: in bfloat16, or of eight bits.
+
+By way of operators that PyTorch made for torch.compile, which are tried before they are used (see
+`operators`). What is packed stays on the CPU and can be neither copied nor saved.
+
+CPUs with VNNI instructions multiply whole numbers of eight bits twice as quickly as bfloat16. Every
+token, or batch of pictures, has a scale of its own, by its largest number, and so do the weights of
+each output; sums are exact, and are rounded to the precision of what came in. SwitchBack (Wortsman
+et al. 2023, "Stable and low-precision training for large-scale vision-language models") trained
+CLIPs so, forwards and for the gradients at inputs, as well as in bfloat16 to a tenth of a percent.
+Where we differ: its weights share one scale, and it has no convolutions.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from studio.engines.vqgan_clip.fast.operators import Guarded, whole_numbers
+
+ZERO_POINT = 128  # as oneDNN's quick products want numbers without a sign
+LARGEST = 126  # of 127, as a quotient may round up
+
+
+class PackedKernels:
+    """A convolution's weights [out, in, h, w], bias [out], both in bfloat16, and perhaps a ReLU.
+
+    How they are packed best hangs on the pictures' size. For another one they are packed anew: to
+    make do with the old way may take a hundred times as long as the convolution.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, stride: int, padding: int, rectifies: bool
+    ) -> None:
+        self.weight, self.bias = weight, bias
+        self.geometry = ([padding] * 2, [stride] * 2, [1, 1], 1)  # not in the other ones' order
+        self.rectifies = rectifies
+        self.packed: tuple[torch.Size, Tensor] | None = None  # for pictures of which shape
+
+    def convolve(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """What the convolution makes of pictures [N, in, H, W]; `added` comes before the ReLU."""
+        if self.packed is None or self.packed[0] != x.shape:
+            pack = torch.ops.mkldnn._reorder_convolution_weight
+            self.packed = x.shape, pack(self.weight, *self.geometry, x.shape)
+        convolve, known = torch.ops.mkldnn._convolution_pointwise, (self.packed[1], self.bias)
+        if added is None:
+            after = "relu" if self.rectifies else "none"
+            return convolve(x, *known, *self.geometry, after, [], "")
+        after = "relu" if self.rectifies else None
+        return convolve.binary(x, added, *known, *self.geometry, "add", 1.0, after, [], "")
+
+
+class EightBitMatrix:
+    """Weights [out, in] in eight bits."""
+
+    def __init__(self, weight: Tensor) -> None:
+        quantised, self.scale = _quantise_weight(weight)
+        self.zero_points = torch.zeros(len(quantised), dtype=torch.long)
+        self.packed = torch.ops.onednn.qlinear_prepack(quantised, None)
+
+    def times(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Of rows [n, in] the products [n, out], and scales [n, 1] by which to multiply them."""
+        sizes = rows.abs()
+        scale = (_largest(sizes, (1,)) / LARGEST).clamp_(min=torch.finfo(rows.dtype).tiny)
+        quantised = _quantise(torch.div(rows, scale, out=sizes))
+        product = torch.ops.onednn.qlinear_pointwise(
+            quantised, 1.0, ZERO_POINT, self.packed, self.scale, self.zero_points,
+            None, 1.0, 0, rows.dtype, "none", [], "",
+        )  # fmt: skip
+        return product, scale
+
+
+class EightBitKernels:
+    """A convolution's weights [out, in, h, w] in eight bits.
+
+    How they are packed best hangs on the pictures' size, so that the first pictures decide. Others,
+    of another size, get the same numbers, up to a tenth slower (by 1x1 kernels, a third).
+    """
+
+    def __init__(self, weight: Tensor, stride: int = 1, padding: int = 0) -> None:
+        self.quantised, self.scale = _quantise_weight(weight)
+        self.zero_points = torch.zeros(len(weight), dtype=torch.long)
+        self.geometry = ([stride] * 2, [padding] * 2, [1, 1], 1)
+        self.packed: Tensor | None = None
+
+    def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """What the convolution makes of pictures [N, in, H, W]; bias: [out] in float32."""
+        if self.packed is None:
+            self.packed = torch.ops.onednn.qconv_prepack(
+                self.quantised, self.scale, 1.0, ZERO_POINT, *self.geometry, x.shape
+            )
+            self.quantised = None
+        sizes = x.abs()
+        scale = max(float(_largest(sizes)) / LARGEST, torch.finfo(x.dtype).tiny)
+        quantised = _quantise(torch.mul(x, 1 / scale, out=sizes))
+        return torch.ops.onednn.qconv2d_pointwise(
+            quantised, scale, ZERO_POINT, self.packed, self.scale,
+            self.zero_points, bias, *self.geometry, 1.0, 0, x.dtype, "none", [], "",
+        )  # fmt: skip
+
+
+def _largest(sizes: Tensor, dims: tuple[int, ...] = ()) -> Tensor:
+    """The largest of numbers that have no sign, along dimensions that stay; () for all."""
+    # Such floats are in the order of their bits, which a CPU compares far quicker.
+    bits = {2: torch.int16, 4: torch.int32}[sizes.element_size()]
+    return sizes.view(bits).amax(dims, keepdim=True).view(sizes.dtype)
+
+
+def _quantise(x: Tensor) -> Tensor:
+    """x, which is overwritten, rounded to whole numbers about ZERO_POINT of one byte each."""
+    return x.round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO_POINT)
+
+
+def _quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights [out, ...] as whole numbers of eight bits, and the scale of each output, [out]."""
+    rows = weight.detach().float().flatten(1)
+    scale = (rows.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    quantised = (rows / scale[:, None]).round().to(torch.int8)
+    return quantised.view(weight.shape).contiguous(), scale
+
+
+# --- Whether they can be trusted ---------------------------------------------------------------
+
+GEOMETRIES = ((1, 1, 3), (1, 0, 1), (2, 1, 3))  # stride, padding, side of the kernels
+
+
+def _convolve_plainly(
+    x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, stride: int, padding: int
+) -> Tensor:
+    y = F.conv2d(x.float(), weight.float(), bias.float(), stride, padding)
+    return y.to(x.dtype) if added is None else (y + added.float()).relu().to(x.dtype)
+
+
+def _convolve_packed(
+    x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, stride: int, padding: int
+) -> Tensor:
+    kernels = PackedKernels(weight, bias, stride, padding, rectifies=added is not None)
+    return kernels.convolve(x, added)
+
+
+def _examples_in_bfloat16() -> Iterator[tuple[Tensor | int, ...]]:
+    """Convolutions alone, and with a sum and a ReLU after them."""
+    for stride, padding, side in GEOMETRIES:
+        x = whole_numbers(2, 16, 8, 6, most=1).bfloat16()
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = whole_numbers(8, 16, side, side, most=2).bfloat16()
+        bias = whole_numbers(1, 8, most=3)[0].bfloat16()
+        y = _convolve_plainly(x, weight, bias, None, stride, padding)
+        yield x, weight, bias, None, stride, padding
+        yield x, weight, bias, y.roll(1), stride, padding
+
+
+def _multiply_bytes(rows: Tensor, weight: Tensor) -> Tensor:
+    product, scale = EightBitMatrix(weight).times(rows)
+    return product * scale
+
+
+def _examples_of_rows() -> Iterator[tuple[Tensor, ...]]:
+    for dtype in (torch.float32, torch.bfloat16):
+        yield whole_numbers(5, 64, most=LARGEST).to(dtype), whole_numbers(7, 64, most=127)
+
+
+def _convolve_bytes(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+    return EightBitKernels(weight, stride, padding).convolve(x, bias)
+
+
+def _examples_of_pictures() -> Iterator[tuple[Tensor | int, ...]]:
+    bias = whole_numbers(1, 8, most=1000)[0]
+    for dtype in (torch.float32, torch.bfloat16):
+        for stride, padding, side in GEOMETRIES:
+            x = whole_numbers(2, 16, 8, 6, most=LARGEST).to(dtype)
+            weight = whole_numbers(8, 16, side, side, most=127)
+            yield x.contiguous(memory_format=torch.channels_last), weight, bias, stride, padding
+
+
+packed_convolutions = Guarded(
+    "convolution by packed weights",
+    quick=_convolve_packed,
+    plain=_convolve_plainly,
+    examples=_examples_in_bfloat16,
+)
+eight_bit_products = Guarded(
+    "product of eight bits",
+    quick=_multiply_bytes,
+    plain=lambda rows, weight: (rows.float() @ weight.T).to(rows.dtype),
+    examples=_examples_of_rows,
+)
+eight_bit_convolutions = Guarded(
+    "convolution of eight bits",
+    quick=_convolve_bytes,
+    plain=lambda x, weight, bias, *geometry: _convolve_plainly(x, weight, bias, None, *geometry),
+    examples=_examples_of_pictures,
+)

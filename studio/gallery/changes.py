@@ -1,0 +1,116 @@
+"""What people change in the gallery: marks, and what lies in the trash. Never imports torch.
+
+Each is a form's POST, guarded in `gallery_guard`. A script asks for JSON and gets it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask import Blueprint, jsonify, redirect, request, url_for
+
+from studio.base.errors import BadInput
+from studio.gallery import curation
+from studio.gallery.pages import library, local_address, need_tile
+from studio.runs import trash
+from studio.runs.storage import RunFolder
+
+changes = Blueprint("changes", __name__)
+
+
+@changes.post("/runs/<run_id>/favourite")
+def favourite(run_id: str) -> Any:
+    """on=1 or on=0."""
+    tile = need_tile(run_id)
+    curation.set_favourite(library().store, tile.name, request.form.get("on") == "1")
+    return _done(tile.name)
+
+
+@changes.post("/runs/<run_id>/tags")
+def add_tags(run_id: str) -> Any:
+    """tags=one, another."""
+    tile = need_tile(run_id)
+    tags = request.form.get("tags", "").split(",")
+    curation.add_tags(library().store, tile.name, tags)
+    return _done(tile.name)
+
+
+@changes.post("/runs/<run_id>/tags/remove")
+def remove_tag(run_id: str) -> Any:
+    """tag=one."""
+    tile = need_tile(run_id)
+    curation.remove_tag(library().store, tile.name, request.form.get("tag", ""))
+    return _done(tile.name)
+
+
+@changes.post("/runs/<run_id>/note")
+def note(run_id: str) -> Any:
+    """note=text, before=the text that was shown."""
+    tile = need_tile(run_id)
+    text, before = (request.form.get(name, "") for name in ("note", "before"))
+    curation.set_note(library().store, tile.name, text, before)
+    return _done(tile.name)
+
+
+@changes.post("/runs/<run_id>/cancel")
+def cancel(run_id: str) -> Any:
+    """Out of the queue; the run stays, with what it has."""
+    from studio.queue import run_queue  # pydantic, behind it, would slow the start
+
+    name = need_tile(run_id).name
+    with _told():
+        run_queue.cancel(RunFolder(library().output_dir / name))
+    return _done(name)
+
+
+@changes.post("/runs/<run_id>/up")
+def move_up(run_id: str) -> Any:
+    """One place earlier in the queue."""
+    from studio.queue import run_queue
+
+    name = need_tile(run_id).name
+    with _told():
+        run_queue.move_up(library().output_dir, name)
+    return _done(name)
+
+
+@changes.post("/runs/<run_id>/trash")
+def remove(run_id: str) -> Any:
+    """To the trash."""
+    tile = need_tile(run_id)
+    if tile.status == "queued":
+        raise BadInput("The run waits in the queue. Cancel it first, then remove it.")
+    trash.move_to_trash(library().output_dir, tile.name)
+    library().catch_up()
+    if _wants_json():
+        return jsonify(removed=tile.name, undo=url_for("changes.restore", run_id=tile.name))
+    return redirect(url_for("pages.wall", removed=tile.name))
+
+
+@changes.post("/trash/<run_id>/restore")
+def restore(run_id: str) -> Any:
+    """Out of the trash again."""
+    trash.restore(library().output_dir, run_id)
+    library().catch_up()
+    return _done(run_id)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the file system refuses becomes a message."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise BadInput(f"The run's folder cannot be written: {why}.") from None
+
+
+def _wants_json() -> bool:
+    return request.accept_mimetypes.best == "application/json"
+
+
+def _done(name: str) -> Any:
+    if not _wants_json():
+        return redirect(local_address(request.form.get("back", "")))
+    tile = need_tile(name)
+    return jsonify(run_id=tile.name, favourite=tile.favourite, tags=tile.tags, note=tile.note)

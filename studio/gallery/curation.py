@@ -1,0 +1,77 @@
+"""Favourites, tags and notes: what people make of their runs. Never imports torch.
+
+They belong to the folder's name, so a run that comes back from the trash has its own again.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+
+from studio.base.errors import BadInput
+from studio.gallery.store import Change, Store
+
+MAX_TAG = 50
+MAX_TAGS = 30
+MAX_NOTE = 10_000
+
+
+def set_favourite(store: Store, run: str, favourite: bool) -> None:
+    """Make a run a favourite, or no longer. Raises BadInput."""
+    _set(store, run, "favourite", int(favourite))
+
+
+def set_note(store: Store, run: str, note: str, before: str) -> None:
+    """Replace the note `before`. Raises BadInput, also where another window was faster."""
+    note, before = (text.replace("\r\n", "\n").strip() for text in (note, before))
+    if len(note) > MAX_NOTE:
+        raise BadInput(f"The note is too long: {len(note)} characters, at most {MAX_NOTE}.")
+    with store.lock:
+        sql = "SELECT note FROM curation.marks WHERE run = ?"
+        found = store.connection.execute(sql, (run,)).fetchone()
+        if (found[0] if found else "") not in (before, note):
+            raise BadInput("The note was changed in another window meanwhile. Reload to see it.")
+        _set(store, run, "note", note)
+
+
+def add_tags(store: Store, run: str, tags: Iterable[str]) -> None:
+    """Give a run more tags. Raises BadInput."""
+    cleaned = [" ".join(tag.split()) for tag in tags]
+    wanted = {tag.casefold(): tag for tag in reversed(cleaned) if tag}  # the first spelling counts
+    if any(len(tag) > MAX_TAG for tag in wanted):
+        raise BadInput(f"A tag has at most {MAX_TAG} characters.")
+    with store.lock:
+        sql = "SELECT tag FROM curation.tags WHERE run = ?"
+        known = {row[0].casefold() for row in store.connection.execute(sql, (run,))}
+        new = [tag for key, tag in reversed(wanted.items()) if key not in known]
+        if len(known) + len(new) > MAX_TAGS:
+            raise BadInput(f"A run has at most {MAX_TAGS} tags.")
+        sql = "INSERT OR IGNORE INTO curation.tags (run, tag) VALUES (?, ?)"
+        _write(store, [(sql, (run, tag)) for tag in new])
+
+
+def remove_tag(store: Store, run: str, tag: str) -> None:
+    """Take a tag off a run. Raises BadInput."""
+    _write(store, [("DELETE FROM curation.tags WHERE run = ? AND tag = ?", (run, tag))])
+
+
+def revision(store: Store) -> tuple[int, int]:
+    """Another pair after every change, by this process or by another."""
+    with store.lock:
+        (others,) = store.connection.execute("PRAGMA curation.data_version").fetchone()
+        return others, store.marked
+
+
+def _set(store: Store, run: str, column: str, value: object) -> None:
+    sql = (
+        f"INSERT INTO curation.marks (run, {column}) VALUES (?, ?)"
+        f" ON CONFLICT (run) DO UPDATE SET {column} = excluded.{column}"
+    )
+    _write(store, [(sql, (run, value))])
+
+
+def _write(store: Store, changes: Iterable[Change]) -> None:
+    with store.lock:
+        store.hold_if_read_only()
+        try:
+            store.change(list(changes))
+        except sqlite3.Error as error:
+            raise BadInput(f"This could not be saved in {store.home}: {error}.") from None

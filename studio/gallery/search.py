@@ -1,0 +1,358 @@
+"""Answers out of the index: pages of runs, places in lists, slides. Never imports torch."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any
+
+from gallery_utils import FINISHED
+from studio.gallery.query import Query
+from studio.gallery.store import Store
+from studio.runs.storage import ACTIVE
+
+MAX_WORDS = 30
+SMALL = 256  # pixels of a picture's longer side
+MAX_IN_A_ROW = 8  # runs that were finished meanwhile
+MAX_ARRIVAL = 2**63 - 1
+Choices = dict[str, list[tuple[str, int]]]
+# What each order goes by, all in one direction, so that rows compare as one (`place`).
+ORDERS = {
+    "newest": (("began", "name"), "DESC"),
+    "oldest": (("began", "name"), "ASC"),
+    "prompt": (("prompt = ''", "prompt COLLATE NOCASE", "-began", "name"), "ASC"),
+    "steps": (("coalesce(steps, -1)", "began", "name"), "DESC"),
+    "size": (("width * height", "began", "name"), "DESC"),
+}
+OPPOSITE = {"ASC": "DESC", "DESC": "ASC"}
+TERM = re.compile(r'(-?)"([^"]*)"?|(-?)(\S+)')
+ARRIVAL = r"([0-9]{1,18}|[1-8][0-9]{18})"
+CURSOR = re.compile(rf"(-?[0-9.e+]{{1,25}})_{ARRIVAL}_{ARRIVAL}_(.{{1,255}})", re.DOTALL)
+# Scripts that put no spaces between words, which the index would take for one long word.
+UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A run as the wall shows it. stamp: changes with its picture."""
+
+    name: str
+    began: float
+    status: str
+    problem: str
+    prompt: str
+    width: int
+    height: int
+    steps: int | None
+    weights: str
+    clip: str
+    picture: str | None
+    stamp: int
+    animation: str | None
+    id8: str
+    parent: str | None
+    prev8: str | None
+    favourite: bool
+    note: str
+    tags: tuple[str, ...] = ()
+
+    @property
+    def date(self) -> datetime | None:
+        """When it began, in local time."""
+        try:
+            return datetime.fromtimestamp(self.began) if self.began > 0 else None
+        except (ValueError, OverflowError, OSError):
+            return None
+
+    @property
+    def title(self) -> str:
+        """What to call it: its prompt, cut."""
+        text = self.prompt or "Without a prompt"
+        return text if len(text) <= 300 else f"{text[:299]}…"
+
+    @property
+    def ratio(self) -> int:
+        """Width by height in per cent, in the steps of the style sheet."""
+        if not (self.width and self.height):
+            return 100
+        return min(300, max(50, 5 * round(20 * self.width / self.height)))
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether there is a picture to ask for: a file whose size could be read."""
+        return bool(self.picture and self.width and self.height)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its pixels are to be seen as squares."""
+        return self.has_picture and max(self.width, self.height) <= SMALL
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it waits or goes on."""
+        return self.status in ACTIVE
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is finished and has a picture that can be shown to anybody."""
+        return bool(self.picture) and self.status in FINISHED
+
+
+@dataclass(frozen=True)
+class Page:
+    """An answer. number and pages count from 1; message: what was not to be had, or ""."""
+
+    tiles: list[Tile]
+    total: int
+    number: int
+    pages: int
+    message: str = ""
+
+
+def find(store: Store, query: Query, *, kiosk: bool = False) -> Page:
+    """The runs that match; a page beyond the last one gives the last.
+
+    kiosk: only those with a picture that can be shown to anybody, found by their prompts alone.
+    """
+    where, values = _conditions(query, kiosk=kiosk)
+    with store.lock:
+        total = _count(store, f"WHERE {where}", values)
+        pages = max(1, -(-total // query.n))
+        number = min(query.page, pages)
+        order = _order_by(*ORDERS[query.sort])
+        tiles = _tiles(
+            store,
+            f"WHERE {where} {order} LIMIT ? OFFSET ?",
+            [*values, query.n, (number - 1) * query.n],
+        )
+    message = f"There is no page {query.page}; this is the last." if number < query.page else ""
+    return Page(tiles, total, number, pages, message)
+
+
+def get_tile(store: Store, name: str) -> Tile | None:
+    """The run of that folder, or None."""
+    found = select_tiles(store, "name = ?", [name], limit=1)
+    return found[0] if found else None
+
+
+def select_tiles(store: Store, where: str, values: list[Any], *, limit: int) -> list[Tile]:
+    """Runs by a condition of ours, the newest first."""
+    with store.lock:
+        order = _order_by(*ORDERS["newest"])
+        return _tiles(store, f"WHERE {where} {order} LIMIT ?", [*values, limit])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is in a list. page: the one of the list that it is on, counted from 1."""
+
+    before: Tile | None
+    after: Tile | None
+    page: int
+
+
+def place(store: Store, query: Query, tile: Tile, *, kiosk: bool = False) -> Place:
+    """The place of a run among those that match, or where it would be if it is none of them.
+
+    kiosk: see `find`.
+    """
+    where, values = _conditions(query, kiosk=kiosk)
+    keys, forth = ORDERS[query.sort]
+    back, columns = OPPOSITE[forth], ", ".join(keys)
+    values.append(tile.name)
+
+    def beyond(way: str) -> str:
+        sign = ">" if way == "ASC" else "<"
+        return f"WHERE {where} AND ({columns}) {sign} (SELECT {columns} FROM runs WHERE name = ?)"
+
+    with store.lock:
+        before, after = (
+            _tiles(store, f"{beyond(way)} {_order_by(keys, way)} LIMIT 1", values)
+            for way in (back, forth)
+        )
+        number = _count(store, beyond(back), values)
+    return Place(next(iter(before), None), next(iter(after), None), number // query.n + 1)
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a slideshow is: its place in the tour of all runs, from the newest to the oldest.
+
+    seen: the last arrival that was shown. until: the one after which the tour goes on; 0 while it
+    does.
+    """
+
+    began: float
+    name: str
+    seen: int
+    until: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.began!r}_{self.seen}_{self.until}_{self.name}"
+
+
+def next_slide(store: Store, text: str) -> tuple[Tile | None, str]:
+    """The picture to show next, and the cursor that asks for the one after it.
+
+    First come the runs that were finished meanwhile, then the tour goes on where it was. However
+    fast they come, it takes a step after those that were there when the first of them was shown.
+    After the oldest, and for a cursor that is none, comes the newest. None without any picture.
+    """
+    cursor = _read_cursor(text)
+    with store.lock:
+        came = cursor and _newcomer(store, cursor)
+        tile = came or _next_of_tour(store, cursor)
+        if tile is None:
+            return None, ""
+        if not (cursor and came):
+            return tile, slide_cursor(store, tile, cursor)
+        until = cursor.until or _last_in_a_row(store, cursor.seen)
+        return tile, str(replace(cursor, seen=_arrived(store, "name = ?", came.name), until=until))
+
+
+def slide_cursor(store: Store, tile: Tile, before: Cursor | None = None) -> str:
+    """What asks for the picture after this one of the tour. before: where the show was until now.
+
+    Whoever begins here has seen all newcomers.
+    """
+    with store.lock:
+        seen = before.seen if before else _arrived(store, "1")
+    return str(Cursor(tile.began, tile.name, seen))
+
+
+def _newcomer(store: Store, cursor: Cursor) -> Tile | None:
+    where = f"WHERE {WHOLE} AND arrived > ? AND arrived <= ? ORDER BY arrived LIMIT 1"
+    found = _tiles(store, where, [cursor.seen, cursor.until or MAX_ARRIVAL])
+    return found[0] if found else None
+
+
+def _last_in_a_row(store: Store, seen: int) -> int:
+    """The arrival after which the tour goes on, though there may be more."""
+    next_ones = f"{WHOLE} AND arrived > ? ORDER BY arrived LIMIT {MAX_IN_A_ROW}"
+    return _arrived(store, f"id IN (SELECT id FROM runs WHERE {next_ones})", seen)
+
+
+def _next_of_tour(store: Store, cursor: Cursor | None) -> Tile | None:
+    newest = f"{_order_by(*ORDERS['newest'])} LIMIT 1"
+    older, first = (f"WHERE {WHOLE} {rest} {newest}" for rest in ("AND (began, name) < (?, ?)", ""))
+    found = _tiles(store, older, [cursor.began, cursor.name]) if cursor else []
+    found = found or _tiles(store, first, [])
+    return found[0] if found else None
+
+
+def _arrived(store: Store, where: str, *values: Any) -> int:
+    """The latest arrival of the runs that match."""
+    sql = f"SELECT max(arrived) FROM runs WHERE {where}"
+    (arrived,) = store.connection.execute(sql, values).fetchone()
+    return arrived or 0
+
+
+def _read_cursor(text: str) -> Cursor | None:
+    found = CURSOR.fullmatch(text)
+    try:
+        began = float(found[1]) if found else 0.0
+    except ValueError:
+        return None
+    return Cursor(began, found[4], int(found[2]), int(found[3])) if found else None
+
+
+def choices(store: Store) -> Choices:
+    """What the filters can choose from, with how many runs have it, the most frequent first."""
+    counts = "SELECT {0}, count(*) FROM runs WHERE {1} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 200"
+    size = "width || 'x' || height"
+    tags = (
+        "SELECT tag, count(*) FROM curation.tags JOIN runs ON run = name"
+        " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 500"
+    )
+    asked = {
+        "status": counts.format("status", "status <> ''"),
+        "weights": counts.format("weights", "weights <> ''"),
+        "clip": counts.format("clip", "clip <> ''"),
+        "size": counts.format(size, "width > 0"),
+        "tag": tags,
+    }
+    with store.lock:
+        found = {name: store.connection.execute(sql).fetchall() for name, sql in asked.items()}
+    return {name: [(row[0], row[1]) for row in rows] for name, rows in found.items()}
+
+
+WHOLE = f"picture IS NOT NULL AND status IN {FINISHED}"
+FOLDED_PROMPT = "substr(folded, 1, instr(folded, char(10)) - 1)"
+FAVOURITE = "name IN (SELECT run FROM curation.marks WHERE favourite)"
+FILTERS = {
+    "status": "status = ?",
+    "weights": "weights = ?",
+    "clip": "clip = ?",
+    "size": "width || 'x' || height = ?",
+    "steps_min": "steps >= ?",
+    "steps_max": "steps <= ?",
+    "date_from": "day >= ?",
+    "date_to": "day <= ? AND day <> ''",
+    "tag": "name IN (SELECT run FROM curation.tags WHERE tag = ? COLLATE NOCASE)",
+}
+
+
+def _conditions(query: Query, *, kiosk: bool) -> tuple[str, list[Any]]:
+    parts, values = [WHOLE if kiosk else "1"], []
+    for name, condition in FILTERS.items():
+        value = getattr(query, name)
+        if value not in ("", None):
+            parts.append(condition)
+            values.append(value)
+    if query.favourite:
+        parts.append(FAVOURITE)
+    for found in list(TERM.finditer(query.q.replace("\0", " ")))[:MAX_WORDS]:
+        without, term = found[1] or found[3], (found[2] or found[4] or "").strip()
+        if term:
+            condition, value = _term_condition(term, prompts_only=kiosk)
+            parts.append(f"NOT {condition}" if without else condition)
+            values.append(value)
+    return " AND ".join(parts), values
+
+
+def _term_condition(term: str, *, prompts_only: bool) -> tuple[str, str]:
+    if any(c.isalnum() for c in term) and not any(map(_is_odd, term)):
+        quoted = '"{}"*'.format(term.replace('"', '""'))
+        matched = f"prompt : {quoted}" if prompts_only else quoted
+        return "id IN (SELECT rowid FROM words WHERE words MATCH ?)", matched
+    return f"instr({FOLDED_PROMPT if prompts_only else 'folded'}, ?) > 0", term.casefold()
+
+
+def _is_odd(character: str) -> bool:
+    """Whether the index of words does not know the character, or not as part of words."""
+    code = ord(character)
+    is_unspaced = any(low <= code <= high for low, high in UNSPACED)
+    return is_unspaced or unicodedata.category(character) in ("So", "Sm", "Sk", "Sc")
+
+
+def _order_by(keys: Sequence[str], direction: str) -> str:
+    return "ORDER BY " + ", ".join(f"{key} {direction}" for key in keys)
+
+
+def _count(store: Store, where: str, values: list[Any]) -> int:
+    (number,) = store.connection.execute(f"SELECT count(*) FROM runs {where}", values).fetchone()
+    return number
+
+
+def _tiles(store: Store, rest: str, values: list[Any]) -> list[Tile]:
+    names = [f.name for f in fields(Tile) if f.name not in ("favourite", "note", "tags")]
+    marks = "coalesce(favourite, 0) AS favourite, coalesce(note, '') AS note"
+    joined = "runs LEFT JOIN curation.marks ON run = name"
+    sql = f"SELECT {', '.join(names)}, {marks} FROM {joined} {rest}"
+    rows = [dict(row) for row in store.connection.execute(sql, values)]
+    tags = _tags(store, [row["name"] for row in rows])
+    return [
+        Tile(**row | {"favourite": bool(row["favourite"]), "tags": tags.get(row["name"], ())})
+        for row in rows
+    ]
+
+
+def _tags(store: Store, names: list[str]) -> dict[str, tuple[str, ...]]:
+    places = ", ".join("?" * len(names))
+    found: dict[str, tuple[str, ...]] = {}
+    for run, tag in store.connection.execute(
+        f"SELECT run, tag FROM curation.tags WHERE run IN ({places}) ORDER BY tag", names
+    ):
+        found[run] = (*found.get(run, ()), tag)
+    return found

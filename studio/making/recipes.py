@@ -1,0 +1,250 @@
+"""Earlier runs as a source of settings: what a details.json or an output.PNG says. No torch.
+
+Files of the older layout, which recorded less, are read as well.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.base import files
+from studio.base.errors import BadInput, shortened
+from studio.base.files import parse_json, read_json
+from studio.media.pictures import opened_image
+from studio.runs import run_index, storage
+from studio.runs.storage import RunFolder
+from studio.settings.settings import RunSettings, make_partial
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_ANCESTORS = 10_000
+GIVE = "Give the details.json or the output.PNG of a run."
+LOST_STATE = (
+    f"The state that this run began with, {storage.START_CHECKPOINT}, is not there any more: a new"
+    " run begins from the picture alone, and makes another one."
+)
+PICTURES = ("init_image", "image_prompt", "image_prompts")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """values: settings, pictures among them as paths. start: the picture that was continued.
+
+    checkpoint: the state that was continued, where one was kept; its picture ranks above `start`.
+    lacks: what of it is not there any more, for the person; "" where all is.
+    ancestors: the folders' names of the runs that lead here, oldest first; the last is the one that
+    start and checkpoint are from.
+    """
+
+    values: dict[str, Any]
+    start: Path | None = None
+    checkpoint: Path | None = None
+    ancestors: Sequence[str] = ()
+    lacks: str = ""
+
+
+def continued(folder: RunFolder, kind: type[RunSettings], given: Collection[str] = ()) -> Recipe:
+    """What a run takes over that continues the one in `folder`. Raises BadInput.
+
+    Settings that are `given` anew are not looked at, whatever they were. Its starting image is left
+    out, since its result is the start.
+    """
+    if (status := folder.proven_status()) in storage.ACTIVE:
+        raise BadInput(f"The run {folder.name} is still {status}. Continue it when it is done.")
+    details = folder.read()
+    checkpoint = _if_there(folder.path / storage.CHECKPOINT)
+    picture = folder.picture_path()
+    if picture is None and checkpoint is None:
+        raise BadInput(f"The run {folder.name} has no picture to go on from. Continue another.")
+    values = _values(details, folder.path, kind, {*given, "init_image"})
+    if checkpoint is None and not values.get("set_seed"):
+        values.pop("seed", None)
+    ancestors = [*_ancestors(details, folder.path.parent), folder.name]
+    return Recipe(values, picture, checkpoint, ancestors)
+
+
+def from_file(
+    path: Path,
+    output_dir: Path,
+    kind: type[RunSettings],
+    given: Collection[str] = (),
+    called: str | None = None,
+) -> Recipe:
+    """What makes the picture of a `details.json` or `output.PNG` again. Raises BadInput.
+
+    The pictures that the run used are looked for beside the file, and in the run's own folder.
+    Settings that are `given` anew are not looked at. called: the file in messages, where it is not
+    its path.
+    """
+    details = _read_details(path, shortened(called or path, files.MAX_PATH))
+    folder = _home(details, path, output_dir)
+    values = _values(details, folder, kind, given)
+    if "seed" in values:
+        values["set_seed"] = True
+    if details.get("status") == "stopped" and details.get("num_steps"):
+        values["num_steps"] = details["num_steps"]  # of which its picture is the last
+    if not details.get("continue_prev_run"):
+        return Recipe(values)
+    values.setdefault("continue_resize", "crop")  # as it was before details recorded it
+    start = _start(details, folder, output_dir)
+    checkpoint = _if_there(folder / storage.START_CHECKPOINT)
+    ancestors = _ancestors(details, output_dir)
+    return Recipe(values, start, checkpoint, ancestors, _lost_state(details, folder))
+
+
+def model_in(path: Path, called: str | None = None) -> str | None:
+    """The kind of run that a settings file is of, where it says so. Raises BadInput."""
+    model = _read_details(path, shortened(called or path, files.MAX_PATH)).get("model")
+    return model if isinstance(model, str) else None
+
+
+def inputs_digest(inputs: Mapping[str, bytes]) -> str | None:
+    """What a run begins with, as one digest: its files by their names in its folder."""
+    if not inputs:
+        return None
+    digests = (f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in inputs.items())
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _lost_state(details: Mapping[str, Any], folder: Path) -> str:
+    """What to say where a run began from a state that is gone, as its inputs' digest tells."""
+    known, prompts = details.get("inputs_sha256"), details.get("image_prompts")
+    if not known or (folder / storage.START_CHECKPOINT).is_file():
+        return ""
+    count = len(prompts) if isinstance(prompts, list) else 0
+    names = [*(storage.image_prompt_name(n + 1) for n in range(count)), storage.START]
+    inputs = {n: (folder / n).read_bytes() for n in names if (folder / n).is_file()}
+    return "" if inputs_digest(inputs) == known else LOST_STATE
+
+
+def _ancestors(details: Mapping[str, Any], output_dir: Path) -> list[str]:
+    """The runs before this one, oldest first. The older layout names the last of them only."""
+    found: list[str] = []
+    while len(found) < MAX_ANCESTORS:
+        if isinstance(known := details.get("ancestors"), list):
+            return [*map(str, known), *found]
+        earlier = details.get("prev_run_folder") or details.get("prev_run_id")
+        if not earlier:
+            break
+        folder = _run(output_dir, earlier)
+        if (name := folder.name if folder else str(earlier)) in found:
+            break
+        found.insert(0, name)
+        try:
+            details = RunFolder(folder).read() if folder else {}
+        except BadInput:
+            break
+    return found
+
+
+def _if_there(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _read_details(path: Path, called: str) -> dict[str, Any]:
+    """called: the file in messages, which say what to give instead."""
+    try:
+        with path.open("rb") as file:
+            is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
+        return _details_in_png(path, called) if is_png else read_json(path, called)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "its name is none that a file can have"
+        raise BadInput(f"{called} cannot be read: {reason}. {GIVE}") from None
+    except BadInput as error:
+        raise BadInput(*error.parts, f" {GIVE}") from None
+
+
+def _details_in_png(path: Path, called: str) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file, opened_image(file, ["PNG"]) as image:
+            text = image.info.get(storage.PNG_KEY)
+    except Exception:  # a broken file makes the decoder raise whatever it likes
+        raise BadInput(f"{called} is broken.") from None
+    if not isinstance(text, str):
+        raise BadInput(f"{called} carries no settings: it is not the output.PNG of a run.")
+    return parse_json(text, called)
+
+
+def _home(details: Mapping[str, Any], path: Path, output_dir: Path) -> Path:
+    """The folder with the pictures that the settings speak of: beside the file, or a run's own."""
+    digest = details.get("inputs_sha256")
+    if not digest or _recorded_digest(path.parent) == digest:
+        return path.parent
+    same = (e for e in run_index.entries(output_dir) if e.details.get("inputs_sha256") == digest)
+    return next((entry.folder.path for entry in same), path.parent)
+
+
+def _recorded_digest(folder: Path) -> object:
+    try:
+        return RunFolder(folder).read().get("inputs_sha256")
+    except BadInput:
+        return None
+
+
+def _run(output_dir: Path, name: object) -> Path | None:
+    try:
+        return storage.find_run(output_dir, str(name)).path
+    except BadInput:
+        return None
+
+
+def _start(details: Mapping[str, Any], folder: Path, output_dir: Path) -> Path:
+    """The picture that a run went on from. The older layout keeps it with the earlier run only."""
+    kept = folder / storage.START
+    earlier = _run(output_dir, details.get("prev_run_id"))
+    if "schema_version" not in details and earlier and not kept.exists():
+        kept = RunFolder(earlier).picture_path() or kept
+    return _existing(kept, "the picture that it continued")
+
+
+def _values(
+    details: Mapping[str, Any], folder: Path, kind: type[RunSettings], besides: Collection[str]
+) -> dict[str, Any]:
+    """The settings in a run's details, its pictures as paths of the copies in its folder.
+
+    besides: names to leave out.
+    """
+    values = {name: details[name] for name in kind.model_fields if details.get(name) is not None}
+    if details.get("planned_num_steps") is not None:
+        values["num_steps"] = details["planned_num_steps"]
+    if "schema_version" not in details:
+        values = _older(details) | values
+    values = {n: value for n, value in values.items() if n not in (*PICTURES, *besides)}
+    make_partial(kind, values, source=f"the settings of {details.get('run_folder') or folder}")
+    return values | _pictures(details, folder, besides)
+
+
+def _older(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The switches, which the older layout did not record."""
+    return {
+        "use_mse_regularization": bool(details.get("mse_weight")),
+        "use_tv_loss_regularization": bool(details.get("tv_loss_weight")),
+        "use_scrolling_zooming": details.get("transform_interval") is not None,
+    }
+
+
+def _pictures(details: Mapping[str, Any], folder: Path, besides: Collection[str]) -> dict[str, Any]:
+    """Whatever the details call them (older ones only say that there were some)."""
+    found: dict[str, Any] = {}
+    if details.get("init_image") and "init_image" not in besides:
+        found["init_image"] = str(_existing(folder / storage.INIT_IMAGE, "its starting image"))
+    prompts = details.get("image_prompts")
+    if prompts and "image_prompt" not in besides:
+        count = len(prompts) if isinstance(prompts, list) else _count_prompts(folder)
+        paths = [folder / storage.image_prompt_name(n + 1) for n in range(max(count, 1))]
+        found["image_prompt"] = [str(_existing(path, "its image prompt")) for path in paths]
+    return found
+
+
+def _count_prompts(folder: Path) -> int:
+    return len(list(folder.glob(storage.image_prompt_name("*"))))
+
+
+def _existing(path: Path, what: str) -> Path:
+    if path.is_file():
+        return path
+    raise BadInput(
+        f"The run used a picture that is not there: {what}, {path}. Put it back, or keep the"
+        " settings file in its run's folder."
+    )

@@ -1,0 +1,216 @@
+"""Stages: a chain of runs, each going on from the one before with other words or settings.
+
+For the page, the worker and the command line alike:
+
+    rows = stages.parse(rows, kind)             # what a person wrote; or stages.read(file, kind)
+    folder = stages.begin(request, rows)        # the first run; all stages have been checked
+    folder = stages.follow(folder, assets_dir)  # once it is done: the next run, or None
+    path = stages.make_video(folder)            # one film of the runs that led here, this included
+
+The stages to come lie in the run's details, so that nothing of a chain is lost with a process. Each
+run is made when the one before it is done: a chain that is stopped keeps the stages that it has,
+and goes on once its run is resumed and done. `unfollowed` finds chains whose process died in
+between. Never imports torch.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from studio.base.errors import BadInput, Wording, shortened
+from studio.base.yaml_files import read_yaml
+from studio.making.runner import Request, prepare, submit
+from studio.media import video
+from studio.media.pictures import load_picture
+from studio.runs import run_index, storage
+from studio.runs.run_index import Entry
+from studio.runs.storage import RunFolder
+from studio.settings.settings import RunSettings, make
+
+MAX_STAGES = 1000
+SHORT = {"prompt": "text_input", "steps": "num_steps"}
+PICTURES = ("init_image", "image_prompt")
+FILL_A_ROW = "Fill in a row, or switch 'Several stages' off."
+EXAMPLE = "Write one like this: - {prompt: a garden in spring, steps: 150}"
+
+Stage = dict[str, Any]
+
+
+def read(path: Path, kind: type[RunSettings]) -> list[Stage]:
+    """The stages in a yaml file, a list of mappings: prompt, steps, and any setting that changes.
+
+    Pictures are looked for from the file's folder. Raises BadInput, naming the stage.
+    """
+    stages = parse(read_yaml(path), kind, where=str(path))
+    for stage in stages:
+        for name in PICTURES:
+            if name in stage:
+                stage[name] = _from_folder(path.parent, stage[name])
+    return stages
+
+
+def parse(rows: object, kind: type[RunSettings], where: str = "The list of stages") -> list[Stage]:
+    """Stages as settings by their names. Empty cells are left out. Raises BadInput.
+
+    rows: a list of mappings whose keys are "prompt", "steps" or names of settings.
+    """
+    if not isinstance(rows, list) or not rows:
+        raise BadInput(f"{where} holds no stages. ", Wording(FILL_A_ROW, EXAMPLE))
+    if len(rows) > MAX_STAGES:
+        raise BadInput(f"{where} holds {len(rows)} stages; at most {MAX_STAGES} make a chain.")
+    return [_stage(row, number, kind) for number, row in enumerate(rows, start=1)]
+
+
+def settings_of(before: RunSettings, stages: Sequence[Stage], first: int = 1) -> list[RunSettings]:
+    """The settings of each stage, which takes over what the one before had. Raises BadInput.
+
+    first: the number of the first of these stages, for messages.
+    """
+    settings = []
+    for number, stage in enumerate(stages, start=first):
+        with _naming(number):
+            before = make(type(before), before.model_dump(), stage)
+        settings.append(before)
+    return settings
+
+
+def begin(request: Request, stages: Sequence[Stage], status: str = "queued") -> RunFolder:
+    """Check all stages, and make the folder of the first run. Raises BadInput.
+
+    request: where, with which model, and what holds for all stages but where they say otherwise.
+    status: as for `runner.submit`.
+    """
+    first, *rest = stages
+    with _naming(1):
+        plan = prepare(replace(request, given={**request.given, **first}))
+    _check_later(plan.settings, rest, request.assets_dir)
+    chain = {"number": 1, "count": len(stages), "next": rest}
+    return submit(plan, status, chain)
+
+
+def follow(folder: RunFolder, assets_dir: Path, status: str = "queued") -> RunFolder | None:
+    """Make the folder of the stage after a run; None where there is none, or it is there already.
+
+    Raises BadInput where it cannot be made.
+    """
+    details = folder.read()
+    runs = run_index.entries(folder.path.parent)
+    if not _waits_for_next(details) or _next_runs(folder.name, runs):
+        return None
+    chain = details["chain"]
+    stage, *rest = chain["next"]
+    with _naming(chain["number"] + 1):
+        plan = prepare(
+            Request(
+                given=stage,
+                output_dir=folder.path.parent,
+                assets_dir=assets_dir,
+                model=details["model"],
+                continue_run=folder.name,
+            )
+        )
+    following = submit(plan, status, chain | {"number": chain["number"] + 1, "next": rest})
+    folder.update(chain=chain | {"followed_by": following.name})  # though it be removed one day
+    return following
+
+
+def unfollowed(runs: Sequence[Entry]) -> list[Entry]:
+    """The runs that are done and whose next stage nobody has made."""
+    return [e for e in runs if _waits_for_next(e.details) and not _next_runs(e.name, runs)]
+
+
+def newest_after(name: str, runs: Sequence[Entry]) -> str:
+    """The newest stage that has been made after the run of that name; else the run itself."""
+    following = {entry.name: _followed_by(entry.details) for entry in runs}
+    while (later := following.pop(name, None)) in following:
+        name = later
+    return name
+
+
+def make_video(folder: RunFolder) -> Path | None:
+    """One film of the runs that led to this one, and of this one; it lies in this one's folder.
+
+    None where fewer than two of them have a film. Raises OSError, RunFailed and BadInput.
+    """
+    names = [*folder.read().get("ancestors", []), folder.name]
+    runs = [RunFolder(folder.path.parent / Path(str(name)).name) for name in names]
+    films = [run.path / storage.VIDEO for run in runs if (run.path / storage.VIDEO).is_file()]
+    if len(films) < 2:
+        return None
+    path = folder.path / storage.CHAIN_VIDEO
+    video.join(films, path, json.dumps({"runs": names}))
+    return path
+
+
+def _stage(row: object, number: int, kind: type[RunSettings]) -> Stage:
+    if not isinstance(row, Mapping):
+        raise BadInput(f"Stage {number} is no list of settings but '{shortened(row)}'. {EXAMPLE}")
+    stage: Stage = {}
+    for key, value in row.items():
+        name = _setting(key, number, kind)
+        if name in stage:
+            raise BadInput(f"Stage {number} sets {shortened(key)} twice.")
+        if value is not None and value != "":
+            stage[name] = value
+    return stage
+
+
+def _setting(key: object, number: int, kind: type[RunSettings]) -> str:
+    """The name of a setting, however it is spelt: `num_steps`, `num-steps`, `steps`."""
+    names = {name.lower(): name for name in kind.model_fields} | SHORT
+    spelt = str(key).strip().lower().replace("-", "_").strip("_")
+    if spelt in names:
+        return names[spelt]
+    close = difflib.get_close_matches(spelt, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(names)}."
+    raise BadInput(f"Stage {number} sets '{shortened(key)}', which is no setting. {hint}")
+
+
+def _check_later(before: RunSettings, stages: Sequence[Stage], assets_dir: Path) -> None:
+    """Each stage takes over what the one before had."""
+    for number, stage in enumerate(stages, start=2):
+        if before.num_steps < 0:
+            raise BadInput(
+                f"Stage {number - 1} never ends, so stage {number} never begins. Give it steps."
+            )
+        with _naming(number):
+            before, _ = make(type(before), before.model_dump(), stage).fitted(assets_dir)
+            for path in stage.get("image_prompt", []):
+                load_picture(Path(path), f"The image prompt '{shortened(path)}'")
+
+
+@contextmanager
+def _naming(number: int) -> Iterator[None]:
+    """Say which stage it is that a BadInput within is about."""
+    try:
+        yield
+    except BadInput as error:
+        raise error.prefixed(f"Stage {number}: ") from None
+
+
+def _from_folder(folder: Path, names: object) -> Any:
+    """Paths as seen from a folder; whatever is none is left for the settings to refuse."""
+    if isinstance(names, str):
+        return str(folder / names)
+    return [_from_folder(folder, name) for name in names] if isinstance(names, list) else names
+
+
+def _waits_for_next(details: Mapping[str, Any]) -> bool:
+    chain = details.get("chain")
+    if details.get("status") != "done" or not isinstance(chain, dict):
+        return False
+    return bool(chain.get("next")) and not _followed_by(details)
+
+
+def _followed_by(details: Mapping[str, Any]) -> str | None:
+    chain = details.get("chain")
+    name = chain.get("followed_by") if isinstance(chain, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _next_runs(name: str, runs: Sequence[Entry]) -> list[Entry]:
+    return [e for e in runs if e.details.get("parent") == name and e.details.get("chain")]

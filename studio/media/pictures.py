@@ -1,0 +1,203 @@
+"""Pictures from strangers to RGB, and to the size that is wanted. Never imports torch."""
+
+import io
+import logging
+import stat
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from studio.base.errors import BadInput
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
+MAX_FILE_BYTES = 200_000_000
+MAX_PIXELS = 80_000_000
+MAX_SIDE = 65_000  # a JPEG, as which we keep a copy, ends at 65,535
+JPEG_QUALITY = 95
+ORIENTATION = 0x0112
+
+# What Pillow would log where nobody listens, it would print.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+class _Quiet:
+    """Within it, Pillow does not warn: what is wrong with a stranger's file is ours to tell.
+
+    Filters of warnings are the whole process's. So those that were there come back when the last
+    thread has left.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._filters.__exit__(*error)
+
+
+_quiet = _Quiet()
+
+
+@contextmanager
+def opened_image(file: BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+    """A stranger's image file, of which nothing but the header is read so far.
+
+    Raises Image.UnidentifiedImageError, Image.DecompressionBombError from twice the size at which
+    Pillow warns, and whatever else a broken file makes it raise.
+    """
+    with _quiet, Image.open(file, formats=formats) as image:
+        yield image
+
+
+def load_picture(source: Path | bytes, what: str) -> Image.Image:
+    """An image file as RGB: its first frame, turned as its EXIF says, transparency on white.
+
+    what: names the picture in messages. Raises BadInput for whatever is no usable picture; the
+    size is judged by the header, before anything is decoded.
+    """
+    return _decode(read_picture(source, what), what)
+
+
+def read_picture(source: Path | bytes, what: str) -> bytes:
+    """The bytes of an image file. Raises BadInput for what is no ordinary, readable file."""
+    if isinstance(source, bytes):
+        return _not_empty(source, what)
+    try:
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadInput(f"{what} is not a file. Give an image file ({_formats()}).")
+        if status.st_size > MAX_FILE_BYTES:
+            raise BadInput(f"{what} is over {MAX_FILE_BYTES // 1_000_000} MB. Give a smaller one.")
+        return _not_empty(source.read_bytes(), what)
+    except FileNotFoundError:
+        raise BadInput(f"{what} does not exist. Give the path of an image file.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "its name is none that a file can have"
+        raise BadInput(f"{what} cannot be read: {reason}.") from None
+
+
+def _not_empty(data: bytes, what: str) -> bytes:
+    if not data:
+        raise BadInput(f"{what} is empty: it has 0 bytes. Save it again, or give another.")
+    return data
+
+
+def saved_copy(source: Path | bytes, what: str) -> bytes:
+    """The JPEG to keep of a picture, and to use: what it decodes to is what a run has seen.
+
+    A plain RGB JPEG is kept as it is, so that a copy of a copy is the same picture.
+    Raises BadInput as `load_picture` does.
+    """
+    data = read_picture(source, what)
+    image = _decode(data, what)
+    return data if _is_plain_jpeg(data) else encode_jpeg(image, JPEG_QUALITY)
+
+
+def encode_jpeg(image: Image.Image, quality: int) -> bytes:
+    """An RGB image as JPEG without chroma subsampling."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def encode_png(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
+    """An RGB image as PNG, with text chunks by their keys."""
+    chunks, buffer = PngInfo(), io.BytesIO()
+    for key, value in (text or {}).items():
+        chunks.add_text(key, value)
+    image.save(buffer, "PNG", pnginfo=chunks)
+    return buffer.getvalue()
+
+
+def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Scale so that the picture covers `size` (width, height), and cut off the rest evenly."""
+    return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """All of the picture at `size` (width, height), stretched where the shape is another."""
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def crop_or_cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The middle of the picture where it is large enough both ways, else `cover`."""
+    left, top = ((have - want) // 2 for have, want in zip(image.size, size, strict=True))
+    if left < 0 or top < 0:
+        return cover(image, size)
+    return image.crop((left, top, left + size[0], top + size[1]))
+
+
+def _decode(data: bytes, what: str) -> Image.Image:
+    try:
+        with opened_image(io.BytesIO(data)) as image:
+            _check_size(image.size, what)
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise BadInput(f"{what} is not an image that can be read. Give {_formats()}.") from None
+    except (Image.DecompressionBombError, MemoryError):
+        raise _too_large(what, "") from None
+    except BadInput:
+        raise
+    except Exception:  # a decoder fed with a broken file raises whatever it likes
+        raise BadInput(f"{what} is broken. Save it again, or give another.") from None
+
+
+def _check_size(size: tuple[int, int], what: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS or max(size) > MAX_SIDE:
+        raise _too_large(what, f" ({size[0]}x{size[1]})")
+
+
+def _too_large(what: str, found: str) -> BadInput:
+    return BadInput(
+        f"{what} is too large{found}: at most {MAX_PIXELS // 1_000_000} megapixels and"
+        f" {MAX_SIDE:,} px a side. Make it smaller."
+    )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _from_deep_grey(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """16-bit and float greys, which Pillow would cut off at 255."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+    white = 65535 if image.mode != "F" else 1 if values.max() <= 1 else 255
+    grey = np.clip(values * (255 / white), 0, 255).round().astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    with opened_image(io.BytesIO(data)) as image:
+        is_rgb_jpeg = image.format == "JPEG" and image.mode == "RGB"
+        return is_rgb_jpeg and image.getexif().get(ORIENTATION, 1) == 1
+
+
+def _formats() -> str:
+    return "a PNG, JPEG, WebP, GIF, BMP or TIFF"

@@ -1,0 +1,122 @@
+"""What a person does with runs on the page. What cannot be done is said where they did it."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from studio.base.errors import BadInput, StudioError
+from studio.making import stages
+from studio.page.run_views import plain
+from studio.queue import run_queue
+from studio.queue.options import Places
+from studio.runs import trash
+from studio.runs.run_index import Entry
+
+ECHO_SECONDS = 0.2  # after a press was carried out; nobody presses again so soon
+PROBLEM = "problem"
+REMOVED, BEHIND = "removed", "removed_before"
+CHOSEN = "chosen"
+RUN, QUEUE, RESULT, REMOVAL, TRASH = "run", "queue", "result", "removal", "trash"  # places
+
+
+class Presses:
+    """Which presses of buttons were heeded; Streamlit may tell of one several times at once.
+
+    A button is known by a token of its drawing. The token alone is not enough: where the page was
+    interrupted before it drew the button again, the next press comes with the token of the last.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._heeded: dict[str, float] = {}  # when the last of each token was done with
+
+    @contextmanager
+    def heeding(self, token: str) -> Iterator[bool]:
+        """Whether a press is to be heeded, which others wait for: it is no echo of one."""
+        with self._lock:
+            now = time.monotonic()
+            self._heeded = {t: at for t, at in self._heeded.items() if now - at < ECHO_SECONDS}
+            if token in self._heeded:
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                self._heeded[token] = time.monotonic()
+
+
+PRESSES = Presses()  # of all tabs
+
+
+@contextmanager
+def attempt(place: str = RUN) -> Iterator[None]:
+    """Around what a button does: a refusal becomes a message at that place of the page.
+
+    It clears older ones.
+    """
+    st.session_state[PROBLEM] = None
+    try:
+        yield
+    except StudioError as problem:
+        st.session_state[PROBLEM] = place, problem.on_page
+    except OSError as error:
+        st.session_state[PROBLEM] = place, f"That did not work: {error.strerror or error}."
+
+
+def show_problem(place: str) -> None:
+    """Say what could not be done there."""
+    at, message = st.session_state.get(PROBLEM) or (None, "")
+    if at == place:
+        st.error(plain(message))
+
+
+def toast_problem() -> None:
+    """Say it in front as well, wherever on the page the person is."""
+    if problem := st.session_state.get(PROBLEM):
+        st.toast(plain(problem[1]), icon=":material/error:", duration="long")
+
+
+def stop(entry: Entry) -> None:
+    """Ask whoever makes a run to stop."""
+    with attempt(QUEUE):
+        entry.folder.request_stop()
+
+
+def resume(entry: Entry, places: Places) -> None:
+    """Let a run go on in its folder."""
+    with attempt(RESULT):
+        run_queue.resume(entry.folder, places.queue_url)
+        st.session_state[CHOSEN] = None
+
+
+def remove(entry: Entry, places: Places) -> None:
+    """To the trash; one that the worker has just taken stops instead."""
+    waited = entry.status == "queued"
+    with attempt(QUEUE if waited else RESULT):
+        behind = run_queue.behind(places.output_dir, entry.name)
+        if waited and run_queue.cancel(entry.folder) == "running":
+            return
+        trash.move_to_trash(places.output_dir, entry.name)
+        st.session_state[REMOVED] = entry.name
+        st.session_state[BEHIND] = behind if waited else None
+
+
+def make_film(entry: Entry) -> None:
+    """One film of a run and of those that it goes on from."""
+    with attempt(RESULT):
+        if stages.make_video(entry.folder) is None:
+            raise BadInput("There is no other video to join: the earlier runs have none any more.")
+
+
+def put_back(name: str, places: Places, place: str) -> None:
+    """Out of the trash again; what this tab took out of the queue waits where it was."""
+    with attempt(place):
+        folder = trash.restore(places.output_dir, name)
+        if st.session_state.get(REMOVED) == name:
+            st.session_state[REMOVED] = None
+            if (behind := st.session_state[BEHIND]) is not None:
+                run_queue.resume(folder, places.queue_url)
+                run_queue.move_before(places.output_dir, name, behind)

@@ -1,0 +1,163 @@
+"""The runs that ended: their thumbnails, what can be done with one, and the trash."""
+
+from collections.abc import Callable, Sequence
+
+import streamlit as st
+
+from studio.base.errors import BadInput
+from studio.page.actions import (
+    REMOVAL,
+    REMOVED,
+    RESULT,
+    TRASH,
+    make_film,
+    put_back,
+    remove,
+    resume,
+    show_problem,
+)
+from studio.page.run_views import (
+    STATUS_ICONS,
+    date_of,
+    plain,
+    prompt_of,
+    show_choice,
+    show_thumbnail,
+)
+from studio.queue.options import Places
+from studio.runs import trash
+from studio.runs.run_index import Entry
+from studio.runs.storage import CHAIN_VIDEO, RunFolder
+
+PAGE = 8
+TRASH_SHOWN = 24
+Choose = Callable[[str], None]
+
+
+def show_history(finished: Sequence[Entry], choose: Choose) -> None:
+    """Thumbnails, the newest first; a click on a prompt calls `choose` with the folder's name."""
+    if not finished:
+        return
+    count = st.session_state.get("history_shown", PAGE)
+    st.subheader("Last runs")
+    with st.container(horizontal=True, key="last-runs"):
+        for entry in finished[:count]:
+            _show_one(entry, choose)
+    if len(finished) > count:
+        st.button("Show more", on_click=_show_more, key="show-more", type="tertiary")
+
+
+def _show_one(entry: Entry, choose: Choose) -> None:
+    with st.container(width=164, gap="xxsmall"):
+        show_choice(entry, "show", 40, choose)
+        icon = STATUS_ICONS.get(entry.status, "")
+        status = "" if entry.status == "done" else f"{entry.status} · "
+        st.caption(f"{icon} {status}{date_of(entry.name)}")
+
+
+def _show_more() -> None:
+    st.session_state["history_shown"] = st.session_state.get("history_shown", PAGE) + 3 * PAGE
+
+
+def show_actions(entry: Entry, use: Choose, continue_: Choose, places: Places) -> None:
+    """The buttons beside a result.
+
+    use: takes all that made it into the form. continue_: its settings, and its end to go on from.
+    """
+    show_problem(RESULT)
+    with st.container(horizontal=True, key=f"actions-{entry.name}"):
+        if entry.status != "done" and entry.folder.can_resume:
+            st.button(
+                "Resume",
+                key=f"resume-{entry.name}",
+                type="primary",
+                help="Goes on in the same folder from where it broke off.",
+                on_click=resume,
+                args=(entry, places),
+            )
+        if entry.folder.picture_path():
+            st.button(
+                "Continue",
+                key=f"continue-{entry.name}",
+                help="Its settings come into the form, and Run! continues it in a new run.",
+                on_click=continue_,
+                args=(entry.name,),
+            )
+        if entry.details.get("ancestors"):
+            _show_chain_film(entry)
+        st.button("Use these settings", key=f"use-{entry.name}", on_click=use, args=(entry.name,))
+        st.button(
+            "Remove",
+            key=f"trash-{entry.name}",
+            help="Into the trash; you can put it back.",
+            on_click=remove,
+            args=(entry, places),
+        )
+
+
+def _show_chain_film(entry: Entry) -> None:
+    """Of all the runs that led here, for a run that continues others."""
+    path = entry.folder.path / CHAIN_VIDEO
+    if path.is_file():
+        st.download_button(
+            "Film of all stages",
+            data=path.read_bytes(),
+            file_name=f"{entry.name}-{path.name}",
+            icon=":material/download:",
+            on_click="ignore",
+            key=f"film-{entry.name}",
+        )
+        return
+    help_text = "Joins the videos of this run and of those that it goes on from."
+    st.button(
+        "Make one film of all stages",
+        key=f"make-film-{entry.name}",
+        help=help_text,
+        on_click=make_film,
+        args=(entry,),
+    )
+
+
+def show_removed(places: Places) -> None:
+    """The run that this tab has just removed, with its undo."""
+    show_problem(REMOVAL)
+    name = st.session_state.get(REMOVED)
+    if not name:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="removed"):
+        st.markdown(f"Removed {plain(name)}.", width="stretch")
+        st.button("Undo", on_click=put_back, args=(name, places, REMOVAL), key="undo")
+
+
+def show_trash(places: Places) -> None:
+    """All removed runs, for every tab, as long as nobody empties the folder."""
+    gone = trash.trashed(places.output_dir)
+    if not gone:
+        return
+    popover = st.popover(f"Trash ({len(gone)})", on_change="rerun", key="trash", type="tertiary")
+    if not popover.open:
+        return
+    with popover:
+        show_problem(TRASH)
+        _show_trashed(gone, places)
+
+
+def _show_trashed(gone: Sequence[RunFolder], places: Places) -> None:
+    with st.container(horizontal=True, key="trashed-runs"):
+        for folder in gone[:TRASH_SHOWN]:
+            with st.container(width=120, gap="xxsmall"):
+                show_thumbnail(_entry(folder))
+                st.caption(plain(prompt_of(_entry(folder).details, 40)))
+                st.button(
+                    "Put back",
+                    key=f"back-{folder.name}",
+                    on_click=put_back,
+                    args=(folder.name, places, TRASH),
+                )
+
+
+def _entry(folder: RunFolder) -> Entry:
+    try:
+        return Entry(folder, folder.read())
+    except BadInput:
+        return Entry(folder, {})

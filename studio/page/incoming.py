@@ -1,0 +1,173 @@
+"""Settings that come into the form as a whole: a link's, an earlier run's, a file's, a preset's."""
+
+import base64
+import binascii
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from studio.base.errors import BadInput, shortened
+from studio.base.paths import STATIC_DIR
+from studio.engines import registry
+from studio.making import recipes
+from studio.making.recipes import Recipe
+from studio.page.actions import RUN, attempt, show_problem, toast_problem
+from studio.page.form import Form
+from studio.page.memory import Memory
+from studio.page.picker import begin_as, pick
+from studio.page.run_views import plain
+from studio.queue.options import Places
+from studio.runs import storage
+from studio.settings.settings import RunSettings
+
+DROP = "drop"
+MENU = "presets"  # where its problems are told
+LARGEST_DROP = 20_000_000
+MODEL = "model"  # the kind of run that the form is for
+LINKS = ("use", "continue")
+JAVASCRIPT = (STATIC_DIR / "drop.js").read_text(encoding="utf-8")
+
+
+def follow_link(places: Places, memory: Memory) -> None:
+    """`?use=RUN_ID` and `?continue=RUN_ID`, once: later the form is the person's."""
+    for link in LINKS:
+        if run_id := st.query_params.get(link):
+            del st.query_params[link]
+            (use_settings if link == "use" else continue_run)(run_id, places, memory)
+
+
+def use_settings(run_id: str, places: Places, memory: Memory, place: str = RUN) -> None:
+    """All that makes the picture of a run again: its settings, and what it began from.
+
+    place: where to say what is wrong.
+    """
+    with attempt(place):
+        folder = storage.find_run(places.output_dir, run_id)
+        _take(folder.path / storage.DETAILS, folder.name, places, memory)
+
+
+def continue_run(run_id: str, places: Places, memory: Memory, place: str = RUN) -> None:
+    """The settings of a run, and its end to go on from. place: where to say what is wrong."""
+    with attempt(place):
+        folder = storage.find_run(places.output_dir, run_id)
+        model = recipes.model_in(folder.path / storage.DETAILS)
+        _fill_in(model, lambda kind: recipes.continued(folder, kind), places, memory)
+        pick(folder.name)
+        st.toast("Run! continues this one; its settings are in the form.")
+
+
+def _take(path: Path, called: str, places: Places, memory: Memory) -> None:
+    def read(kind: type[RunSettings]) -> Recipe:
+        return recipes.from_file(path, places.output_dir, kind, called=called)
+
+    begin_as(_fill_in(recipes.model_in(path, called), read, places, memory))
+    st.toast(f"These are the settings of {plain(shortened(called))}.")
+
+
+def _fill_in(
+    model: str | None,
+    read: Callable[[type[RunSettings]], Recipe],
+    places: Places,
+    memory: Memory,
+) -> Recipe:
+    """Show the form of that kind of run, if it is one of ours, with what `read` finds for it."""
+    if model not in registry.MODELS:
+        model = st.session_state.get(MODEL) or next(iter(registry.MODELS))
+    form = Form(registry.get(model).settings, places.assets_dir, memory)
+    recipe = read(form.kind)
+    form.take(recipe.values)
+    st.session_state[MODEL] = model
+    return recipe
+
+
+def show_settings_menu(form: Form, places: Places, memory: Memory) -> None:
+    """Presets, and settings from a file that is chosen instead of dropped."""
+    popover = st.popover("Presets", on_change="rerun", key="presets")
+    if not popover.open:
+        return
+    with popover:
+        show_problem(MENU)
+        _show_presets(form, memory)
+        st.file_uploader(
+            "Take the settings of an output.PNG or details.json",
+            type=["png", "json"],
+            key="settings_file",
+            help="Or drop it anywhere on the page.",
+            on_change=_take_upload,
+            args=(places, memory),
+        )
+
+
+def _show_presets(form: Form, memory: Memory) -> None:
+    presets = memory.presets()
+    if presets:
+        name = st.selectbox("Saved settings", list(presets), key="preset")
+        with st.container(horizontal=True):
+            st.button("Apply", on_click=_apply, args=(form, presets[name]), key="apply-preset")
+            st.button("Delete", on_click=_delete, args=(memory, name), key="delete-preset")
+    with st.form("save-preset", border=False, clear_on_submit=True):
+        st.text_input("Save the form's settings as", key="preset_name", placeholder="a name")
+        st.form_submit_button("Save", on_click=_save, args=(form, memory))
+
+
+def _apply(form: Form, values: Mapping[str, Any]) -> None:
+    with attempt(MENU):
+        form.take(values)
+
+
+def _save(form: Form, memory: Memory) -> None:
+    with attempt(MENU):
+        name = st.session_state["preset_name"]
+        memory.save_preset(name, form.changed())
+        st.toast(f"Saved as {plain(name)}.")
+
+
+def _delete(memory: Memory, name: str) -> None:
+    with attempt(MENU):
+        memory.delete_preset(name)
+
+
+def _take_upload(places: Places, memory: Memory) -> None:
+    file = st.session_state["settings_file"]
+    if file:
+        with attempt(MENU):
+            _take_file(file.name, file.getvalue(), places, memory)
+
+
+@st.cache_resource(show_spinner=False)
+def _drop_zone() -> Any:
+    return st.components.v2.component("drop_zone", js=JAVASCRIPT)
+
+
+def show_drop_zone(places: Places, memory: Memory) -> None:
+    """The whole page takes an output.PNG or details.json that is dropped on it."""
+
+    def take() -> None:
+        dropped = st.session_state[DROP].get("file") or {}
+        with attempt():
+            _take_file(str(dropped.get("name")), _data_of(dropped), places, memory)
+        toast_problem()  # a drop may fall anywhere, far from Run!
+
+    _drop_zone()(key=DROP, data={"largest": LARGEST_DROP}, on_file_change=take)
+
+
+def _data_of(dropped: Mapping[str, Any]) -> bytes:
+    if "data" not in dropped:
+        raise BadInput(
+            f"The dropped file {shortened(dropped.get('name'))} is over {LARGEST_DROP // 10**6} MB."
+            " Drop the output.PNG or the details.json of a run."
+        )
+    try:
+        return base64.b64decode(str(dropped["data"]).partition(",")[2])
+    except binascii.Error:
+        raise BadInput("The dropped file could not be read. Drop it once more.") from None
+
+
+def _take_file(name: str, data: bytes, places: Places, memory: Memory) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "settings"
+        path.write_bytes(data)
+        _take(path, name, places, memory)

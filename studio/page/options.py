@@ -1,0 +1,29 @@
+"""The page's own options, as Streamlit leaves them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from studio.base.errors import BadInput
+from studio.queue.options import Places, add_place_options, places_from
+
+SCRIPT = "app.py"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(
+            f"{message[:1].upper()}{message[1:]}. After `streamlit run app.py --` the page takes"
+            " --output-dir DIR, --assets-dir DIR, --gpu N or --gpus N,N, and --queue-url URL."
+        )
+
+
+def read_places(argv: Sequence[str]) -> Places:
+    """Read `sys.argv`. Raises BadInput.
+
+    A program that embeds the page has a command line of its own, which is left alone.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    add_place_options(parser)
+    return places_from(parser.parse_args(argv[1:] if Path(argv[0]).name == SCRIPT else []))

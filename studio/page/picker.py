@@ -1,0 +1,150 @@
+"""What the next run begins from, where it is not from nothing.
+
+That is the end of another run, by the switch "Continue previous run", by "Continue" on a run or by
+a link; or what an earlier run began from, whose settings were taken.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from studio.making import stages
+from studio.making.recipes import Recipe
+from studio.page.run_views import date_of, plain, prompt_of, show_choice, show_small
+from studio.runs.run_index import Entry
+from studio.runs.storage import ACTIVE
+
+CONTINUE = "continue_previous_run"
+PICKED = "picked"  # the run to continue, by name; while there is none, the last
+AGAIN = "again"  # the Recipe of the run whose settings were taken, where it continued another
+RESIZE = "continue_resize"
+SEEK = "seek"  # whether to bring the form into view
+MOST = 24
+HAPPENS = {
+    "scale": "Its picture is scaled from {} to {}.",
+    "crop": "Its picture is cropped from {} to {}.",
+    "keep": "The size stays {}.",
+}
+SCROLL = """<script>
+document.querySelector(".st-key-origin")?.scrollIntoView({ block: "center" });
+</script>"""
+
+
+def continue_switch(others: Sequence[Entry], choose: Callable[[str], None]) -> bool:
+    """The checkbox, and while it is on those to pick from; returns whether it is on."""
+    on = st.checkbox(
+        "Continue previous run",
+        help="Go on from the last run with this prompt and these settings; without a prompt, with"
+        " its own. Or pick a run, whose settings then come into the form.",
+        key=CONTINUE,
+        on_change=_forget,
+    )
+    if on and others:
+        _show_picker(others, choose)
+    return on
+
+
+def to_continue(runs: Sequence[Entry]) -> Entry | None:
+    """The run that the next one continues: the newest stage of the picked one, else the last.
+
+    runs: all of them, the newest first.
+    """
+    if not st.session_state.get(CONTINUE):
+        return None
+    name = stages.newest_after(st.session_state.get(PICKED) or "", runs)
+    picked = next((entry for entry in runs if entry.name == name), None)
+    return picked or next(iter(continuable(runs)), None)
+
+
+def continuable(runs: Sequence[Entry]) -> list[Entry]:
+    """Those that another run can continue."""
+    return [e for e in runs if e.status not in ACTIVE and e.folder.picture_path()]
+
+
+def pick(name: str | None) -> None:
+    """Let the next run continue this one."""
+    _forget()
+    st.session_state[PICKED] = name
+    st.session_state[CONTINUE] = name is not None
+    st.session_state[SEEK] = True
+
+
+def begin_as(recipe: Recipe) -> None:
+    """Let the next run begin from what the recipe did, be it a run or nothing."""
+    pick(None)
+    st.session_state[AGAIN] = recipe if recipe.start or recipe.checkpoint else None
+
+
+def show_origin(runs: Sequence[Entry]) -> None:
+    """What Run! continues, with its thumbnail and a way to leave it; nothing where it is none."""
+    state = st.session_state
+    previous, again = to_continue(runs), state.get(AGAIN)
+    with st.container(key="origin"):
+        if state.get(CONTINUE) and previous is None:
+            st.caption("There is no finished run to continue yet.")
+        elif previous:
+            _show_previous(previous)
+        elif again:
+            _show_again(again)
+    if state.pop(SEEK, False):
+        st.html(SCROLL, unsafe_allow_javascript=True)
+
+
+def _show_previous(previous: Entry) -> None:
+    prompt, name = plain(prompt_of(previous.details, 60)), plain(previous.name)
+    waits = f" It is {previous.status}: wait for its end." if previous.status in ACTIVE else ""
+    words = f"Continues “{prompt}” ({name}).{waits} {_what_happens(previous)}"
+    _show_strip(previous.folder.picture_path(), words)
+
+
+def _show_again(recipe: Recipe) -> None:
+    parent = f", the end of {plain(recipe.ancestors[-1])}" if recipe.ancestors else ""
+    words = f"Begins from what the run of these settings began from{parent}."
+    _show_strip(recipe.start, f"{words} {plain(recipe.lacks)}")
+
+
+def _show_strip(picture: Path | None, words: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", border=True):
+        with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+            with st.container(width=64):
+                show_small(picture, "What Run! begins from")
+            st.markdown(words.strip(), width="stretch")
+        help_text = "The next run begins from nothing; the settings stay."
+        st.button("Do not continue", key="leave", on_click=_leave, help=help_text)
+
+
+def _what_happens(previous: Entry) -> str:
+    """To a picture that is continued at another size."""
+    state = st.session_state
+    before, now = (f"{of.get('Xdim')}x{of.get('ydim')}" for of in (previous.details, state))
+    return "" if before == now else HAPPENS[state[RESIZE]].format(before, now)
+
+
+def _forget() -> None:
+    st.session_state[PICKED] = st.session_state[AGAIN] = None
+
+
+def _leave() -> None:
+    _forget()
+    st.session_state[CONTINUE] = False
+
+
+def _show_picker(others: Sequence[Entry], choose: Callable[[str], None]) -> None:
+    popover = st.popover("Pick another run", on_change="rerun", key="picker", width="stretch")
+    if not popover.open:
+        return
+    with popover, st.container(key="picking"):
+        words = st.text_input("Find by prompt", key="find_run")
+        found = [e for e in others if words.casefold() in prompt_of(e.details, 1000).casefold()]
+        with st.container(horizontal=True, key="pickable-runs"):
+            for entry in found[:MOST]:
+                _show_choice(entry, choose)
+        if len(found) > MOST:
+            st.caption(f"{len(found) - MOST} more: type a word of the prompt.")
+
+
+def _show_choice(entry: Entry, choose: Callable[[str], None]) -> None:
+    with st.container(width=116, gap="xxsmall"):
+        show_choice(entry, "pick", 24, choose, plain(prompt_of(entry.details, 300)))
+        st.caption(date_of(entry.name))

@@ -1,0 +1,112 @@
+"""The queue on the page: who waits, for how long, and the hands on it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from studio.engines.vqgan_clip.estimate import duration
+from studio.page.actions import QUEUE, attempt, remove, show_problem
+from studio.page.run_views import plain, prompt_of, thumbnail
+from studio.queue import run_queue
+from studio.queue.options import Places
+from studio.runs import storage
+from studio.runs.run_index import Entry
+
+SMALL = 44  # px
+
+
+def show_queue(
+    waiting: Sequence[Entry], running: Sequence[Entry], seconds: Mapping[str, float], places: Places
+) -> None:
+    """Each waiting run with its place.
+
+    running: what is being computed meanwhile. seconds: how long they take, where that is known.
+    """
+    show_problem(QUEUE)
+    pause = run_queue.paused(places.output_dir)
+    if not waiting and not pause:
+        return
+    left = [seconds.get(entry.name) for entry in waiting] + [_seconds_left(e) for e in running]
+    _show_head(sum(filter(None, left)), places, pause, can_pause=bool(waiting))
+    for place, entry in enumerate(waiting):
+        with st.container(horizontal=True, vertical_alignment="center", key=f"wait-{entry.name}"):
+            with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+                _show_small(entry)
+                before = place + len(running)
+                _show_place(entry, _turn(before, pause is not None), seconds.get(entry.name))
+            _show_hands(entry, place, len(waiting), places)
+
+
+def _seconds_left(running: Entry) -> float | None:
+    return running.folder.read_progress().get("seconds_left")
+
+
+def _turn(before: int, paused: bool) -> str:
+    """When a waiting run starts."""
+    if before:
+        return f"waits: {before} before it"
+    return "starts when the queue goes on" if paused else "starts as soon as it can"
+
+
+def _show_place(entry: Entry, turn: str, seconds: float | None) -> None:
+    time = "" if seconds is None else f" :gray[· about {duration(seconds)}]"
+    st.markdown(f"{plain(prompt_of(entry.details, 60))} :gray[— {turn}]{time}", width="stretch")
+
+
+def _show_head(
+    seconds: float, places: Places, pause: run_queue.Pause | None, can_pause: bool
+) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key="queue-head"):
+        left = f" :small[:gray[· about {duration(seconds)}]]" if seconds else ""
+        st.markdown(f"**Queue**{left}", width="stretch")
+        if pause:
+            st.button("Go on", key="go-on", on_click=_go_on, args=(places,), type="primary")
+        elif can_pause:
+            help_text = "What is being made goes on; nothing new starts until you let it."
+            st.button("Pause", key="pause", on_click=_pause, args=(places,), help=help_text)
+    if pause:
+        st.info(plain(f"The queue is paused: what waits does not start. {pause.reason}"))
+
+
+def _show_hands(entry: Entry, place: int, count: int, places: Places) -> None:
+    with st.container(horizontal=True, width="content", gap="xxsmall", key=f"hands-{entry.name}"):
+        for word, icon, to in (("Earlier", "upward", place - 1), ("Later", "downward", place + 1)):
+            st.button(
+                word,
+                key=f"{word}-{entry.name}",
+                icon=f":material/arrow_{icon}:",
+                help=word,
+                type="tertiary",
+                disabled=not 0 <= to < count,
+                on_click=run_queue.move,
+                args=(places.output_dir, entry.name, to),
+            )
+        st.button("Remove", key=f"remove-{entry.name}", on_click=remove, args=(entry, places))
+
+
+def _show_small(entry: Entry) -> None:
+    """What the run starts from, or has already; nothing where it has neither."""
+    names = (storage.PREVIEW, storage.PICTURE, storage.START, storage.INIT_IMAGE)
+    paths = (entry.folder.path / name for name in names)
+    path = next((path for path in paths if path.is_file()), None)
+    data = _thumbnail(path) if path else None
+    if data:
+        st.image(data, width=SMALL, alt=prompt_of(entry.details))
+
+
+def _thumbnail(path: Path) -> bytes | None:
+    try:
+        return thumbnail(path, path.stat().st_mtime_ns)
+    except OSError:  # the run began meanwhile
+        return None
+
+
+def _pause(places: Places) -> None:
+    with attempt(QUEUE):
+        run_queue.pause(places.output_dir)
+
+
+def _go_on(places: Places) -> None:
+    with attempt(QUEUE):
+        run_queue.go_on(places.output_dir, places.queue_url)

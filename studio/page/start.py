@@ -1,0 +1,210 @@
+"""What Run! makes of the form: one run, several with seeds of their own, or a chain of stages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from studio.base.errors import BadInput
+from studio.making import stages
+from studio.making.runner import Request, prepare
+from studio.page.form import Form
+from studio.page.memory import Memory
+from studio.page.picker import AGAIN, CONTINUE, to_continue
+from studio.queue import run_queue
+from studio.queue.delivery import notify
+from studio.queue.options import Places
+from studio.runs import run_index
+from studio.runs.storage import RunFolder
+from studio.settings.settings import MAX_SEED, RunSettings, meta, value_type
+
+HOW_MANY, MOST = "how_many", 100
+STAGES, COLUMNS, ROWS = "use_stages", "stage_columns", "stage_rows"
+EDITOR, SHOWN = "stages", "stages_shown"  # what was edited, and the rows and columns that were
+FIRST_COLUMNS = ("text_input", "num_steps")
+SHORT_NAMES = {"text_input": "prompt", "num_steps": "steps"}
+EMPTY_ROWS = 3
+TABLE = "The table of stages"  # in messages
+
+Row = dict[str, str]
+
+
+def recall(form: Form, memory: Memory) -> None:
+    """Put in what was asked for last beside the settings, as far as it still fits."""
+    last = memory.last()
+    columns, rows, count = (last.get(name) for name in (COLUMNS, ROWS, HOW_MANY))
+    fits = {STAGES: last.get(STAGES) is True}
+    fits[COLUMNS] = [n for n in _changeable(form) if isinstance(columns, list) and n in columns]
+    fits[ROWS] = [row for row in rows if _is_row(row)] if isinstance(rows, list) else []
+    fits[HOW_MANY] = count if type(count) is int and 1 <= count <= MOST else 1
+    for name, value in fits.items():
+        st.session_state.setdefault(name, value)
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, dict) and all(isinstance(value, str) for value in row.values())
+
+
+def asked() -> dict[str, Any]:
+    """What `recall` puts in again."""
+    return {name: st.session_state[name] for name in (STAGES, COLUMNS, ROWS, HOW_MANY)}
+
+
+def show_how_many() -> None:
+    """How many runs one press of Run! makes."""
+    st.number_input(
+        "How many",
+        min_value=1,
+        max_value=MOST,
+        step=1,
+        key=HOW_MANY,
+        help="So many runs of the same settings, each with a seed of its own: a random one, or"
+        " counted up from the seed that is set.",
+        width=130,
+    )
+
+
+def show_stages(form: Form) -> None:
+    """The table of stages, where they are wanted."""
+    wanted = st.toggle(
+        "Several stages",
+        key=STAGES,
+        help="A chain of runs, each continuing the one before with other words or settings."
+        " Cells left empty stay as they were; the first row takes the form's.",
+    )
+    rows = st.session_state[ROWS] = _rows()
+    if not wanted:
+        st.session_state.pop(SHOWN, None)
+        return
+    fields = form.kind.model_fields
+    more = st.multiselect(
+        "Also change",
+        _changeable(form),
+        format_func=lambda name: meta(fields[name])["label"],
+        key=COLUMNS,
+        persist_state="page",
+    )
+    columns = {name: _column(name, form) for name in (*FIRST_COLUMNS, *more)}
+    first = _first_rows(rows, columns)
+    st.data_editor(
+        {name: [row.get(name, "") for row in first] for name in columns},
+        key=EDITOR,
+        num_rows="dynamic",
+        hide_index=True,
+        column_config=columns,
+        placeholder="",
+        alt="Stages",
+    )
+
+
+def _changeable(form: Form) -> list[str]:
+    """What a stage may set beside prompt and steps: no pictures."""
+    fields = form.kind.model_fields
+    names = [name for name in fields if value_type(fields[name]) is not list]
+    return [name for name in names if name not in (*FIRST_COLUMNS, "init_image")]
+
+
+def _column(name: str, form: Form) -> Any:
+    """Every cell is text: what was typed stays as it is, and `settings.py` says what is wrong."""
+    field = form.kind.model_fields[name]
+    label = meta(field)["label"]
+    options = ("on", "off") if value_type(field) is bool else form.options(name)
+    if options:
+        return st.column_config.SelectboxColumn(label, options=list(options))
+    return st.column_config.TextColumn(label, width="medium" if name == "text_input" else None)
+
+
+def _first_rows(rows: Sequence[Row], columns: Mapping[str, Any]) -> list[Row]:
+    """What the editor begins with: as long as it stays the same one, the same."""
+    state = st.session_state
+    if EDITOR not in state or state.get(SHOWN, (None, None))[1] != columns:
+        filled = rows if any(rows) else [{}] * EMPTY_ROWS
+        state[SHOWN] = ([dict(row) for row in filled], columns)
+        state.pop(EDITOR, None)
+    return state[SHOWN][0]
+
+
+def _rows() -> list[Row]:
+    """The rows as they are now, though Run! be pressed before the page was drawn again."""
+    state = st.session_state
+    if SHOWN in state and EDITOR in state:
+        return edited(state[SHOWN][0], state[EDITOR])
+    return state.get(ROWS, [])
+
+
+def edited(first: Sequence[Row], edits: Mapping[str, Any]) -> list[Row]:
+    """The rows of a table after what its editor tells of edits; empty cells are left out."""
+    changed = [row | edits["edited_rows"].get(i, {}) for i, row in enumerate(first)]
+    kept = [row for i, row in enumerate(changed) if i not in edits["deleted_rows"]]
+    rows = [*kept, *edits["added_rows"]]
+    return [{n: str(v) for n, v in row.items() if v is not None and str(v).strip()} for row in rows]
+
+
+def _said() -> list[Row]:
+    """The rows that say something, by the names that `stages` knows, without hidden columns."""
+    shown = (*FIRST_COLUMNS, *st.session_state.get(COLUMNS, ()))
+    rows = [{SHORT_NAMES.get(n, n): row[n] for n in shown if n in row} for row in _rows()]
+    return [row for row in rows if row]
+
+
+def planned_runs(form: Form) -> tuple[list[RunSettings], int, list[str]]:
+    """The settings of the runs that Run! makes, how many times it does, and warnings.
+
+    Raises BadInput for what Run! would refuse, whatever the prompt and the uploads.
+    """
+    state = st.session_state
+    chosen, warnings = form.settings()
+    count, rows = state.get(HOW_MANY, 1), _said() if state.get(STAGES) else []
+    if not rows:
+        return [chosen], count, warnings
+    return stages.settings_of(chosen, stages.parse(rows, form.kind, TABLE)), count, warnings
+
+
+def asked_for(form: Form, places: Places, model: str) -> tuple[list[Request], list[Row] | None]:
+    """What Run! asks for now: a request a run, and the rows of stages where they are wanted.
+
+    Raises BadInput.
+    """
+    values, uploads = form.given()
+    state = st.session_state
+    previous = to_continue(run_index.entries(places.output_dir))
+    if state.get(CONTINUE) and previous is None:
+        raise BadInput("There is no finished run to continue. Switch off 'Continue previous run'.")
+    requests = [
+        Request(
+            given=given,
+            output_dir=places.output_dir,
+            assets_dir=places.assets_dir,
+            model=model,
+            continue_run=previous and previous.name,
+            origin=state.get(AGAIN),
+            uploads=uploads,
+        )
+        for given in _with_seeds(values, state.get(HOW_MANY, 1))
+    ]
+    return requests, _said() if state.get(STAGES) else None
+
+
+def start(
+    requests: Sequence[Request],
+    rows: Sequence[Row] | None,
+    kind: type[RunSettings],
+    queue_url: str | None,
+) -> list[RunFolder]:
+    """Put what is asked for into the queue. Raises BadInput before anything is made."""
+    if rows is None:
+        plans = [prepare(request) for request in requests]
+        return [run_queue.enqueue(plan, queue_url) for plan in plans]
+    parsed = stages.parse(rows, kind, TABLE)
+    folders = [stages.begin(request, parsed) for request in requests]
+    notify(folders[0].path.parent, queue_url, folders[0].name)
+    return folders
+
+
+def _with_seeds(values: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
+    """The same values several times; seeds that are set count up."""
+    text = str(values["seed"]).strip() if values.get("set_seed") else ""
+    is_number = text.isdecimal() and len(text) <= len(str(MAX_SEED))
+    if count == 1 or not is_number or int(text) > MAX_SEED:
+        return [values] * count  # a seed that is none is for the settings to refuse
+    return [{**values, "seed": (int(text) + n) % (MAX_SEED + 1)} for n in range(count)]

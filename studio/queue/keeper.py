@@ -1,0 +1,154 @@
+"""Keeps workers: one process a device, a fresh one for one that died, and the run that it was in.
+
+The page and worker.py each have a keeper. Never imports torch.
+"""
+
+import atexit
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+
+from studio.base.errors import BadInput
+from studio.base.paths import ROOT
+from studio.queue.options import Places
+from studio.queue.recovery import Watch
+from studio.queue.worker_process import (
+    EXIT_BAD_INPUT,
+    LOGS_DIR,
+    device_name,
+    is_served,
+    read_states,
+    refuse_unwritable,
+)
+
+WORKER = (sys.executable, "-m", "studio.queue.worker_process")
+LOOK_SECONDS = 0.5
+WATCH_SECONDS = 2.0
+RESTART_PAUSE = 3.0
+SAVE_PATIENCE = 30.0
+
+log = logging.getLogger("keeper")
+
+
+class WorkerKeeper:
+    """Sees to it, from a thread of its own, that workers serve an output folder.
+
+    alone: leave a device to the worker of this machine that is there already.
+    """
+
+    def __init__(self, places: Places, *, alone: bool = True) -> None:
+        self._slots = [_Slot(places, gpu, alone) for gpu in places.gpus or (None,)]
+        self._watch = Watch(places.output_dir, places.queue_url)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def refusal(self) -> str | None:
+        """Why workers gave up for good, such as a GPU that is not there."""
+        return " ".join(filter(None, (slot.refusal() for slot in self._slots))) or None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all workers gave up for good."""
+        return all(slot.refusal() for slot in self._slots)
+
+    def close(self) -> None:
+        """Let the workers put back the runs that are going, and wait until they are gone."""
+        self._closed.set()
+        self._thread.join()
+        for slot in self._slots:
+            slot.end()
+        deadline = time.monotonic() + SAVE_PATIENCE
+        for slot in self._slots:
+            slot.wait(max(0.1, deadline - time.monotonic()))
+
+    def _keep(self) -> None:
+        next_watch = 0.0
+        while True:
+            for slot in self._slots:
+                slot.keep()
+            if time.monotonic() >= next_watch:
+                self._watch.look()
+                next_watch = time.monotonic() + WATCH_SECONDS
+            if self._closed.wait(LOOK_SECONDS):
+                return
+
+
+class _Slot:
+    """A device and the process that serves there."""
+
+    def __init__(self, places: Places, gpu: int | None, alone: bool) -> None:
+        self._output_dir = places.output_dir
+        self._gpu = gpu
+        self._alone = alone
+        self._command = [*WORKER]
+        self._command += ["--output-dir", str(places.output_dir)]
+        self._command += ["--assets-dir", str(places.assets_dir)]
+        self._command += [] if gpu is None else ["--gpu", str(gpu)]
+        self._command += ["--queue-url", places.queue_url] if places.queue_url else []
+        self._command += ["--alone"] if alone else []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = -RESTART_PAUSE
+        self._unwritable: str | None = None
+
+    def refusal(self) -> str | None:
+        return self._unwritable or self._gave_up()
+
+    def _gave_up(self) -> str | None:
+        if self._process is None or self._process.poll() != EXIT_BAD_INPUT:
+            return None
+        states = read_states(self._output_dir)
+        said = next((s.error for s in states if s.pid == self._process.pid and s.error), None)
+        return said or f"The worker stopped; see {self._output_dir / LOGS_DIR}."
+
+    def keep(self) -> None:
+        if self._process and self._process.poll() is None:
+            return
+        too_soon = time.monotonic() - self._started < RESTART_PAUSE
+        if too_soon or self._gave_up() or not self._can_write() or self._is_taken():
+            return
+        if self._process:
+            log.info("a worker ended with %s; starting another", self._process.returncode)
+        self._started = time.monotonic()
+        # A session of its own: Ctrl-C in the terminal reaches the keeper alone, which ends it.
+        self._process = subprocess.Popen(
+            self._command, env=_env(), stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def _can_write(self) -> bool:
+        """Whether a worker could work; why not is said once, and looked at again after a pause."""
+        try:
+            refuse_unwritable(self._output_dir)
+            self._unwritable = None
+        except BadInput as error:
+            if self._unwritable is None:
+                log.warning("%s", error)
+            self._unwritable, self._started = error.on_page, time.monotonic()
+        return self._unwritable is None
+
+    def end(self) -> None:
+        if self._process:
+            self._process.terminate()
+            self._process.stdin.close()
+
+    def wait(self, seconds: float) -> None:
+        if self._process is None:
+            return
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _is_taken(self) -> bool:
+        return self._alone and is_served(self._output_dir, device_name(self._gpu))
+
+
+def _env() -> dict[str, str]:
+    """A worker finds the project from any folder, so that it need not leave this one."""
+    known = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    return os.environ | {"PYTHONPATH": os.pathsep.join(known)}

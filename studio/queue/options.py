@@ -1,0 +1,71 @@
+"""Where things are and what computes: the options that the page and worker.py share."""
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.base.errors import BadInput, shortened
+from studio.base.files import MAX_PATH, unwritable
+from studio.base.paths import ASSETS_DIR, OUTPUT_DIR
+from studio.queue.delivery import check_url
+
+QUEUE_URL = "STUDIO_QUEUE_URL"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Absolute folders. gpus: one worker each; none for one worker on the best device there is.
+
+    queue_url: of the Redis that carries messages between machines, if there is one.
+    """
+
+    output_dir: Path
+    assets_dir: Path
+    gpus: tuple[int, ...] = ()
+    queue_url: str | None = None
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """Add --output-dir, --assets-dir, --gpus, --gpu and --queue-url."""
+    parser.add_argument("--output-dir", type=Path, default=OUTPUT_DIR, metavar="DIR")
+    parser.add_argument("--assets-dir", type=Path, default=ASSETS_DIR, metavar="DIR")
+    gpus = parser.add_mutually_exclusive_group()
+    gpus.add_argument(
+        "--gpus", type=_numbers, default=(), metavar="N,N", help="a worker for each of these GPUs"
+    )
+    gpus.add_argument("--gpu", type=_numbers, dest="gpus", metavar="N", help="the same, for one")
+    add_queue_url(parser)
+
+
+def add_queue_url(parser: argparse.ArgumentParser) -> None:
+    """Add --queue-url."""
+    parser.add_argument(
+        "--queue-url",
+        default=os.environ.get(QUEUE_URL) or None,
+        metavar="URL",
+        help=f"redis://HOST:6379/0, for several machines; without it {QUEUE_URL} may say so",
+    )
+
+
+def places_from(args: argparse.Namespace) -> Places:
+    """The options as they were parsed, checked. Makes the output folder. Raises BadInput."""
+    if not args.assets_dir.is_dir():
+        folder = shortened(args.assets_dir.absolute(), MAX_PATH)
+        raise BadInput(
+            f"--assets-dir names {folder}, which is no folder. Name the weights' folder."
+        )
+    if args.queue_url:
+        check_url(args.queue_url)
+    try:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(args.output_dir, error) from None
+    folders = args.output_dir.absolute(), args.assets_dir.absolute()
+    return Places(*folders, args.gpus, args.queue_url)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    if not all(number.strip().isdecimal() for number in text.split(",")):
+        raise argparse.ArgumentTypeError(f"'{shortened(text)}' is no list of GPUs such as 0,1")
+    return tuple(dict.fromkeys(map(int, text.split(","))))

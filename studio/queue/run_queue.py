@@ -1,0 +1,202 @@
+"""The queue: the run folders whose status is queued, in an order of ours. Never imports torch.
+
+Folders are the truth, and claims decide who changes one (`claims.py`). What a message queue
+delivers (`delivery.py`) only wakes workers up; nothing here asks it.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from studio.base.errors import BadInput, DiskFull, RunFailed
+from studio.base.files import atomic_write
+from studio.making import runner
+from studio.making.runner import Plan
+from studio.queue.delivery import notify
+from studio.runs import run_index, storage
+from studio.runs.claims import claimed, is_claimed
+from studio.runs.run_index import Entry
+from studio.runs.storage import RunFolder
+
+RANK = ".rank"  # in a waiting run's folder: its place, where somebody moved it
+FIRST = float("-inf")
+PAUSED = "paused"
+MAX_CRASHES = 1
+
+
+# --- order ---------------------------------------------------------------------------------------
+
+
+def waiting(runs: Sequence[Entry]) -> list[Entry]:
+    """The queued runs in the order in which they are taken."""
+    return sorted(run_index.queued(list(runs)), key=_rank)
+
+
+def move(output_dir: Path, name: str, place: int) -> None:
+    """Put a waiting run at a place, counted from 0; what is not there stays as it is."""
+    line = waiting(run_index.entries(output_dir))
+    moved = next((entry for entry in line if entry.name == name), None)
+    if moved is None:
+        return
+    line.remove(moved)
+    line.insert(max(0, place), moved)
+    for rank, entry in enumerate(line):
+        _write_rank(entry.folder, rank)
+
+
+def behind(output_dir: Path, name: str) -> list[str]:
+    """The names of the runs that wait behind a waiting one; none for any other."""
+    line = [entry.name for entry in waiting(run_index.entries(output_dir))]
+    return line[line.index(name) + 1 :] if name in line else []
+
+
+def move_before(output_dir: Path, name: str, others: Sequence[str]) -> None:
+    """Put a waiting run before the first of the others; where none of them waits, last."""
+    line = [entry.name for entry in waiting(run_index.entries(output_dir)) if entry.name != name]
+    place = next((line.index(other) for other in others if other in line), len(line))
+    move(output_dir, name, place)
+
+
+def move_up(output_dir: Path, name: str) -> None:
+    """Put a waiting run one place earlier. Raises BadInput for one that waits no more."""
+    names = [entry.name for entry in waiting(run_index.entries(output_dir))]
+    if name not in names:
+        raise BadInput(f"The run {name} is not in the queue any more.")
+    move(output_dir, name, names.index(name) - 1)
+
+
+def _rank(entry: Entry) -> float:
+    with suppress(OSError, ValueError):
+        return float((entry.folder.path / RANK).read_text())
+    with suppress(ValueError):
+        return datetime.fromisoformat(str(entry.details.get("queued_at"))).timestamp()
+    return 0.0
+
+
+def _write_rank(folder: RunFolder, rank: float) -> None:
+    with suppress(OSError):  # gone meanwhile, or a full disk: then it keeps its place
+        atomic_write(folder.path / RANK, str(rank).encode(), durable=False)
+
+
+# --- what a person does --------------------------------------------------------------------------
+
+
+def enqueue(plan: Plan, queue_url: str | None = None) -> RunFolder:
+    """Make the run's folder and wake a worker up. Raises BadInput."""
+    folder = runner.submit(plan)
+    notify(plan.output_dir, queue_url, folder.name)
+    return folder
+
+
+def cancel(folder: RunFolder) -> str:
+    """Take a run out of the queue, or stop it after the step that it is in; it keeps what it has.
+
+    Returns its status from now on: "stopped", or "running" until the step is done. Raises BadInput
+    for a run that has ended.
+    """
+    status = folder.live_status()
+    if status not in storage.ACTIVE:
+        raise BadInput(f"The run {folder.name} is {status} already; there is nothing to cancel.")
+    if status == "queued":
+        with claimed(folder.path) as claim:
+            if claim and folder.live_status() == "queued":
+                folder.update(status="stopped", end_time=storage.now())
+                return "stopped"
+    folder.request_stop()
+    return "running"
+
+
+def resume(folder: RunFolder, queue_url: str | None = None) -> None:
+    """Let a run that broke off or was stopped go on in its folder, last in the queue.
+
+    Raises BadInput as `runner.reopen` does, and for a run that a worker has.
+    """
+    with claimed(folder.path) as claim:
+        if claim is None:
+            raise BadInput(f"The run {folder.name} is in the hands of a worker that still lives.")
+        runner.reopen(folder)
+        (folder.path / RANK).unlink(missing_ok=True)
+        folder.update(queued_at=storage.now(), crashes=0)
+    notify(folder.path.parent, queue_url, folder.name)
+
+
+@dataclass(frozen=True)
+class Pause:
+    """That no waiting run is started. reason: in words, "" where a person paused."""
+
+    reason: str
+
+
+def pause(output_dir: Path, reason: str = "") -> None:
+    """Let no waiting run start until `go_on`; what is being computed goes on."""
+    path = _pause_path(output_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()  # which a full disk mostly still allows
+    with suppress(OSError):
+        atomic_write(path, reason.encode(), durable=False)
+
+
+def paused(output_dir: Path) -> Pause | None:
+    """Whether the queue is paused, and why."""
+    try:
+        return Pause(_pause_path(output_dir).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return Pause("")
+
+
+def go_on(output_dir: Path, queue_url: str | None = None) -> None:
+    """End the pause."""
+    _pause_path(output_dir).unlink(missing_ok=True)
+    for entry in waiting(run_index.entries(output_dir)):
+        notify(output_dir, queue_url, entry.name)
+
+
+def _pause_path(output_dir: Path) -> Path:
+    return output_dir / ".queue" / PAUSED
+
+
+# --- what workers do -----------------------------------------------------------------------------
+
+
+def next_run(output_dir: Path) -> RunFolder | None:
+    """The run to take now; None while nothing waits, or the queue is paused."""
+    if paused(output_dir):
+        return None
+    line = waiting(run_index.entries(output_dir))
+    return next((entry.folder for entry in line if not is_claimed(entry.folder.path)), None)
+
+
+def hand_back(folder: RunFolder) -> None:
+    """Put a run that its worker can go on with no longer into the queue again, first in line."""
+    _write_rank(folder, FIRST)
+    folder.update(status="queued", end_time=None)
+
+
+def after_failure(folder: RunFolder, error: RunFailed) -> None:
+    """As `after_crash`, for a run that recorded its end itself. A full disk pauses the queue."""
+    if isinstance(error, DiskFull):
+        pause(folder.path.parent, error.on_page)
+    else:
+        after_crash(folder, error.on_page)
+
+
+def after_crash(folder: RunFolder, reason: str) -> str:
+    """What becomes of a run whose worker broke: it goes on once, and fails the second time.
+
+    Whoever calls it holds the run's claim. Returns the status from now on.
+    """
+    details = folder.read()
+    crashes = int(details.get("crashes") or 0) + 1
+    if crashes > MAX_CRASHES:
+        done = max(folder.read_progress().get("step", 0), details.get("num_steps") or 0)
+        folder.update(
+            status="failed", error=reason, crashes=crashes, num_steps=done, end_time=storage.now()
+        )
+        return "failed"
+    _write_rank(folder, FIRST)
+    folder.update(status="queued", error=None, crashes=crashes, last_crash=reason, end_time=None)
+    return "queued"
