@@ -2,7 +2,7 @@
 
 import sys
 
-from studio.cli.commands import main
+from studio.commands import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

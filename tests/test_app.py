@@ -467,7 +467,8 @@ def test_settings_bring_their_kind_of_run_along(page, output_dir, monkeypatch):
 
 PRESSED_BY_EIGHT = """
 import sys, threading
-import app, registry
+import app
+from studio.engines import registry
 from streamlit.runtime.scriptrunner import add_script_run_ctx
 
 app.main()
@@ -817,7 +818,8 @@ def test_readme_and_changelog_are_there(page):
 
 def test_drawing_the_page_needs_no_torch(assets, tmp_path):
     script = (
-        "import sys; from streamlit.testing.v1 import AppTest; import keeper\n"
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        "from studio.queue import keeper\n"
         "nobody = {'__init__': lambda *_: None, 'refusal': lambda _: None}\n"
         "keeper.WorkerKeeper = type('NoWorker', (), nobody)\n"
         f"places = ['--output-dir', {str(tmp_path)!r}, '--assets-dir', {str(assets)!r}]\n"

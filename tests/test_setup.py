@@ -43,8 +43,9 @@ def test_conda_has_the_same_pins():
 def test_what_the_code_imports_is_required():
     required = {normal(PIN.fullmatch(line)[1]) for line in lines("requirements.txt")}
     brought_by = packages_distributions()
-    own = {path.stem for path in ROOT.glob("*.py")}
-    for path in ROOT.glob("*.py"):
+    paths = [*ROOT.glob("*.py"), *(ROOT / "studio").rglob("*.py")]
+    own = {"studio", *(path.stem for path in ROOT.glob("*.py"))}
+    for path in paths:
         for name in imported(path) - own - set(sys.stdlib_module_names):
             distributions = {normal(d) for d in brought_by.get(name, [])}
             assert distributions & required, f"{path.name} imports {name}, which is not required"
@@ -139,8 +140,9 @@ def test_make_alone_lists_what_there_is(clone):
 
 def test_every_program_that_make_runs_exists():
     for word in re.findall(r"\$\(VENV\) (?:-m )?(\S+)", (ROOT / "Makefile").read_text()):
-        path = Path(word if word.endswith(".py") else word.replace(".", "/") + ".py")
-        assert (ROOT / path).is_file() or word in ("pip", "pytest", "ruff"), word
+        path = ROOT / (word if word.endswith(".py") else word.replace(".", "/") + ".py")
+        is_package = (path.with_suffix("") / "__main__.py").is_file()
+        assert path.is_file() or is_package or word in ("pip", "pytest", "ruff"), word
 
 
 def test_setup_is_done_once_and_again_when_the_pins_change(clone):

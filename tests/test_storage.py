@@ -52,7 +52,7 @@ def test_atomic_write_is_whole_or_absent(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(OSError):
         atomic_write(path, b"second")
     assert path.read_bytes() == b"first"

@@ -125,15 +125,10 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_waited_for(
 
 def test_a_worker_in_a_folder_that_cannot_be_written_ends_without_a_traceback(assets, tmp_path):
     (tmp_path / ".queue").touch()
-    command = [
-        sys.executable,
-        ROOT / "worker_process.py",
-        "--output-dir",
-        tmp_path,
-        "--assets-dir",
-        assets,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    command = [*keeper.WORKER, "--output-dir", tmp_path, "--assets-dir", assets]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     assert (done.returncode, done.stdout, done.stderr) == (worker_process.EXIT_FAILED, "", "")
 
 
