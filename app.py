@@ -31,7 +31,7 @@ from studio.page.incoming import (
     use_settings,
 )
 from studio.page.memory import Memory
-from studio.page.options import read_places
+from studio.page.options import read_options
 from studio.page.picker import CONTINUE, PICKED, continuable, show_origin
 from studio.page.queue import show_queue
 from studio.page.run_views import plain, prompt_of, settings_of
@@ -47,7 +47,7 @@ from studio.page.start import (
 )
 from studio.queue import run_queue
 from studio.queue.keeper import WorkerKeeper
-from studio.queue.options import Places
+from studio.queue.options import StudioOptions
 from studio.queue.worker_process import read_states
 from studio.runs import run_index
 from studio.runs.run_index import Entry
@@ -67,8 +67,8 @@ def main() -> None:
     st.title(TITLE)
     _watch_server()(key="server-watch")
     try:
-        places = read_places(sys.argv)
-        draw(places)
+        options = read_options(sys.argv)
+        draw(options)
     except BadInput as error:
         st.error(plain(error.on_page))
 
@@ -81,84 +81,84 @@ def _watch_server() -> Any:
 
 
 @st.cache_resource(show_spinner=False)
-def worker_keeper(places: Places) -> WorkerKeeper:
+def worker_keeper(options: StudioOptions) -> WorkerKeeper:
     """One for all tabs of this app."""
-    return WorkerKeeper(places)
+    return WorkerKeeper(options)
 
 
-def draw(places: Places) -> None:
+def draw(options: StudioOptions) -> None:
     """Everything below the title. Raises BadInput for a broken defaults.yaml."""
-    runs = run_index.entries(places.output_dir)
-    memory = Memory(places.output_dir)
+    runs = run_index.entries(options.output_dir)
+    memory = Memory(options.output_dir)
     with st.sidebar:
-        follow_link(places, memory)
+        follow_link(options, memory)
         model = _choose_model()
-        form = Form(registry.get(model).settings, places.assets_dir, memory)
+        form = Form(registry.get(model).settings, options.assets_dir, memory)
         form.fill()
         recall(form, memory)
-        form.show(continuable(runs), lambda name: continue_run(name, places, memory))
+        form.show(continuable(runs), lambda name: continue_run(name, options, memory))
     form.show_prompt()
     show_stages(form)
     show_origin(runs)
     with st.container(horizontal=True, vertical_alignment="bottom", key="run-row"):
-        press = (secrets.token_hex(), places, model, form)
+        press = (secrets.token_hex(), options, model, form)
         st.button("Run!", type="primary", on_click=press_run, args=press)
         show_how_many()
-        show_settings_menu(form, places, memory)
-        show_drop_zone(places, memory)
-    _show_estimate(form, places, runs)
+        show_settings_menu(form, options, memory)
+        show_drop_zone(options, memory)
+    _show_estimate(form, options, runs)
     memory.remember(form.changed() | asked())
     problems, going_on, result, last = (st.container() for _ in range(4))
     with problems:
-        _show_problems(places)
+        _show_problems(options)
     with going_on:
         going = any(entry.status in ACTIVE for entry in runs)
-        st.session_state["seen"] = _snapshot(places, runs)
-        st.session_state["seconds"] = _seconds_of_waiting(places, runs)
-        st.fragment(watch, run_every=FAST if going else SLOW)(places)
+        st.session_state["seen"] = _snapshot(options, runs)
+        st.session_state["seconds"] = _seconds_of_waiting(options, runs)
+        st.fragment(watch, run_every=FAST if going else SLOW)(options)
     with result:
-        show_removed(places)
-        _show_chosen(runs, memory, places)
+        show_removed(options)
+        _show_chosen(runs, memory, options)
     with last:
         show_history([entry for entry in runs if entry.status not in ACTIVE], choose)
         with st.container(horizontal=True):
-            show_trash(places)
-            show_space(runs, places)
+            show_trash(options)
+            show_space(runs, options)
     show_document(README)
     show_document(ROOT / "CHANGELOG.md")
 
 
-def press_run(token: str, places: Places, model: str, form: Form) -> None:
+def press_run(token: str, options: StudioOptions, model: str, form: Form) -> None:
     """Put what the form says into the queue, or say why not.
 
     token: of the button as it was drawn; see `Presses`.
     """
     with PRESSES.heeding(token) as is_heeded:
         if is_heeded:
-            _submit(places, model, form)
+            _submit(options, model, form)
 
 
-def _submit(places: Places, model: str, form: Form) -> None:
+def _submit(options: StudioOptions, model: str, form: Form) -> None:
     state = st.session_state
     with attempt():
-        requests, rows = asked_for(form, places, model)
-        names = [folder.name for folder in start(requests, rows, form.kind, places.queue_url)]
+        requests, rows = asked_for(form, options, model)
+        names = [folder.name for folder in start(requests, rows, form.kind, options.queue_url)]
         state["active"] = {*state.get("active", ()), *names}  # they may end before the next look
         state[CHOSEN] = None
         if state.get(CONTINUE):
             state[PICKED] = names[-1]
 
 
-def watch(places: Places) -> None:
+def watch(options: StudioOptions) -> None:
     """Look at the runs that go and wait, again and again; redraw the page when that changes."""
-    runs = run_index.entries(places.output_dir)
-    if _snapshot(places, runs) != st.session_state["seen"]:
+    runs = run_index.entries(options.output_dir)
+    if _snapshot(options, runs) != st.session_state["seen"]:
         st.rerun()
     _follow(runs)
     running = run_index.running(runs)
     for entry in running:
         run_views.show_live(entry, stop)
-    show_queue(run_queue.waiting(runs), running, st.session_state["seconds"], places)
+    show_queue(run_queue.waiting(runs), running, st.session_state["seconds"], options)
     _name_tab(running)
 
 
@@ -187,15 +187,15 @@ def _name_tab(running: Sequence[Entry]) -> None:
         st.set_page_config(f"{share} · {prompt_of(running[0].details, 40)}", ICON)
 
 
-def _show_problems(places: Places) -> None:
+def _show_problems(options: StudioOptions) -> None:
     """Why Run! was refused, and why there is no worker."""
     show_problem(RUN)
-    refusal = worker_keeper(places).refusal()
+    refusal = worker_keeper(options).refusal()
     if refusal and st.session_state.get(PROBLEM) != (RUN, refusal):  # said by Run! as well
         st.error(plain(refusal))
 
 
-def _show_chosen(runs: Sequence[Entry], memory: Memory, places: Places) -> None:
+def _show_chosen(runs: Sequence[Entry], memory: Memory, options: StudioOptions) -> None:
     """The result that was asked for, or that has just come."""
     state = st.session_state
     chosen = next((entry for entry in runs if entry.name == state.get(CHOSEN)), None)
@@ -203,12 +203,12 @@ def _show_chosen(runs: Sequence[Entry], memory: Memory, places: Places) -> None:
         return
 
     def use(name: str) -> None:
-        use_settings(name, places, memory, RESULT)
+        use_settings(name, options, memory, RESULT)
 
     def continue_(name: str) -> None:
-        continue_run(name, places, memory, RESULT)
+        continue_run(name, options, memory, RESULT)
 
-    run_views.show_result(chosen, lambda entry: show_actions(entry, use, continue_, places))
+    run_views.show_result(chosen, lambda entry: show_actions(entry, use, continue_, options))
     if state.get("ended") == chosen.name:
         icon = ICON_DONE if chosen.status in ("done", "stopped") else ICON
         word = run_views.status_word(chosen)
@@ -220,23 +220,23 @@ def choose(name: str) -> None:
     st.session_state[CHOSEN] = name
 
 
-def _show_estimate(form: Form, places: Places, runs: Sequence[Entry]) -> None:
+def _show_estimate(form: Form, options: StudioOptions, runs: Sequence[Entry]) -> None:
     """How long and how much memory, or why these settings would be refused."""
     try:
         planned, count, warnings = planned_runs(form)
     except BadInput as problem:
         st.caption(plain(problem.on_page))
         return
-    device = _device(places)
-    widths, past = decoder_widths(places.assets_dir), _past(runs)
+    device = _device(options)
+    widths, past = decoder_widths(options.assets_dir), _past(runs)
     told = together([estimate(run, widths, device, past) for run in planned], count)
-    words = in_words(told, device, len(planned) * count, _seconds_until_free(places, runs))
+    words = in_words(told, device, len(planned) * count, _seconds_until_free(options, runs))
     st.caption(" ".join(map(plain, [words, *warnings])))
 
 
-def _seconds_of_waiting(places: Places, runs: Sequence[Entry]) -> dict[str, float]:
+def _seconds_of_waiting(options: StudioOptions, runs: Sequence[Entry]) -> dict[str, float]:
     """How long each waiting run takes, by its name, where that can be said."""
-    device, widths, past = _device(places), decoder_widths(places.assets_dir), _past(runs)
+    device, widths, past = _device(options), decoder_widths(options.assets_dir), _past(runs)
     seconds = {}
     for entry in run_queue.waiting(runs):
         with suppress(BadInput, TypeError):
@@ -248,10 +248,10 @@ def _seconds_of_waiting(places: Places, runs: Sequence[Entry]) -> dict[str, floa
     return seconds
 
 
-def _seconds_until_free(places: Places, runs: Sequence[Entry]) -> float:
+def _seconds_until_free(options: StudioOptions, runs: Sequence[Entry]) -> float:
     """How long all that goes and waits takes, as far as that can be said."""
     going = (e.folder.read_progress().get("seconds_left") for e in run_index.running(list(runs)))
-    return sum(filter(None, (*going, *_seconds_of_waiting(places, runs).values())))
+    return sum(filter(None, (*going, *_seconds_of_waiting(options, runs).values())))
 
 
 def _with_stages(entry: Entry) -> list[RunSettings]:
@@ -269,18 +269,18 @@ def _choose_model() -> str:
     return st.selectbox("Model", names, key=MODEL) if len(names) > 1 else names[0]
 
 
-def _snapshot(places: Places, runs: Sequence[Entry]) -> tuple[object, ...]:
+def _snapshot(options: StudioOptions, runs: Sequence[Entry]) -> tuple[object, ...]:
     """What the page outside of `watch` shows of the world."""
-    refusal, device = worker_keeper(places).refusal(), _device(places)
+    refusal, device = worker_keeper(options).refusal(), _device(options)
     line = [entry.name for entry in run_queue.waiting(runs)]
     chosen = st.session_state.get(CHOSEN)
-    has_film = bool(chosen) and (places.output_dir / chosen / CHAIN_VIDEO).is_file()
+    has_film = bool(chosen) and (options.output_dir / chosen / CHAIN_VIDEO).is_file()
     return refusal, device, line, has_film, *((entry.name, entry.status) for entry in runs)
 
 
-def _device(places: Places) -> str:
+def _device(options: StudioOptions) -> str:
     """What the worker that spoke last computes on; "" until one has said."""
-    return next((state.device for state in read_states(places.output_dir) if state.device), "")
+    return next((state.device for state in read_states(options.output_dir) if state.device), "")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from studio.base.errors import BadInput
 from studio.base.stopping import Stop
 from studio.queue.keeper import WorkerKeeper
-from studio.queue.options import Places, add_place_options, places_from
+from studio.queue.options import StudioOptions, add_studio_options, options_from
 from studio.queue.worker_process import EXIT_BAD_INPUT, EXIT_DONE, LOGS_DIR, refuse_unwritable
 
 LOOK_SECONDS = 0.2
@@ -23,25 +23,25 @@ LOOK_SECONDS = 0.2
 def main(argv: Sequence[str] | None = None) -> int:
     """Keep workers until told to stop. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Compute the runs that wait in an output folder.")
-    add_place_options(parser)
+    add_studio_options(parser)
     try:
-        places = places_from(parser.parse_args(argv))
-        refuse_unwritable(places.output_dir)
+        options = options_from(parser.parse_args(argv))
+        refuse_unwritable(options.output_dir)
     except BadInput as error:
         parser.error(str(error))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with Stop() as stop:
-        refusal = keep_workers(places, stop)
+        refusal = keep_workers(options, stop)
     if refusal:
         print(refusal, file=sys.stderr)
     return EXIT_BAD_INPUT if refusal else EXIT_DONE
 
 
-def keep_workers(places: Places, stop: Stop) -> str | None:
+def keep_workers(options: StudioOptions, stop: Stop) -> str | None:
     """Until told to stop, or until all workers gave up: then why."""
-    keeper = WorkerKeeper(places, alone=False)
-    logs = places.output_dir / LOGS_DIR
-    print(f"Serving {places.output_dir}. Logs are in {logs}. Ctrl-C ends it.", flush=True)
+    keeper = WorkerKeeper(options, alone=False)
+    logs = options.output_dir / LOGS_DIR
+    print(f"Serving {options.output_dir}. Logs are in {logs}. Ctrl-C ends it.", flush=True)
     while not stop.requested and not keeper.is_idle:
         time.sleep(LOOK_SECONDS)
     refusal = keeper.refusal()

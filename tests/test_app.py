@@ -29,7 +29,7 @@ from studio.page.memory import Memory
 from studio.page.run_views import NOTHING
 from studio.page.start import edited
 from studio.queue import keeper, run_queue
-from studio.queue.worker_process import Place, WorkerState
+from studio.queue.worker_process import WorkerSlot, WorkerState
 from studio.runs import checkpoints, run_index, trash
 from studio.runs.storage import CHECKPOINT, PICTURE, PREVIEW, PROGRESS, RunFolder, now
 from studio.settings import settings
@@ -57,8 +57,8 @@ KINDS = ("checkbox", "file_uploader", "number_input", "selectbox", "text_input")
 class NoWorker:
     """In place of the keeper: these tests compute nothing."""
 
-    def __init__(self, places):
-        self.places = places
+    def __init__(self, options):
+        self.options = options
 
     def refusal(self):
         return None
@@ -472,10 +472,10 @@ from studio.engines import registry
 from streamlit.runtime.scriptrunner import add_script_run_ctx
 
 app.main()
-places = app.read_places(sys.argv)
+options = app.read_options(sys.argv)
 model = next(iter(registry.MODELS))
-form = app.Form(registry.get(model).settings, places.assets_dir, app.Memory(places.output_dir))
-press = ("the same press", places, model, form)
+form = app.Form(registry.get(model).settings, options.assets_dir, app.Memory(options.output_dir))
+press = ("the same press", options, model, form)
 threads = [threading.Thread(target=app.press_run, args=press) for _ in range(8)]
 for thread in threads:
     add_script_run_ctx(thread)
@@ -822,8 +822,8 @@ def test_drawing_the_page_needs_no_torch(assets, tmp_path):
         "from studio.queue import keeper\n"
         "nobody = {'__init__': lambda *_: None, 'refusal': lambda _: None}\n"
         "keeper.WorkerKeeper = type('NoWorker', (), nobody)\n"
-        f"places = ['--output-dir', {str(tmp_path)!r}, '--assets-dir', {str(assets)!r}]\n"
-        "sys.argv = ['app.py', *places]\n"
+        f"options = ['--output-dir', {str(tmp_path)!r}, '--assets-dir', {str(assets)!r}]\n"
+        "sys.argv = ['app.py', *options]\n"
         "page = AppTest.from_file('app.py', default_timeout=60).run()\n"
         "assert page.button and not page.exception and not page.error\n"
         "assert 'torch' not in sys.modules, 'torch is imported'\n"
@@ -835,7 +835,7 @@ def test_drawing_the_page_needs_no_torch(assets, tmp_path):
 
 def test_a_worker_that_serves_names_its_device(page, output_dir):
     state = WorkerState(pid=1, phase="ready", device="GPU 0 (Some card)")
-    path = Place(output_dir, "somewhere").state_path
+    path = WorkerSlot(output_dir, "somewhere").state_path
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, to_json(vars(state)))
     assert "on GPU 0 (Some card)" in everything(page.run())

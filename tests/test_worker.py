@@ -15,8 +15,8 @@ from studio.making import stages
 from studio.making.runner import DEFAULT_MODEL, Request, prepare
 from studio.queue import keeper, run_queue, worker_process
 from studio.queue.keeper import WorkerKeeper
-from studio.queue.options import Places
-from studio.queue.worker_process import Place, is_served, read_states, take_place
+from studio.queue.options import StudioOptions
+from studio.queue.worker_process import WorkerSlot, is_served, read_states, take_slot
 from studio.runs import run_index
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +64,7 @@ def test_a_worker_takes_runs_in_order_and_puts_the_last_back_when_it_is_ended(as
 
 
 def test_the_run_of_a_killed_worker_goes_on_once_and_then_fails(assets, tmp_path):
-    keeper = WorkerKeeper(Places(tmp_path, assets))
+    keeper = WorkerKeeper(StudioOptions(tmp_path, assets))
     try:
         lost = enqueue(tmp_path, assets, num_steps=-1)
         for crashes in (0, 1):
@@ -87,7 +87,7 @@ def test_a_chain_goes_through_the_queue(assets, tmp_path):
     given = {"Xdim": 32, "ydim": 32, "cutn": 1}
     kind = registry.get(DEFAULT_MODEL).settings
     first = stages.begin(Request(given, tmp_path, assets), stages.parse(rows, kind))
-    keeper = WorkerKeeper(Places(tmp_path, assets))
+    keeper = WorkerKeeper(StudioOptions(tmp_path, assets))
     try:
         wait_for(lambda: len(run_index.entries(tmp_path)) == 3, "the last stage to be made")
         last = run_index.entries(tmp_path)[0].folder
@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_waited_for(
     monkeypatch.setattr(keeper, "RESTART_PAUSE", 0.1)
     in_the_way = tmp_path / ".queue"
     in_the_way.touch()
-    ours = WorkerKeeper(Places(tmp_path, assets))
+    ours = WorkerKeeper(StudioOptions(tmp_path, assets))
     try:
         wait_for(lambda: len(looks) > 2, "several looks")
         assert "cannot be written" in ours.refusal() and "start the page" in ours.refusal()
@@ -133,7 +133,7 @@ def test_a_worker_in_a_folder_that_cannot_be_written_ends_without_a_traceback(as
 
 
 def test_a_gpu_that_is_not_there_is_told_once(assets, tmp_path):
-    keeper = WorkerKeeper(Places(tmp_path, assets, gpus=(99,)))
+    keeper = WorkerKeeper(StudioOptions(tmp_path, assets, gpus=(99,)))
     try:
         assert "no GPU 99" in wait_for(keeper.refusal, "the refusal")
         (log,) = (tmp_path / ".logs").iterdir()
@@ -161,10 +161,10 @@ def test_a_wrong_option_is_refused_at_once(tmp_path, options, message):
 
 
 def test_pages_share_a_worker_and_workers_by_hand_add_up(tmp_path):
-    place, lock = take_place(tmp_path, None, alone=True)
+    slot, lock = take_slot(tmp_path, None, alone=True)
     assert is_served(tmp_path) and not is_served(tmp_path, "gpu1-")
-    assert take_place(tmp_path, None, alone=True) is None
-    second, second_lock = take_place(tmp_path, None, alone=False)
+    assert take_slot(tmp_path, None, alone=True) is None
+    second, second_lock = take_slot(tmp_path, None, alone=False)
     assert second.name != place.name
     for taken in (lock, second_lock):
         taken.release()
@@ -173,7 +173,7 @@ def test_pages_share_a_worker_and_workers_by_hand_add_up(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "[]", '{"pid": 1, "unknown": 2}', "{"])
 def test_a_state_that_cannot_be_read_is_passed_over(tmp_path, text):
-    path = Place(tmp_path, "somewhere").state_path
+    path = WorkerSlot(tmp_path, "somewhere").state_path
     path.parent.mkdir(parents=True)
     path.write_text(text)
     assert read_states(tmp_path) == []

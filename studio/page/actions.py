@@ -11,7 +11,7 @@ from studio.base.errors import BadInput, StudioError
 from studio.making import stages
 from studio.page.run_views import plain
 from studio.queue import run_queue
-from studio.queue.options import Places
+from studio.queue.options import StudioOptions
 from studio.runs import trash
 from studio.runs.run_index import Entry
 
@@ -85,21 +85,21 @@ def stop(entry: Entry) -> None:
         entry.folder.request_stop()
 
 
-def resume(entry: Entry, places: Places) -> None:
+def resume(entry: Entry, options: StudioOptions) -> None:
     """Let a run go on in its folder."""
     with attempt(RESULT):
-        run_queue.resume(entry.folder, places.queue_url)
+        run_queue.resume(entry.folder, options.queue_url)
         st.session_state[CHOSEN] = None
 
 
-def remove(entry: Entry, places: Places) -> None:
+def remove(entry: Entry, options: StudioOptions) -> None:
     """To the trash; one that the worker has just taken stops instead."""
     waited = entry.status == "queued"
     with attempt(QUEUE if waited else RESULT):
-        behind = run_queue.behind(places.output_dir, entry.name)
+        behind = run_queue.behind(options.output_dir, entry.name)
         if waited and run_queue.cancel(entry.folder) == "running":
             return
-        trash.move_to_trash(places.output_dir, entry.name)
+        trash.move_to_trash(options.output_dir, entry.name)
         st.session_state[REMOVED] = entry.name
         st.session_state[BEHIND] = behind if waited else None
 
@@ -111,12 +111,12 @@ def make_film(entry: Entry) -> None:
             raise BadInput("There is no other video to join: the earlier runs have none any more.")
 
 
-def put_back(name: str, places: Places, place: str) -> None:
+def put_back(name: str, options: StudioOptions, place: str) -> None:
     """Out of the trash again; what this tab took out of the queue waits where it was."""
     with attempt(place):
-        folder = trash.restore(places.output_dir, name)
+        folder = trash.restore(options.output_dir, name)
         if st.session_state.get(REMOVED) == name:
             st.session_state[REMOVED] = None
             if (behind := st.session_state[BEHIND]) is not None:
-                run_queue.resume(folder, places.queue_url)
-                run_queue.move_before(places.output_dir, name, behind)
+                run_queue.resume(folder, options.queue_url)
+                run_queue.move_before(options.output_dir, name, behind)

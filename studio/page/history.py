@@ -24,7 +24,7 @@ from studio.page.run_views import (
     show_choice,
     show_thumbnail,
 )
-from studio.queue.options import Places
+from studio.queue.options import StudioOptions
 from studio.runs import trash
 from studio.runs.run_index import Entry
 from studio.runs.storage import CHAIN_VIDEO, RunFolder
@@ -59,7 +59,7 @@ def _show_more() -> None:
     st.session_state["history_shown"] = st.session_state.get("history_shown", PAGE) + 3 * PAGE
 
 
-def show_actions(entry: Entry, use: Choose, continue_: Choose, places: Places) -> None:
+def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOptions) -> None:
     """The buttons beside a result.
 
     use: takes all that made it into the form. continue_: its settings, and its end to go on from.
@@ -73,7 +73,7 @@ def show_actions(entry: Entry, use: Choose, continue_: Choose, places: Places) -
                 type="primary",
                 help="Goes on in the same folder from where it broke off.",
                 on_click=resume,
-                args=(entry, places),
+                args=(entry, options),
             )
         if entry.folder.picture_path():
             st.button(
@@ -91,7 +91,7 @@ def show_actions(entry: Entry, use: Choose, continue_: Choose, places: Places) -
             key=f"trash-{entry.name}",
             help="Into the trash; you can put it back.",
             on_click=remove,
-            args=(entry, places),
+            args=(entry, options),
         )
 
 
@@ -118,7 +118,7 @@ def _show_chain_film(entry: Entry) -> None:
     )
 
 
-def show_removed(places: Places) -> None:
+def show_removed(options: StudioOptions) -> None:
     """The run that this tab has just removed, with its undo."""
     show_problem(REMOVAL)
     name = st.session_state.get(REMOVED)
@@ -126,12 +126,12 @@ def show_removed(places: Places) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center", key="removed"):
         st.markdown(f"Removed {plain(name)}.", width="stretch")
-        st.button("Undo", on_click=put_back, args=(name, places, REMOVAL), key="undo")
+        st.button("Undo", on_click=put_back, args=(name, options, REMOVAL), key="undo")
 
 
-def show_trash(places: Places) -> None:
+def show_trash(options: StudioOptions) -> None:
     """All removed runs, for every tab, as long as nobody empties the folder."""
-    gone = trash.trashed(places.output_dir)
+    gone = trash.trashed(options.output_dir)
     if not gone:
         return
     popover = st.popover(f"Trash ({len(gone)})", on_change="rerun", key="trash", type="tertiary")
@@ -139,10 +139,10 @@ def show_trash(places: Places) -> None:
         return
     with popover:
         show_problem(TRASH)
-        _show_trashed(gone, places)
+        _show_trashed(gone, options)
 
 
-def _show_trashed(gone: Sequence[RunFolder], places: Places) -> None:
+def _show_trashed(gone: Sequence[RunFolder], options: StudioOptions) -> None:
     with st.container(horizontal=True, key="trashed-runs"):
         for folder in gone[:TRASH_SHOWN]:
             with st.container(width=120, gap="xxsmall"):
@@ -152,7 +152,7 @@ def _show_trashed(gone: Sequence[RunFolder], places: Places) -> None:
                     "Put back",
                     key=f"back-{folder.name}",
                     on_click=put_back,
-                    args=(folder.name, places, TRASH),
+                    args=(folder.name, options, TRASH),
                 )
 
 

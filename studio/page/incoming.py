@@ -19,7 +19,7 @@ from studio.page.form import Form
 from studio.page.memory import Memory
 from studio.page.picker import begin_as, pick
 from studio.page.run_views import plain
-from studio.queue.options import Places
+from studio.queue.options import StudioOptions
 from studio.runs import storage
 from studio.settings.settings import RunSettings
 
@@ -31,59 +31,59 @@ LINKS = ("use", "continue")
 JAVASCRIPT = (STATIC_DIR / "drop.js").read_text(encoding="utf-8")
 
 
-def follow_link(places: Places, memory: Memory) -> None:
+def follow_link(options: StudioOptions, memory: Memory) -> None:
     """`?use=RUN_ID` and `?continue=RUN_ID`, once: later the form is the person's."""
     for link in LINKS:
         if run_id := st.query_params.get(link):
             del st.query_params[link]
-            (use_settings if link == "use" else continue_run)(run_id, places, memory)
+            (use_settings if link == "use" else continue_run)(run_id, options, memory)
 
 
-def use_settings(run_id: str, places: Places, memory: Memory, place: str = RUN) -> None:
+def use_settings(run_id: str, options: StudioOptions, memory: Memory, place: str = RUN) -> None:
     """All that makes the picture of a run again: its settings, and what it began from.
 
     place: where to say what is wrong.
     """
     with attempt(place):
-        folder = storage.find_run(places.output_dir, run_id)
-        _take(folder.path / storage.DETAILS, folder.name, places, memory)
+        folder = storage.find_run(options.output_dir, run_id)
+        _take(folder.path / storage.DETAILS, folder.name, options, memory)
 
 
-def continue_run(run_id: str, places: Places, memory: Memory, place: str = RUN) -> None:
+def continue_run(run_id: str, options: StudioOptions, memory: Memory, place: str = RUN) -> None:
     """The settings of a run, and its end to go on from. place: where to say what is wrong."""
     with attempt(place):
-        folder = storage.find_run(places.output_dir, run_id)
+        folder = storage.find_run(options.output_dir, run_id)
         model = recipes.model_in(folder.path / storage.DETAILS)
-        _fill_in(model, lambda kind: recipes.continued(folder, kind), places, memory)
+        _fill_in(model, lambda kind: recipes.continued(folder, kind), options, memory)
         pick(folder.name)
         st.toast("Run! continues this one; its settings are in the form.")
 
 
-def _take(path: Path, called: str, places: Places, memory: Memory) -> None:
+def _take(path: Path, called: str, options: StudioOptions, memory: Memory) -> None:
     def read(kind: type[RunSettings]) -> Recipe:
-        return recipes.from_file(path, places.output_dir, kind, called=called)
+        return recipes.from_file(path, options.output_dir, kind, called=called)
 
-    begin_as(_fill_in(recipes.model_in(path, called), read, places, memory))
+    begin_as(_fill_in(recipes.model_in(path, called), read, options, memory))
     st.toast(f"These are the settings of {plain(shortened(called))}.")
 
 
 def _fill_in(
     model: str | None,
     read: Callable[[type[RunSettings]], Recipe],
-    places: Places,
+    options: StudioOptions,
     memory: Memory,
 ) -> Recipe:
     """Show the form of that kind of run, if it is one of ours, with what `read` finds for it."""
     if model not in registry.MODELS:
         model = st.session_state.get(MODEL) or next(iter(registry.MODELS))
-    form = Form(registry.get(model).settings, places.assets_dir, memory)
+    form = Form(registry.get(model).settings, options.assets_dir, memory)
     recipe = read(form.kind)
     form.take(recipe.values)
     st.session_state[MODEL] = model
     return recipe
 
 
-def show_settings_menu(form: Form, places: Places, memory: Memory) -> None:
+def show_settings_menu(form: Form, options: StudioOptions, memory: Memory) -> None:
     """Presets, and settings from a file that is chosen instead of dropped."""
     popover = st.popover("Presets", on_change="rerun", key="presets")
     if not popover.open:
@@ -97,7 +97,7 @@ def show_settings_menu(form: Form, places: Places, memory: Memory) -> None:
             key="settings_file",
             help="Or drop it anywhere on the page.",
             on_change=_take_upload,
-            args=(places, memory),
+            args=(options, memory),
         )
 
 
@@ -130,11 +130,11 @@ def _delete(memory: Memory, name: str) -> None:
         memory.delete_preset(name)
 
 
-def _take_upload(places: Places, memory: Memory) -> None:
+def _take_upload(options: StudioOptions, memory: Memory) -> None:
     file = st.session_state["settings_file"]
     if file:
         with attempt(MENU):
-            _take_file(file.name, file.getvalue(), places, memory)
+            _take_file(file.name, file.getvalue(), options, memory)
 
 
 @st.cache_resource(show_spinner=False)
@@ -142,13 +142,13 @@ def _drop_zone() -> Any:
     return st.components.v2.component("drop_zone", js=JAVASCRIPT)
 
 
-def show_drop_zone(places: Places, memory: Memory) -> None:
+def show_drop_zone(options: StudioOptions, memory: Memory) -> None:
     """The whole page takes an output.PNG or details.json that is dropped on it."""
 
     def take() -> None:
         dropped = st.session_state[DROP].get("file") or {}
         with attempt():
-            _take_file(str(dropped.get("name")), _data_of(dropped), places, memory)
+            _take_file(str(dropped.get("name")), _data_of(dropped), options, memory)
         toast_problem()  # a drop may fall anywhere, far from Run!
 
     _drop_zone()(key=DROP, data={"largest": LARGEST_DROP}, on_file_change=take)
@@ -166,8 +166,8 @@ def _data_of(dropped: Mapping[str, Any]) -> bytes:
         raise BadInput("The dropped file could not be read. Drop it once more.") from None
 
 
-def _take_file(name: str, data: bytes, places: Places, memory: Memory) -> None:
+def _take_file(name: str, data: bytes, options: StudioOptions, memory: Memory) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings"
         path.write_bytes(data)
-        _take(path, name, places, memory)
+        _take(path, name, options, memory)

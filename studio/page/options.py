@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from studio.base.errors import BadInput
-from studio.queue.options import Places, add_place_options, places_from
+from studio.queue.options import StudioOptions, add_studio_options, options_from
 
 SCRIPT = "app.py"
 
@@ -19,11 +19,11 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
-def read_places(argv: Sequence[str]) -> Places:
+def read_options(argv: Sequence[str]) -> StudioOptions:
     """Read `sys.argv`. Raises BadInput.
 
     A program that embeds the page has a command line of its own, which is left alone.
     """
     parser = _Parser(add_help=False, allow_abbrev=False)
-    add_place_options(parser)
-    return places_from(parser.parse_args(argv[1:] if Path(argv[0]).name == SCRIPT else []))
+    add_studio_options(parser)
+    return options_from(parser.parse_args(argv[1:] if Path(argv[0]).name == SCRIPT else []))

@@ -9,7 +9,7 @@ from studio.engines.vqgan_clip.estimate import duration
 from studio.page.actions import QUEUE, attempt, remove, show_problem
 from studio.page.run_views import plain, prompt_of, thumbnail
 from studio.queue import run_queue
-from studio.queue.options import Places
+from studio.queue.options import StudioOptions
 from studio.runs import storage
 from studio.runs.run_index import Entry
 
@@ -17,25 +17,28 @@ SMALL = 44  # px
 
 
 def show_queue(
-    waiting: Sequence[Entry], running: Sequence[Entry], seconds: Mapping[str, float], places: Places
+    waiting: Sequence[Entry],
+    running: Sequence[Entry],
+    seconds: Mapping[str, float],
+    options: StudioOptions,
 ) -> None:
     """Each waiting run with its place.
 
     running: what is being computed meanwhile. seconds: how long they take, where that is known.
     """
     show_problem(QUEUE)
-    pause = run_queue.paused(places.output_dir)
+    pause = run_queue.paused(options.output_dir)
     if not waiting and not pause:
         return
     left = [seconds.get(entry.name) for entry in waiting] + [_seconds_left(e) for e in running]
-    _show_head(sum(filter(None, left)), places, pause, can_pause=bool(waiting))
+    _show_head(sum(filter(None, left)), options, pause, can_pause=bool(waiting))
     for place, entry in enumerate(waiting):
         with st.container(horizontal=True, vertical_alignment="center", key=f"wait-{entry.name}"):
             with st.container(horizontal=True, vertical_alignment="center", wrap=False):
                 _show_small(entry)
                 before = place + len(running)
                 _show_place(entry, _turn(before, pause is not None), seconds.get(entry.name))
-            _show_hands(entry, place, len(waiting), places)
+            _show_hands(entry, place, len(waiting), options)
 
 
 def _seconds_left(running: Entry) -> float | None:
@@ -55,21 +58,21 @@ def _show_place(entry: Entry, turn: str, seconds: float | None) -> None:
 
 
 def _show_head(
-    seconds: float, places: Places, pause: run_queue.Pause | None, can_pause: bool
+    seconds: float, options: StudioOptions, pause: run_queue.Pause | None, can_pause: bool
 ) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="queue-head"):
         left = f" :small[:gray[· about {duration(seconds)}]]" if seconds else ""
         st.markdown(f"**Queue**{left}", width="stretch")
         if pause:
-            st.button("Go on", key="go-on", on_click=_go_on, args=(places,), type="primary")
+            st.button("Go on", key="go-on", on_click=_go_on, args=(options,), type="primary")
         elif can_pause:
             help_text = "What is being made goes on; nothing new starts until you let it."
-            st.button("Pause", key="pause", on_click=_pause, args=(places,), help=help_text)
+            st.button("Pause", key="pause", on_click=_pause, args=(options,), help=help_text)
     if pause:
         st.info(plain(f"The queue is paused: what waits does not start. {pause.reason}"))
 
 
-def _show_hands(entry: Entry, place: int, count: int, places: Places) -> None:
+def _show_hands(entry: Entry, place: int, count: int, options: StudioOptions) -> None:
     with st.container(horizontal=True, width="content", gap="xxsmall", key=f"hands-{entry.name}"):
         for word, icon, to in (("Earlier", "upward", place - 1), ("Later", "downward", place + 1)):
             st.button(
@@ -80,9 +83,9 @@ def _show_hands(entry: Entry, place: int, count: int, places: Places) -> None:
                 type="tertiary",
                 disabled=not 0 <= to < count,
                 on_click=run_queue.move,
-                args=(places.output_dir, entry.name, to),
+                args=(options.output_dir, entry.name, to),
             )
-        st.button("Remove", key=f"remove-{entry.name}", on_click=remove, args=(entry, places))
+        st.button("Remove", key=f"remove-{entry.name}", on_click=remove, args=(entry, options))
 
 
 def _show_small(entry: Entry) -> None:
@@ -102,11 +105,11 @@ def _thumbnail(path: Path) -> bytes | None:
         return None
 
 
-def _pause(places: Places) -> None:
+def _pause(options: StudioOptions) -> None:
     with attempt(QUEUE):
-        run_queue.pause(places.output_dir)
+        run_queue.pause(options.output_dir)
 
 
-def _go_on(places: Places) -> None:
+def _go_on(options: StudioOptions) -> None:
     with attempt(QUEUE):
-        run_queue.go_on(places.output_dir, places.queue_url)
+        run_queue.go_on(options.output_dir, options.queue_url)

@@ -11,7 +11,7 @@ import streamlit as st
 
 from studio.base.errors import StudioError
 from studio.page.actions import attempt, show_problem
-from studio.queue.options import Places
+from studio.queue.options import StudioOptions
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE, CHECKPOINT, START_CHECKPOINT, began_at
 from studio.runs.trash import TRASH
@@ -62,7 +62,7 @@ def free_checkpoints(runs: Iterable[Entry]) -> int:
     return freed
 
 
-def show_space(runs: Sequence[Entry], places: Places) -> None:
+def show_space(runs: Sequence[Entry], options: StudioOptions) -> None:
     """Measured only while somebody looks, since it takes a look at every file."""
     popover = st.popover("Disk space", on_change="rerun", key="space", type="tertiary")
     if not popover.open:
@@ -70,7 +70,7 @@ def show_space(runs: Sequence[Entry], places: Places) -> None:
         return
     with popover:
         show_problem(PLACE)
-        space = measure(places.output_dir)
+        space = measure(options.output_dir)
         st.markdown(
             f"All runs: {in_words(space.total)}  \n"
             f"Of these, checkpoints: {in_words(space.checkpoints)}  \n"

@@ -13,7 +13,7 @@ from studio.page.memory import Memory
 from studio.page.picker import AGAIN, CONTINUE, to_continue
 from studio.queue import run_queue
 from studio.queue.delivery import notify
-from studio.queue.options import Places
+from studio.queue.options import StudioOptions
 from studio.runs import run_index
 from studio.runs.storage import RunFolder
 from studio.settings.settings import MAX_SEED, RunSettings, meta, value_type
@@ -160,21 +160,23 @@ def planned_runs(form: Form) -> tuple[list[RunSettings], int, list[str]]:
     return stages.settings_of(chosen, stages.parse(rows, form.kind, TABLE)), count, warnings
 
 
-def asked_for(form: Form, places: Places, model: str) -> tuple[list[Request], list[Row] | None]:
+def asked_for(
+    form: Form, options: StudioOptions, model: str
+) -> tuple[list[Request], list[Row] | None]:
     """What Run! asks for now: a request a run, and the rows of stages where they are wanted.
 
     Raises BadInput.
     """
     values, uploads = form.given()
     state = st.session_state
-    previous = to_continue(run_index.entries(places.output_dir))
+    previous = to_continue(run_index.entries(options.output_dir))
     if state.get(CONTINUE) and previous is None:
         raise BadInput("There is no finished run to continue. Switch off 'Continue previous run'.")
     requests = [
         Request(
             given=given,
-            output_dir=places.output_dir,
-            assets_dir=places.assets_dir,
+            output_dir=options.output_dir,
+            assets_dir=options.assets_dir,
             model=model,
             continue_run=previous and previous.name,
             origin=state.get(AGAIN),

@@ -13,7 +13,7 @@ import time
 
 from studio.base.errors import BadInput
 from studio.base.paths import ROOT
-from studio.queue.options import Places
+from studio.queue.options import StudioOptions
 from studio.queue.recovery import Watch
 from studio.queue.worker_process import (
     EXIT_BAD_INPUT,
@@ -39,9 +39,9 @@ class WorkerKeeper:
     alone: leave a device to the worker of this machine that is there already.
     """
 
-    def __init__(self, places: Places, *, alone: bool = True) -> None:
-        self._slots = [_Slot(places, gpu, alone) for gpu in places.gpus or (None,)]
-        self._watch = Watch(places.output_dir, places.queue_url)
+    def __init__(self, options: StudioOptions, *, alone: bool = True) -> None:
+        self._workers = [_KeptWorker(options, gpu, alone) for gpu in options.gpus or (None,)]
+        self._watch = Watch(options.output_dir, options.queue_url)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._thread.start()
@@ -49,28 +49,28 @@ class WorkerKeeper:
 
     def refusal(self) -> str | None:
         """Why workers gave up for good, such as a GPU that is not there."""
-        return " ".join(filter(None, (slot.refusal() for slot in self._slots))) or None
+        return " ".join(filter(None, (worker.refusal() for worker in self._workers))) or None
 
     @property
     def is_idle(self) -> bool:
         """Whether all workers gave up for good."""
-        return all(slot.refusal() for slot in self._slots)
+        return all(worker.refusal() for worker in self._workers)
 
     def close(self) -> None:
         """Let the workers put back the runs that are going, and wait until they are gone."""
         self._closed.set()
         self._thread.join()
-        for slot in self._slots:
-            slot.end()
+        for worker in self._workers:
+            worker.end()
         deadline = time.monotonic() + SAVE_PATIENCE
-        for slot in self._slots:
-            slot.wait(max(0.1, deadline - time.monotonic()))
+        for worker in self._workers:
+            worker.wait(max(0.1, deadline - time.monotonic()))
 
     def _keep(self) -> None:
         next_watch = 0.0
         while True:
-            for slot in self._slots:
-                slot.keep()
+            for worker in self._workers:
+                worker.keep()
             if time.monotonic() >= next_watch:
                 self._watch.look()
                 next_watch = time.monotonic() + WATCH_SECONDS
@@ -78,18 +78,18 @@ class WorkerKeeper:
                 return
 
 
-class _Slot:
+class _KeptWorker:
     """A device and the process that serves there."""
 
-    def __init__(self, places: Places, gpu: int | None, alone: bool) -> None:
-        self._output_dir = places.output_dir
+    def __init__(self, options: StudioOptions, gpu: int | None, alone: bool) -> None:
+        self._output_dir = options.output_dir
         self._gpu = gpu
         self._alone = alone
         self._command = [*WORKER]
-        self._command += ["--output-dir", str(places.output_dir)]
-        self._command += ["--assets-dir", str(places.assets_dir)]
+        self._command += ["--output-dir", str(options.output_dir)]
+        self._command += ["--assets-dir", str(options.assets_dir)]
         self._command += [] if gpu is None else ["--gpu", str(gpu)]
-        self._command += ["--queue-url", places.queue_url] if places.queue_url else []
+        self._command += ["--queue-url", options.queue_url] if options.queue_url else []
         self._command += ["--alone"] if alone else []
         self._process: subprocess.Popen[bytes] | None = None
         self._started = -RESTART_PAUSE

@@ -14,7 +14,7 @@ QUEUE_URL = "STUDIO_QUEUE_URL"
 
 
 @dataclass(frozen=True)
-class Places:
+class StudioOptions:
     """Absolute folders. gpus: one worker each; none for one worker on the best device there is.
 
     queue_url: of the Redis that carries messages between machines, if there is one.
@@ -26,7 +26,7 @@ class Places:
     queue_url: str | None = None
 
 
-def add_place_options(parser: argparse.ArgumentParser) -> None:
+def add_studio_options(parser: argparse.ArgumentParser) -> None:
     """Add --output-dir, --assets-dir, --gpus, --gpu and --queue-url."""
     parser.add_argument("--output-dir", type=Path, default=OUTPUT_DIR, metavar="DIR")
     parser.add_argument("--assets-dir", type=Path, default=ASSETS_DIR, metavar="DIR")
@@ -48,7 +48,7 @@ def add_queue_url(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def places_from(args: argparse.Namespace) -> Places:
+def options_from(args: argparse.Namespace) -> StudioOptions:
     """The options as they were parsed, checked. Makes the output folder. Raises BadInput."""
     if not args.assets_dir.is_dir():
         folder = shortened(args.assets_dir.absolute(), MAX_PATH)
@@ -62,7 +62,7 @@ def places_from(args: argparse.Namespace) -> Places:
     except OSError as error:
         raise unwritable(args.output_dir, error) from None
     folders = args.output_dir.absolute(), args.assets_dir.absolute()
-    return Places(*folders, args.gpus, args.queue_url)
+    return StudioOptions(*folders, args.gpus, args.queue_url)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -47,8 +47,8 @@ log = logging.getLogger("worker")
 
 
 @dataclass(frozen=True)
-class Place:
-    """One of the places for workers of an output folder: a machine, a device, a number.
+class WorkerSlot:
+    """One of the slots for workers of an output folder: a machine, a device, a number.
 
     Lock, state and log of whoever has it lie under its name.
     """
@@ -111,7 +111,7 @@ def is_served(output_dir: Path, device: str = "") -> bool:
 
 
 def device_name(gpu: int | None) -> str:
-    """In the names of places."""
+    """In the names of slots."""
     return "main-" if gpu is None else f"gpu{gpu}-"
 
 
@@ -134,15 +134,15 @@ def refuse_unwritable(output_dir: Path) -> None:
         raise unwritable(output_dir, error) from None
 
 
-def take_place(output_dir: Path, gpu: int | None, alone: bool) -> tuple[Place, FileLock] | None:
-    """The first free place on a device, locked; None where it should be the only one and is not."""
+def take_slot(output_dir: Path, gpu: int | None, alone: bool) -> tuple[WorkerSlot, FileLock] | None:
+    """The first free slot on a device, locked; None where it should be the only one and is not."""
     for number in range(1 if alone else 1000):
-        place = Place(output_dir, f"{this_machine()}-{device_name(gpu)}{number}")
-        place.lock_path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place.lock_path)
+        slot = WorkerSlot(output_dir, f"{this_machine()}-{device_name(gpu)}{number}")
+        slot.lock_path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(slot.lock_path)
         try:
             lock.acquire(timeout=1 if alone else 0)  # `is_served` has it for an instant
-            return place, lock
+            return slot, lock
         except Timeout:
             continue
     return None
@@ -161,13 +161,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(args: argparse.Namespace, stop: Stop) -> int:
-    taken = take_place(args.output_dir, args.gpu, args.alone)
+    taken = take_slot(args.output_dir, args.gpu, args.alone)
     if taken is None:
         return EXIT_DONE
-    place, lock = taken
+    slot, lock = taken
     with lock:
-        _start_log(place.log_path)
-        return Server(place, args, stop).serve()
+        _start_log(slot.log_path)
+        return Server(slot, args, stop).serve()
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -183,8 +183,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 class Server:
     """The loop of the process."""
 
-    def __init__(self, place: Place, args: argparse.Namespace, stop: Stop) -> None:
-        self._place = place
+    def __init__(self, slot: WorkerSlot, args: argparse.Namespace, stop: Stop) -> None:
+        self._slot = slot
         self._args = args
         self._stop = stop
         self._state = WorkerState(os.getpid(), this_machine())
@@ -228,7 +228,7 @@ class Server:
             with claimed(folder.path) as claim:
                 if claim is None or folder.live_status() != "queued":
                     return True
-                _roll_over(self._place.log_path)
+                _roll_over(self._slot.log_path)
                 self._tell(run=folder.name)
                 return self._execute(folder, claim)
         except (BadInput, OSError) as error:  # a folder that cannot be used, such as a removed one
@@ -302,8 +302,8 @@ class Server:
     def _tell(self, **changes: Any) -> None:
         self._state = replace(self._state, **changes)
         try:
-            self._place.state_path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(self._place.state_path, to_json(asdict(self._state)), durable=False)
+            self._slot.state_path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(self._slot.state_path, to_json(asdict(self._state)), durable=False)
         except OSError as error:  # a full disk, say; runs have priority
             log.info("cannot say what goes on: %s", error)
 
