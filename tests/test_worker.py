@@ -165,7 +165,7 @@ def test_pages_share_a_worker_and_workers_by_hand_add_up(tmp_path):
     assert is_served(tmp_path) and not is_served(tmp_path, "gpu1-")
     assert take_slot(tmp_path, None, alone=True) is None
     second, second_lock = take_slot(tmp_path, None, alone=False)
-    assert second.name != place.name
+    assert second.name != slot.name
     for taken in (lock, second_lock):
         taken.release()
     assert not is_served(tmp_path)
