@@ -15,8 +15,9 @@ import streamlit as st
 from studio.base.errors import BadInput
 from studio.base.paths import README, ROOT, STATIC_DIR
 from studio.engines import registry
-from studio.engines.vqgan_clip.estimate import decoder_widths, estimate, in_words, together
-from studio.making import stages
+from studio.engines.estimate import Estimate, estimate_in_words, together
+from studio.making import chains
+from studio.making.recipes import settings_in
 from studio.page import run_views
 from studio.page.actions import CHOSEN, PRESSES, PROBLEM, RESULT, RUN, attempt, show_problem, stop
 from studio.page.documents import show_document
@@ -34,7 +35,7 @@ from studio.page.memory import Memory
 from studio.page.options import read_options
 from studio.page.picker import CONTINUE, PICKED, continuable, show_origin
 from studio.page.queue import show_queue
-from studio.page.run_views import plain, prompt_of, settings_of
+from studio.page.run_views import plain, prompt_of
 from studio.page.space import show_space
 from studio.page.start import (
     asked,
@@ -52,7 +53,7 @@ from studio.queue.worker_process import read_states
 from studio.runs import run_index
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE, CHAIN_VIDEO
-from studio.settings.settings import RunSettings
+from studio.settings.run_settings import RunSettings
 
 TITLE = "VQGAN-CLIP studio"
 ICON, ICON_DONE = (str(STATIC_DIR / name) for name in ("icon.svg", "icon-done.svg"))
@@ -106,7 +107,7 @@ def draw(options: StudioOptions) -> None:
         show_how_many()
         show_settings_menu(form, options, memory)
         show_drop_zone(options, memory)
-    _show_estimate(form, options, runs)
+    _show_estimate(form, model, options, runs)
     memory.remember(form.changed() | asked())
     problems, going_on, result, last = (st.container() for _ in range(4))
     with problems:
@@ -169,9 +170,9 @@ def _follow(runs: Sequence[Entry]) -> None:
     """
     state = st.session_state
     active = {entry.name for entry in runs if entry.status in ACTIVE}
-    watched = {stages.newest_after(name, runs) for name in state.get("active", ())}
+    watched = {chains.newest_after(name, runs) for name in state.get("active", ())}
     ended = [e for e in runs if e.name in watched and e.name not in active]
-    state["active"] = active | {e.name for e in stages.unfollowed(ended)}
+    state["active"] = active | {e.name for e in chains.unfollowed(ended)}
     if ended and ended[0].name != state.get("ended"):
         state[CHOSEN] = state["ended"] = ended[0].name
         st.rerun()
@@ -220,30 +221,44 @@ def choose(name: str) -> None:
     st.session_state[CHOSEN] = name
 
 
-def _show_estimate(form: Form, options: StudioOptions, runs: Sequence[Entry]) -> None:
+def _show_estimate(form: Form, engine: str, options: StudioOptions, runs: Sequence[Entry]) -> None:
     """How long and how much memory, or why these settings would be refused."""
     try:
         planned, count, warnings = planned_runs(form)
     except BadInput as problem:
         st.caption(plain(problem.on_page))
         return
-    device = _device(options)
-    widths, past = decoder_widths(options.assets_dir), _past(runs)
-    told = together([estimate(run, widths, device, past) for run in planned], count)
-    words = in_words(told, device, len(planned) * count, _seconds_until_free(options, runs))
-    st.caption(" ".join(map(plain, [words, *warnings])))
+    words = []
+    if told := _estimate(engine, planned, options, runs, count):
+        waiting = _seconds_until_free(options, runs)
+        words = [estimate_in_words(told, _device(options), len(planned) * count, waiting)]
+    st.caption(" ".join(map(plain, [*words, *warnings])))
+
+
+def _estimate(
+    engine: str,
+    planned: Sequence[RunSettings],
+    options: StudioOptions,
+    runs: Sequence[Entry],
+    times: int = 1,
+) -> Estimate | None:
+    """Of runs of an engine that follow each other; None where it cannot tell."""
+    past, device = _past(engine, runs), _device(options)
+    known = registry.get(engine)
+    each = [known.estimate(run, options.assets_dir, device, past) for run in planned]
+    told = [estimate for estimate in each if estimate]
+    return together(told, times) if len(told) == len(each) else None
 
 
 def _seconds_of_waiting(options: StudioOptions, runs: Sequence[Entry]) -> dict[str, float]:
     """How long each waiting run takes, by its name, where that can be said."""
-    device, widths, past = _device(options), decoder_widths(options.assets_dir), _past(runs)
     seconds = {}
     for entry in run_queue.waiting(runs):
         with suppress(BadInput, TypeError):
-            planned = _with_stages(entry)
-            told = together([estimate(run, widths, device, past) for run in planned])
-            done = entry.details["num_steps"] * told.seconds_per_step
-            if told.seconds:
+            engine = registry.engine_of(entry.details)
+            told = _estimate(engine, _with_stages(entry), options, runs)
+            if told and told.seconds:
+                done = entry.details["num_steps"] * told.seconds_per_step
                 seconds[entry.name] = max(0.0, told.seconds - done)
     return seconds
 
@@ -256,16 +271,18 @@ def _seconds_until_free(options: StudioOptions, runs: Sequence[Entry]) -> float:
 
 def _with_stages(entry: Entry) -> list[RunSettings]:
     """The settings of a run and of the stages that follow it. Raises BadInput."""
-    first, chain = settings_of(entry.details), entry.details.get("chain") or {}
-    return [first, *stages.settings_of(first, chain.get("next", []))]
+    first, chain = settings_in(entry.details), entry.details.get("chain") or {}
+    return [first, *chains.settings_of(first, chain.get("next", []))]
 
 
-def _past(runs: Sequence[Entry]) -> list[Mapping[str, Any]]:
-    return [entry.details for entry in runs[:PAST_RUNS] if entry.status not in ACTIVE]
+def _past(engine: str, runs: Sequence[Entry]) -> list[Mapping[str, Any]]:
+    """Details of the engine's earlier runs, the newest first."""
+    ended = (entry.details for entry in runs[:PAST_RUNS] if entry.status not in ACTIVE)
+    return [details for details in ended if registry.engine_of(details) == engine]
 
 
 def _choose_model() -> str:
-    names = list(registry.MODELS)
+    names = registry.names()
     return st.selectbox("Model", names, key=MODEL) if len(names) > 1 else names[0]
 
 

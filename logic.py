@@ -38,11 +38,13 @@ from studio.engines.vqgan_clip.cutouts import (
     warp,
     whole_views,
 )
+from studio.engines.vqgan_clip.estimate import CUTOUTS_AT_A_TIME
 from studio.engines.vqgan_clip.prompts import parse_prompts
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.engines.vqgan_clip.sketch import Sketcher, fit, load_sketcher
 from studio.media.pictures import cover
 from studio.models.catalogue import find_sketcher, get_weights, picture_size
-from studio.settings.settings import CUTOUTS_AT_A_TIME, Continuing, VQGANCLIPSettings
+from studio.settings.run_settings import Continuing
 from vqgan_utils import (
     VQGAN,
     Perceptor,

@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from step import MODELS, PROMPT, SIZES, models_there  # noqa: E402
 
-from studio.making.runner import Request, prepare  # noqa: E402
+from studio.making.prepare import Request, prepare  # noqa: E402
 from studio.queue import run_queue  # noqa: E402
 from studio.queue.worker_process import read_states  # noqa: E402
 from studio.runs.storage import ACTIVE  # noqa: E402

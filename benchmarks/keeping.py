@@ -23,8 +23,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from step import MODELS, PROMPT, models_there  # noqa: E402
 
-from studio.making import runner  # noqa: E402
+from studio.making.execute import execute  # noqa: E402
+from studio.making.prepare import Request, prepare  # noqa: E402
 from studio.making.recording import Recording  # noqa: E402
+from studio.making.submit import submit  # noqa: E402
 from studio.runs import storage  # noqa: E402
 
 SIZES = {"bundled": (128, 128), "full": (640, 480)}
@@ -65,10 +67,8 @@ def measure(
 ) -> dict[str, float]:
     """Shares of a run's time from its first step on, which warms up; its seconds per step."""
     steps = given["num_steps"] + 1
-    request = runner.Request(
-        given | {"text_input": PROMPT, "num_steps": steps}, output_dir, assets_dir
-    )
-    folder = runner.submit(runner.prepare(request), "running")
+    request = Request(given | {"text_input": PROMPT, "num_steps": steps}, output_dir, assets_dir)
+    folder = submit(prepare(request), "running")
     waiting, checkpoints, looks = [], [], []
 
     def on_step(step: Any) -> None:
@@ -77,7 +77,7 @@ def measure(
 
     encoder = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     with _timed("add", waiting), _timed("_save_checkpoint", checkpoints):
-        runner.execute(folder, assets_dir=assets_dir, gpu=gpu, on_step=on_step)
+        execute(folder, assets_dir=assets_dir, gpu=gpu, on_step=on_step)
     encoder = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - encoder
     seconds, waited, saved = (after - before for before, after in zip(*looks, strict=True))
     return {

@@ -25,7 +25,8 @@ from typing import Any
 import step as benchmark  # beside this file; puts the project on the path
 
 from studio.models import catalogue
-from studio.settings import settings
+from studio.settings.run_settings import RunSettings
+from studio.settings.values import make
 
 ASSETS = benchmark.ROOT / "assets"
 WEIGHTS = "emoji_f8"
@@ -152,12 +153,12 @@ def courses(prompt: str, seed: int, steps: int, same_settings: bool) -> tuple[Co
     return plain, ours
 
 
-def _settings(aim: dict[str, Any], of_the_time: bool) -> settings.RunSettings:
+def _settings(aim: dict[str, Any], of_the_time: bool) -> RunSettings:
     from logic import VQGANCLIPRun
 
     recommended = catalogue.get_weights(ASSETS, WEIGHTS).recommended
     layers = [recommended, aim | OF_THE_TIME if of_the_time else aim]
-    return settings.make(VQGANCLIPRun.Settings, *layers)
+    return make(VQGANCLIPRun.Settings, *layers)
 
 
 def judge(prompt: str) -> Callable[[Any], float]:

@@ -31,7 +31,8 @@ sys.path.insert(0, str(ROOT))
 
 from studio.engines import device as devices  # noqa: E402
 from studio.models import catalogue  # noqa: E402
-from studio.settings import settings  # noqa: E402
+from studio.settings.run_settings import RunSettings  # noqa: E402
+from studio.settings.values import make  # noqa: E402
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 PROMPT = "a red heart on a white background"
@@ -84,7 +85,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height or width)
 
 
-def chosen_settings(args: argparse.Namespace) -> settings.RunSettings:
+def chosen_settings(args: argparse.Namespace) -> RunSettings:
     """The first weights in the folder with what they recommend, but size and cutouts as asked."""
     from logic import VQGANCLIPRun
 
@@ -94,7 +95,7 @@ def chosen_settings(args: argparse.Namespace) -> settings.RunSettings:
         catalogue.get_weights(args.assets_dir, name).recommended,
     )
     given = {"text_input": PROMPT, "Xdim": width, "ydim": height, "cutn": args.cutn}
-    return settings.make(VQGANCLIPRun.Settings, recommended, given | {"vqgan_ckpt": name})
+    return make(VQGANCLIPRun.Settings, recommended, given | {"vqgan_ckpt": name})
 
 
 def _compare(
@@ -180,7 +181,7 @@ def _summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     return results[-1] | {name: statistics.median(r[name] for r in results) for name in medians}
 
 
-def serve(loop: str, assets_dir: Path, chosen: settings.RunSettings, device: Any) -> None:
+def serve(loop: str, assets_dir: Path, chosen: RunSettings, device: Any) -> None:
     """Take a step for each line on stdin, and answer with what it took."""
     warnings.simplefilter("ignore")
     step = LOOPS[loop](chosen, assets_dir, device)

@@ -7,7 +7,6 @@ import sys
 import types
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import yaml
@@ -15,13 +14,16 @@ import yaml
 from studio import engines
 from studio.base.errors import BadInput, RunFailed
 from studio.engines import registry
-from studio.settings.settings import VQGANCLIPSettings
+from studio.engines.contract import Step
+from studio.engines.vqgan_clip.engine import VQGANCLIP
 
 MODEL = "Fake"
 
 
 class FakeRun:
     """Shifts a picture by one row a step. Certain prompts make it fail at step 3."""
+
+    frames_per_second = 24
 
     def __init__(self, settings, *, assets_dir, device, start_image=None, image_prompts=()):
         self.settings, self.start_image, self.image_prompts = settings, start_image, image_prompts
@@ -48,9 +50,7 @@ class FakeRun:
             raise FAILURES[self.settings.text_input]
         if self.index > 1:
             self.picture = np.roll(self.picture, 1, axis=0)
-        return SimpleNamespace(
-            index=self.index, picture=self.picture, losses={"total": 1 / self.index, "text": 0.5}
-        )
+        return Step(self.index, self.picture, {"total": 1 / self.index, "text": 0.5})
 
     def state_dict(self):
         return {"frames": self.index, "picture": self.picture.copy(), "random": {"seed": 1}}
@@ -64,6 +64,11 @@ class FakeRun:
             self.picture = state["picture"]
 
 
+class FakeEngine(VQGANCLIP):
+    run = f"{__name__}:FakeRun"
+    libraries = ()
+
+
 FAILURES = {
     "memory": RunFailed("Out of memory: lower Xdim, ydim or cutn."),
     "bug": ZeroDivisionError("a fault of ours"),
@@ -74,8 +79,7 @@ FAILURES = {
 
 def use(monkeypatch):
     """Register the fake model beside the real one."""
-    model = registry.Model(settings=VQGANCLIPSettings, run=f"{__name__}:FakeRun")
-    monkeypatch.setitem(registry.MODELS, MODEL, model)
+    monkeypatch.setitem(registry.ENGINES, MODEL, f"{__name__}:FakeEngine")
 
 
 def use_no_torch(monkeypatch):

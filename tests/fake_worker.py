@@ -26,6 +26,10 @@ from studio.runs import claims, storage
 STEP_SECONDS = 0.03
 
 
+class TracedEngine(fake_engine.FakeEngine):
+    run = "fake_worker:TracedRun"
+
+
 class TracedRun(fake_engine.FakeRun):
     def iterate(self):
         with (Path(os.environ["TRACE"]) / str(self.settings.seed)).open("a") as trace:
@@ -40,8 +44,8 @@ def serve():
     device.describe = lambda device: "fake device"
     sys.modules["studio.engines.device"] = device
     engines.device = device
-    kind = next(iter(registry.MODELS.values())).settings
-    registry.MODELS = {n: registry.Model(kind, "fake_worker:TracedRun") for n in registry.MODELS}
+    sys.modules["fake_worker"] = sys.modules["__main__"]
+    registry.ENGINES = dict.fromkeys(registry.ENGINES, "fake_worker:TracedEngine")
     storage.HEARTBEAT_SECONDS = 0.5
     live_elsewhere()
     return worker_process.main()

@@ -22,7 +22,8 @@ from studio.base.errors import BadInput
 from studio.base.files import atomic_write, to_json
 from studio.engines import registry
 from studio.engines.vqgan_clip import estimate
-from studio.making import runner
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.making import prepare, submit
 from studio.media.pictures import encode_png
 from studio.page import actions, run_views, space
 from studio.page.memory import Memory
@@ -32,8 +33,9 @@ from studio.queue import keeper, run_queue
 from studio.queue.worker_process import WorkerSlot, WorkerState
 from studio.runs import checkpoints, run_index, trash
 from studio.runs.storage import CHECKPOINT, PICTURE, PREVIEW, PROGRESS, RunFolder, now
-from studio.settings import settings
-from studio.settings.settings import MAX_SEED, VQGANCLIPSettings, setting
+from studio.settings.common import MAX_SEED
+from studio.settings.declare import meta, setting
+from studio.settings.values import read_defaults
 
 ROOT = Path(__file__).resolve().parents[1]
 ALWAYS = """
@@ -113,7 +115,7 @@ def press(page, label):
 def set_defaults(monkeypatch, folder, line):
     path = folder / "defaults.yaml"
     path.write_text(line)
-    monkeypatch.setattr(settings.read_defaults, "__defaults__", (path,))
+    monkeypatch.setitem(read_defaults.__kwdefaults__, "path", path)
 
 
 def write_prompt(page, text="a red heart"):
@@ -169,7 +171,7 @@ def test_the_sidebar_has_every_setting_with_help(page):
     page.run()
     there = sidebar(page)
     assert there.keys() >= labels(ALWAYS) | labels("|".join(BEHIND.values()))
-    declared = {settings.meta(f)["label"] for f in VQGANCLIPSettings.model_fields.values()}
+    declared = {meta(f)["label"] for f in VQGANCLIPSettings.model_fields.values()}
     assert there.keys() >= declared - {"Text prompt"}
     assert [label for label, widget in there.items() if not widget.help] == []
 
@@ -413,8 +415,8 @@ def child(output_dir, assets):
     )
     atomic_write(parent.path / "checkpoint.safetensors", state)
     given = {"text_input": "a larger tree", "Xdim": 48, "use_mse_regularization": True}
-    request = runner.Request(given, output_dir, assets, continue_run=parent.name)
-    folder = runner.submit(runner.prepare(request))
+    request = Request(given, output_dir, assets, continue_run=parent.name)
+    folder = submit(prepare(request))
     folder.update(status="done", num_steps=150)
     details = json.dumps(folder.read())
     atomic_write(folder.path / PICTURE, encode_png(Image.fromarray(picture), {"details": details}))
@@ -712,12 +714,12 @@ def test_a_result_appears_when_the_run_ends(page, output_dir):
 
 
 def test_a_result_appears_even_if_the_run_ended_before_the_page_looked(page, monkeypatch):
-    def submit_and_compute(plan, submit=runner.submit):
+    def submit_and_compute(plan, submit=submit):
         folder = submit(plan)
         folder.update(status="done", num_steps=1)
         return folder
 
-    monkeypatch.setattr(runner, "submit", submit_and_compute)
+    monkeypatch.setattr("studio.queue.run_queue.submit", submit_and_compute)
     assert "✓ Done · 1 step " in everything(run(write_prompt(page.run())))
 
 

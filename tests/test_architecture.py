@@ -34,7 +34,7 @@ ROOMS = (
     ("vqgan_utils.py", "vqgan_clip", ENGINE),
     ("studio/making/*.py", "making", (*ENGINE, "runs", "engine registry")),
     ("studio/queue/*.py", "queue", (*ENGINE, "runs", "engine registry", "making")),
-    ("worker.py", "queue", ()),
+    ("worker.py", "queue", ("base",)),
     ("studio/cli/*.py", "cli", WORK),
     ("generate.py", "cli", ("base",)),
     ("studio/page/*.py", "page", WORK),
@@ -44,7 +44,7 @@ ROOMS = (
     ("gallery_utils.py", "gallery", ("base", "runs")),
     ("studio/*.py", "door", ("base", "cli", "page", "gallery", "queue")),
     ("training/*.py", "training", (*ENGINE, "engine registry", "an engine")),
-    ("benchmarks/*.py", "benchmarks", (*WORK, "an engine", "gallery", "cli")),
+    ("benchmarks/*.py", "benchmarks", (*WORK, "an engine", "gallery", "cli", "training")),
     ("tests/*.py", "tests", None),  # None: all
 )
 # Libraries that belong to some rooms alone, and files that may use them.

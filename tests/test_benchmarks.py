@@ -26,7 +26,7 @@ import step as benchmark  # noqa: E402
 from tiny_models import write_tiny_assets  # noqa: E402
 
 from studio.engines import device  # noqa: E402
-from studio.making.runner import Request  # noqa: E402
+from studio.making.prepare import Request  # noqa: E402
 from studio.runs import run_index  # noqa: E402
 from training import evaluate  # noqa: E402
 

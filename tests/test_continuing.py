@@ -7,8 +7,10 @@ import pytest
 import tiny_models
 
 from studio.base.errors import BadInput
-from studio.making import runner
-from studio.making.runner import Request, execute, prepare, submit
+from studio.making import execute as executing
+from studio.making.execute import execute
+from studio.making.prepare import Request, prepare
+from studio.making.submit import reopen, submit
 from studio.runs import storage
 from studio.runs.checkpoints import read
 
@@ -61,7 +63,7 @@ def end_of(folder):
 def start_of(folder, assets, monkeypatch):
     """The engine's state as a run begins with it."""
     states = []
-    load = runner._load
+    load = executing._load
 
     def loaded(*args):
         engine = load(*args)
@@ -69,7 +71,7 @@ def start_of(folder, assets, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "_load", loaded)
+        patch.setattr("studio.making.execute._load", loaded)
         execute(folder, assets_dir=assets)
     return states[0]
 
@@ -187,7 +189,7 @@ def test_a_checkpoint_that_does_not_fit_is_told(run, assets):
     path = parent.path / storage.CHECKPOINT
     path.write_bytes((other.path / storage.CHECKPOINT).read_bytes())
     parent.update(status="interrupted", planned_num_steps=5)
-    runner.reopen(parent)
+    reopen(parent)
     with pytest.raises(BadInput, match="does not fit"):
         execute(parent, assets_dir=assets)
 

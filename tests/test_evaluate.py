@@ -10,7 +10,7 @@ from PIL import Image
 from test_architecture import COMPUTING, known_files, matching
 
 from studio.engines import device
-from studio.making.runner import Request, prepare
+from studio.making.prepare import Request, prepare
 from tests.tiny_models import write_tiny_assets
 from training import contact_sheet, evaluate, icons
 from training.data import Composer

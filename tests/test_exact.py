@@ -17,7 +17,9 @@ from PIL import Image
 from waiting import wait_for
 
 from studio.base.stopping import Stop
-from studio.making.runner import Request, execute, prepare, reopen, submit
+from studio.making.execute import execute
+from studio.making.prepare import Request, prepare
+from studio.making.submit import reopen, submit
 from studio.runs import storage
 from studio.runs.checkpoints import Checkpoint, read
 from studio.runs.storage import RunFolder

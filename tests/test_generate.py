@@ -23,9 +23,10 @@ import generate
 from studio.base.errors import BadInput
 from studio.cli import generating
 from studio.engines import registry
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.media import video
 from studio.runs import storage
-from studio.settings.settings import VQGANCLIPSettings, meta, option_name
+from studio.settings.declare import meta, option_name
 
 ROOT = Path(__file__).parents[1]
 RESULTS = {"output.PNG", "anim.mp4", "details.json", "checkpoint.safetensors"}

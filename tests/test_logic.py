@@ -24,9 +24,10 @@ from studio.base.errors import BadInput, RunFailed
 from studio.engines.device import FULL_PRECISION, Precision
 from studio.engines.vqgan_clip import cutouts, estimate
 from studio.engines.vqgan_clip.fast import frozen
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.engines.vqgan_clip.sketch import Sketcher, fit
 from studio.runs import checkpoints
-from studio.settings import settings
+from studio.settings.values import make
 from vqgan_utils import CLIP_MEAN, CLIP_STD, load_vqgan_model, move_picture
 
 CPU = torch.device("cpu")
@@ -68,7 +69,7 @@ def make_run(assets: Path) -> MakeRun:
     ) -> VQGANCLIPRun:
         given = BASE | changes | {"image_prompt": [f"{n}.png" for n in range(len(image_prompts))]}
         run = VQGANCLIPRun(
-            settings.make(settings.VQGANCLIPSettings, given),
+            make(VQGANCLIPSettings, given),
             assets_dir=assets,
             device=CPU,
             start_image=start_image,
@@ -602,7 +603,7 @@ def test_a_state_that_lacks_something_is_told(name: str, make_run: MakeRun) -> N
 def test_models_stay_loaded_until_their_files_change(assets: Path, tmp_path: Path) -> None:
     folder = tmp_path / "assets"
     shutil.copytree(assets, folder)
-    chosen = settings.make(settings.VQGANCLIPSettings, BASE)
+    chosen = make(VQGANCLIPSettings, BASE)
 
     def load() -> tuple[Any, Any]:
         run = VQGANCLIPRun(chosen, assets_dir=folder, device=CPU)

@@ -15,7 +15,8 @@ from logic import VQGANCLIPRun
 from studio.engines.device import FULL_PRECISION, Precision
 from studio.engines.vqgan_clip.fast import frozen, frozen_layers, onednn, operators
 from studio.engines.vqgan_clip.fast.operators import Guarded
-from studio.settings.settings import VQGANCLIPSettings, make
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.settings.values import make
 
 GUARDED = [
     value

@@ -19,7 +19,7 @@ from tiny_models import write_tiny_assets
 from waiting import PATIENCE, wait_for
 
 from studio.base.files import atomic_write, to_json
-from studio.making.runner import DEFAULT_MODEL
+from studio.engines.registry import DEFAULT
 from studio.media import video
 from studio.queue import run_queue
 from studio.queue.worker_process import is_served
@@ -419,7 +419,7 @@ SHELF = {
 def make_run(output_dir, name, size=(32, 32), **details):
     folder = RunFolder(output_dir / name)
     folder.path.mkdir(parents=True)
-    usual = {"status": "done", "num_steps": 65, "planned_num_steps": 400, "model": DEFAULT_MODEL}
+    usual = {"status": "done", "num_steps": 65, "planned_num_steps": 400, "model": DEFAULT}
     usual |= {"heartbeat": "2999-01-01T00:00:00+00:00", "queued_at": name, "device": "CPU"}
     folder.write(usual | {"Xdim": size[0], "ydim": size[1], "warnings": []} | details)
     Image.new("RGB", size, "red").save(folder.path / "output.PNG", "PNG")

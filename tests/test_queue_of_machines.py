@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 from waiting import PATIENCE, wait_for
 
-from studio.making.runner import Request, prepare
+from studio.making.prepare import Request, prepare
 from studio.queue import run_queue, worker_process
 from studio.runs import run_index
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from studio.cli.settings_docs import readme_table, with_table
-from studio.settings.settings import VQGANCLIPSettings, option_name
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.settings.declare import option_name
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,8 +11,11 @@ from logic import Run, Step, VQGANCLIPRun
 from studio.base.errors import BadInput
 from studio.cli import generating
 from studio.engines import registry
-from studio.making.runner import execute, prepare, submit
-from studio.settings.settings import RunSettings, setting
+from studio.making.execute import execute
+from studio.making.prepare import prepare
+from studio.making.submit import submit
+from studio.settings.declare import setting
+from studio.settings.run_settings import RunSettings
 
 
 class GreySettings(RunSettings):

@@ -21,7 +21,9 @@ from studio.base import files
 from studio.base.errors import BadInput, DiskFull, RunFailed
 from studio.base.stopping import Stop
 from studio.making import recording
-from studio.making.runner import Request, execute, prepare, reopen, submit
+from studio.making.execute import execute
+from studio.making.prepare import Request, prepare
+from studio.making.submit import reopen, submit
 from studio.media import video
 from studio.queue import run_queue
 from studio.runs import storage

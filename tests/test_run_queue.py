@@ -11,7 +11,7 @@ import fake_engine
 import pytest
 
 from studio.base.errors import BadInput, DiskFull, RunFailed
-from studio.making.runner import Request, prepare
+from studio.making.prepare import Request, prepare
 from studio.queue import delivery, recovery, run_queue
 from studio.queue.recovery import Watch
 from studio.runs import claims, run_index, storage

@@ -18,12 +18,14 @@ from PIL import Image
 from studio.base import files
 from studio.base.errors import BadInput, RunFailed
 from studio.base.stopping import Stop
-from studio.making import recipes, recording, runner
-from studio.making.runner import Request, execute, prepare, submit
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.making import recipes, recording
+from studio.making.execute import execute
+from studio.making.prepare import Request, prepare
+from studio.making.submit import submit
 from studio.media import video
 from studio.media.pictures import load_picture
 from studio.runs import storage
-from studio.settings.settings import VQGANCLIPSettings
 
 T13 = """run_id num_steps planned_num_steps text_input init_image image_prompts continue_prev_run
     prev_run_id seed Xdim ydim vqgan_ckpt start_time end_time mse_weight mse_weight_decay
@@ -234,7 +236,7 @@ def test_stopping_keeps_what_was_done(ask, assets, how):
 
 
 def test_a_queued_run_that_is_stopped_never_loads(ask, assets, monkeypatch):
-    monkeypatch.setattr(runner, "_load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("studio.making.execute._load", lambda *_: pytest.fail("loaded"))
     folder = submit(ask())
     assert folder.live_status() == "queued"
     folder.request_stop()

@@ -8,19 +8,10 @@ import yaml
 
 from studio.base.errors import BadInput
 from studio.cli import settings_docs
-from studio.settings.settings import (
-    MAX_SEED,
-    VQGANCLIPSettings,
-    default_text,
-    make,
-    make_partial,
-    members,
-    meta,
-    option_name,
-    range_text,
-    read_defaults,
-    value_type,
-)
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.settings.common import MAX_SEED
+from studio.settings.declare import default_text, members, meta, option_name, range_text, value_type
+from studio.settings.values import check_values, make, read_defaults
 
 ROOT = Path(__file__).parents[1]
 KIND = VQGANCLIPSettings
@@ -231,6 +222,6 @@ def test_defaults_file_may_be_empty_or_missing(tmp_path):
 
 
 def test_make_partial_needs_no_prompt():
-    make_partial(KIND, {"cutn": 3}, "here")
+    check_values(KIND, {"cutn": 3}, "here")
     with pytest.raises(BadInput, match="In here: cutn"):
-        make_partial(KIND, {"cutn": -3}, "here")
+        check_values(KIND, {"cutn": -3}, "here")

@@ -15,7 +15,8 @@ from waiting import wait_for
 from logic import VQGANCLIPRun
 from studio.engines import sharing
 from studio.engines.sharing import CROWDED, MOST_PATIENCE, PATIENCE, ROOMY, Crowd, Sharing
-from studio.settings.settings import VQGANCLIPSettings, make
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.settings.values import make
 
 NOBODY, SOME, MANY = ROOMY / 2, (ROOMY + CROWDED) / 2, 2 * CROWDED
 

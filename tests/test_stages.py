@@ -7,11 +7,13 @@ from PIL import Image
 
 from studio.base.errors import BadInput
 from studio.base.stopping import Stop
-from studio.making import stages
-from studio.making.runner import Request, execute, prepare, submit
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.making import chains
+from studio.making.execute import execute
+from studio.making.prepare import Request, prepare
+from studio.making.submit import submit
 from studio.runs import run_index
 from studio.runs.storage import RunFolder
-from studio.settings.settings import VQGANCLIPSettings
 
 SMALL = {"num_steps": 2, "Xdim": 32, "ydim": 16, "vqgan_ckpt": "small"}
 SEASONS = ["spring", "summer", "autumn"]
@@ -33,9 +35,9 @@ def begin(tmp_path, assets):
     """The first run of a chain."""
 
     def begun(rows, **given):
-        listed = stages.parse(rows, VQGANCLIPSettings)
+        listed = chains.parse(rows, VQGANCLIPSettings)
         request = Request(SMALL | given, tmp_path / "output", assets, fake_engine.MODEL)
-        return stages.begin(request, listed)
+        return chains.begin(request, listed)
 
     return begun
 
@@ -46,7 +48,7 @@ def run_all(folder, assets):
     while folder:
         assert execute(folder, assets_dir=assets) == "done"
         folders.append(folder)
-        folder = stages.follow(folder, assets)
+        folder = chains.follow(folder, assets)
     return folders
 
 
@@ -64,7 +66,7 @@ def test_a_file_of_stages(tmp_path):
         "- prompt: a garden in summer\n  Cutn: 8\n  xdim:\n  set_seed: true\n"
         "- {init_image: a/b.png, image_prompt: [c.png, /d.png]}\n"
     )
-    assert stages.read(path, VQGANCLIPSettings) == [
+    assert chains.read(path, VQGANCLIPSettings) == [
         {"text_input": "a garden in spring", "num_steps": 3, "tv_loss_weight": 0.5},
         {"text_input": "a garden in summer", "cutn": 8, "set_seed": True},
         {
@@ -94,12 +96,12 @@ def test_files_that_are_none(tmp_path, text, says):
     path = tmp_path / "stages.yaml"
     path.write_text(text)
     with pytest.raises(BadInput, match=says):
-        stages.read(path, VQGANCLIPSettings)
+        chains.read(path, VQGANCLIPSettings)
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(BadInput, match=r"none\.yaml"):
-        stages.read(tmp_path / "none.yaml", VQGANCLIPSettings)
+        chains.read(tmp_path / "none.yaml", VQGANCLIPSettings)
 
 
 @pytest.mark.parametrize(
@@ -140,30 +142,30 @@ def test_each_stage_goes_on_from_the_one_before(begin, assets):
 
 def test_a_stage_is_made_once(begin, assets):
     first = begin([{"prompt": season} for season in SEASONS])
-    assert stages.follow(first, assets) is None  # it is not done
+    assert chains.follow(first, assets) is None  # it is not done
     execute(first, assets_dir=assets)
     runs = run_index.entries(first.path.parent)
-    assert [entry.name for entry in stages.unfollowed(runs)] == [first.name]
-    second = stages.follow(first, assets)
-    assert second.live_status() == "queued" and stages.follow(first, assets) is None
-    assert not stages.unfollowed(run_index.entries(first.path.parent))
+    assert [entry.name for entry in chains.unfollowed(runs)] == [first.name]
+    second = chains.follow(first, assets)
+    assert second.live_status() == "queued" and chains.follow(first, assets) is None
+    assert not chains.unfollowed(run_index.entries(first.path.parent))
 
 
 def test_a_stage_that_was_removed_does_not_come_back(begin, assets):
     first = begin([{"prompt": season} for season in SEASONS])
     execute(first, assets_dir=assets)
-    stages.follow(first, assets).remove()
-    assert stages.follow(first, assets) is None
-    assert not stages.unfollowed(run_index.entries(first.path.parent))
+    chains.follow(first, assets).remove()
+    assert chains.follow(first, assets) is None
+    assert not chains.unfollowed(run_index.entries(first.path.parent))
 
 
 def test_a_stage_whose_making_was_cut_off_is_not_made_twice(begin, assets):
     first = begin([{"prompt": season} for season in SEASONS])
     execute(first, assets_dir=assets)
     before = first.read()
-    stages.follow(first, assets)
+    chains.follow(first, assets)
     first.write(before)
-    assert stages.follow(first, assets) is None
+    assert chains.follow(first, assets) is None
 
 
 def test_a_run_that_continues_a_stage_by_hand_is_no_stage(begin, assets, tmp_path):
@@ -171,17 +173,17 @@ def test_a_run_that_continues_a_stage_by_hand_is_no_stage(begin, assets, tmp_pat
     execute(first, assets_dir=assets)
     by_hand = Request({}, tmp_path / "output", assets, fake_engine.MODEL, continue_run=first.name)
     submit(prepare(by_hand))
-    assert stages.follow(first, assets).read()["text_input"] == "summer"
+    assert chains.follow(first, assets).read()["text_input"] == "summer"
 
 
 def test_stopping_in_the_middle_keeps_what_is_done(begin, assets):
     first = begin([{"prompt": season} for season in SEASONS])
     execute(first, assets_dir=assets)
-    second, stop = stages.follow(first, assets), Stop()
+    second, stop = chains.follow(first, assets), Stop()
     execute(second, assets_dir=assets, on_step=lambda step: stop.request(), stop=stop)
-    assert stages.follow(second, assets) is None
+    assert chains.follow(second, assets) is None
     assert [first.live_status(), second.live_status()] == ["done", "stopped"]
-    assert frames(stages.make_video(second)) == 3
+    assert frames(chains.make_video(second)) == 3
 
 
 def test_a_stage_that_cannot_be_made_is_named(begin, assets, tmp_path):
@@ -190,7 +192,7 @@ def test_a_stage_that_cannot_be_made_is_named(begin, assets, tmp_path):
     execute(first, assets_dir=assets)
     (tmp_path / "a.png").unlink()
     with pytest.raises(BadInput, match=r"Stage 2: .*a\.png"):
-        stages.follow(first, assets)
+        chains.follow(first, assets)
 
 
 # --- their film ----------------------------------------------------------------------------------
@@ -208,23 +210,23 @@ def test_the_newest_stage_after_a_run(tmp_path, odd):
         return {"chain": {"followed_by": name}}
 
     runs = [entry("a", followed_by("b")), entry("b", followed_by("c")), entry("c", odd)]
-    assert [stages.newest_after(name, runs) for name in "abcd"] == ["c", "c", "c", "d"]
-    assert stages.newest_after("b", runs[:2]) == "b"  # the next was removed
+    assert [chains.newest_after(name, runs) for name in "abcd"] == ["c", "c", "c", "d"]
+    assert chains.newest_after("b", runs[:2]) == "b"  # the next was removed
     circle = [*runs[:2], entry("c", followed_by("a"))]
-    assert stages.newest_after("a", circle) == "c"
+    assert chains.newest_after("a", circle) == "c"
 
 
 @pytest.mark.parametrize("size", [{}, {"Xdim": 64}])
 def test_one_film_of_all(begin, assets, size):
     rows = [{"prompt": "spring"}, {"prompt": "summer", "steps": 4, **size}]
     first, second = run_all(begin(rows), assets)
-    film = stages.make_video(second)
+    film = chains.make_video(second)
     assert film == second.path / "chain.mp4" and frames(film) == 6
-    assert stages.make_video(first) is None
+    assert chains.make_video(first) is None
     assert [path.name for path in second.path.glob(".*")] == []
 
 
 def test_a_film_of_runs_whose_names_are_odd(begin, assets, tmp_path):
     first, second = run_all(begin([{"prompt": "a"}, {"prompt": "b"}]), assets)
     second.update(ancestors=["../../etc", 7, first.name])
-    assert frames(stages.make_video(second)) == 4
+    assert frames(chains.make_video(second)) == 4

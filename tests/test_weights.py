@@ -7,8 +7,9 @@ import yaml
 from fake_engine import write_assets
 
 from studio.base.errors import BadInput
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.models import catalogue
-from studio.settings.settings import VQGANCLIPSettings, make
+from studio.settings.values import make
 
 CONFIG = {"model": {"target": "x", "params": {"ddconfig": {"ch_mult": [1, 1, 2]}}}}
 

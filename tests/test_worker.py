@@ -11,8 +11,9 @@ from tiny_models import write_tiny_assets
 from waiting import PATIENCE, wait_for
 
 from studio.engines import registry
-from studio.making import stages
-from studio.making.runner import DEFAULT_MODEL, Request, prepare
+from studio.engines.registry import DEFAULT
+from studio.making import chains
+from studio.making.prepare import Request, prepare
 from studio.queue import keeper, run_queue, worker_process
 from studio.queue.keeper import WorkerKeeper
 from studio.queue.options import StudioOptions
@@ -85,8 +86,8 @@ def test_the_run_of_a_killed_worker_goes_on_once_and_then_fails(assets, tmp_path
 def test_a_chain_goes_through_the_queue(assets, tmp_path):
     rows = [{"prompt": "spring", "steps": 2}, {"prompt": "summer"}, {"prompt": "autumn"}]
     given = {"Xdim": 32, "ydim": 32, "cutn": 1}
-    kind = registry.get(DEFAULT_MODEL).settings
-    first = stages.begin(Request(given, tmp_path, assets), stages.parse(rows, kind))
+    kind = registry.get(DEFAULT).settings
+    first = chains.begin(Request(given, tmp_path, assets), chains.parse(rows, kind))
     keeper = WorkerKeeper(StudioOptions(tmp_path, assets))
     try:
         wait_for(lambda: len(run_index.entries(tmp_path)) == 3, "the last stage to be made")

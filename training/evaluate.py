@@ -34,11 +34,12 @@ from torchvision.transforms.functional import to_tensor
 import logic
 import vqgan_utils
 from logic import VQGANCLIPRun
-from studio.engines import device
+from studio.engines import device, registry
 from studio.engines.vqgan_clip import cutouts, sketch
 from studio.engines.vqgan_clip.fast import frozen, frozen_layers, onednn, operators
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.models.catalogue import find_sketcher, get_weights
-from studio.settings.settings import VQGANCLIPSettings, make, read_defaults
+from studio.settings.values import make
 from training.data import Composer, Scene
 from training.files import publish
 from training.icons import CACHE
@@ -110,7 +111,7 @@ def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 def default_settings(text: str, assets: Path = ASSETS, seed: int = 1) -> VQGANCLIPSettings:
     """What `python generate.py TEXT --seed SEED` takes with the bundled weights."""
     given = {"text_input": text, "vqgan_ckpt": WEIGHTS, "set_seed": True, "seed": seed}
-    defaults = read_defaults(VQGANCLIPSettings)
+    defaults = registry.defaults(registry.DEFAULT)
     recommended = VQGANCLIPSettings.recommended(given, assets)
     return make(VQGANCLIPSettings, recommended, defaults, given)
 

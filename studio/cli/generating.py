@@ -21,18 +21,21 @@ from studio.base.errors import BadInput, RunFailed, StudioError, shortened
 from studio.base.paths import ASSETS_DIR, OUTPUT_DIR
 from studio.base.stopping import Stop
 from studio.engines import registry
-from studio.making import stages
-from studio.making.runner import DEFAULT_MODEL, Request, execute, prepare, reopen, submit
+from studio.making import chains
+from studio.making.execute import execute
+from studio.making.prepare import Request, engine_for, prepare
+from studio.making.progress import TOTAL
+from studio.making.submit import reopen, submit
 from studio.runs.storage import RunFolder, Taken, find_run
-from studio.settings.settings import (
-    RunSettings,
+from studio.settings.declare import (
     choices,
+    default_of,
     default_text,
     option_name,
     range_text,
-    read_defaults,
     value_type,
 )
+from studio.settings.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from studio.engines.contract import Step
@@ -134,14 +137,16 @@ def _submit(command: Command, status: str) -> RunFolder:
     """The folder of a new run, or of the first of a chain."""
     if command.stages is None:
         return submit(prepare(command.request), status)
-    listed = stages.read(command.stages, registry.get(command.request.model).settings)
-    return stages.begin(command.request, listed, status)
+    listed = chains.read(
+        command.stages, registry.get(command.request.engine or registry.DEFAULT).settings
+    )
+    return chains.begin(command.request, listed, status)
 
 
 def _resume(command: Command, stop: Stop) -> int:
     """Go on with a run, or with the chain after it."""
     folder = find_run(command.request.output_dir, command.resume)
-    following = stages.follow(folder, command.request.assets_dir, "running")
+    following = chains.follow(folder, command.request.assets_dir, "running")
     if following is None:
         reopen(folder, "running")
     return _compute_chain(following or folder, command, stop, is_new=following is not None)
@@ -151,7 +156,7 @@ def _compute_chain(folder: RunFolder, command: Command, stop: Stop, is_new: bool
     """A run and the stages that follow it; those that are done stay, whatever comes."""
     exit_status = _compute(folder, command, stop, is_new)
     while exit_status == 0:
-        following = stages.follow(folder, command.request.assets_dir, "running")
+        following = chains.follow(folder, command.request.assets_dir, "running")
         if following is None:
             break
         folder, exit_status = following, _compute(following, command, stop, is_new=True)
@@ -163,7 +168,7 @@ def _compute_chain(folder: RunFolder, command: Command, stop: Stop, is_new: bool
 def _make_film(folder: RunFolder) -> None:
     """Of all stages; without it they are no less done."""
     try:
-        if film := stages.make_video(folder):
+        if film := chains.make_video(folder):
             _say(f"The video of all stages: {film}")
     except (OSError, RunFailed) as error:
         _say(f"The video of all stages could not be made: {error}")
@@ -216,7 +221,8 @@ class Progress:
         with suppress(OSError):
             if self._bar is None:
                 self._bar = self._begin(step.index - 1)
-            self._bar.set_postfix_str(f"loss {step.losses['total']:.4f}", refresh=False)
+            if TOTAL in step.losses:
+                self._bar.set_postfix_str(f"loss {step.losses[TOTAL]:.4f}", refresh=False)
             self._bar.update()
 
     def _begin(self, done: int) -> tqdm:
@@ -230,15 +236,14 @@ class Progress:
 
 def parse(argv: Sequence[str]) -> Command:
     """What was asked for. Raises BadInput; ends the process for --help."""
-    model = _model(argv)
-    parser = _Parser(model)
-    given = parser.parse(argv)
-    given.pop("model", None)
+    engine = _engine(argv)
+    given = _Parser(engine).parse(argv)
+    del given["engine"]
     of_command = {name: given.pop(name) for name in OF_COMMAND}
     of_request = {name: given.pop(name) for name in OF_REQUEST}
     if of_command["resume"]:
         _refuse_changes(given, of_request, of_command["stages"])
-    return Command(Request(given=given, model=model, **of_request), **of_command)
+    return Command(Request(given=given, engine=engine, **of_request), **of_command)
 
 
 def _refuse_changes(
@@ -259,19 +264,18 @@ def _refuse_changes(
 
 
 class _Parser(argparse.ArgumentParser):
-    """The options of a model. What is wrong with a command line raises BadInput, in one line."""
+    """An engine's options. Whatever is wrong with a command line raises BadInput, in one line."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, engine: str) -> None:
         super().__init__(
             description="Make a picture from a prompt, with its video, in a run folder.",
             formatter_class=argparse.RawTextHelpFormatter,
             allow_abbrev=False,
             argument_default=argparse.SUPPRESS,
         )
-        kind = registry.get(model).settings
         self._named: dict[str, argparse.Action] = {}
-        self._add_settings(kind)
-        self._add_rest(model)
+        self._add_settings(registry.get(engine).settings, registry.defaults(engine))
+        self._add_rest(engine)
 
     def parse(self, argv: Sequence[str]) -> dict[str, Any]:
         """Values by name; settings that were not given are left out."""
@@ -284,10 +288,9 @@ class _Parser(argparse.ArgumentParser):
         message = shortened(f"{message[:1].upper()}{message[1:]}", 200)
         raise BadInput(f"{message}. --help lists the options.")
 
-    def _add_settings(self, kind: type[RunSettings]) -> None:
-        defaults = read_defaults(kind)
+    def _add_settings(self, kind: type[RunSettings], defaults: Mapping[str, Any]) -> None:
         for name, field in kind.model_fields.items():
-            text = _help(field, defaults.get(name, field.get_default(call_default_factory=True)))
+            text = _help(field, defaults.get(name, default_of(field)))
             if option_name(name) == "PROMPT":
                 self.add_argument(name, metavar="PROMPT", nargs="?", help=text)
                 continue
@@ -298,7 +301,15 @@ class _Parser(argparse.ArgumentParser):
                 how["action"] = "append"
             self._add_option(option_name(name), dest=name, help=text, **how)
 
-    def _add_rest(self, model: str) -> None:
+    def _add_rest(self, engine: str) -> None:
+        self._add_option(
+            "--engine",
+            metavar="NAME",
+            default=engine,
+            help=f"The engine that makes the picture: {' or '.join(registry.names())}. Each has\n"
+            "settings of its own, which --help lists for the one that is named.\n"
+            f"[default: that of the run whose settings are taken, else {registry.DEFAULT}]",
+        )
         self._add_option(
             "--continue-run",
             metavar="RUN_ID",
@@ -338,8 +349,6 @@ class _Parser(argparse.ArgumentParser):
             help="Number of the GPU. [default: the first; without one the CPU]",
         )
         self._add_queue()
-        if len(registry.MODELS) > 1:
-            self._add_option("--model", choices=registry.MODELS, default=model, help="Kind of run.")
 
     def _add_queue(self) -> None:
         switch = {"action": "store_true", "default": False}
@@ -396,12 +405,27 @@ class _Parser(argparse.ArgumentParser):
         raise BadInput(f"There is no option {shortened(name)}.{hint}")
 
 
-def _model(argv: Sequence[str]) -> str:
-    if len(registry.MODELS) == 1:
-        return DEFAULT_MODEL
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--model", default=DEFAULT_MODEL)
-    return first.parse_known_args(argv)[0].model
+def _engine(argv: Sequence[str]) -> str:
+    """The engine whose options these are. Raises BadInput."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--engine")
+    first.add_argument("--settings", type=Path)
+    first.add_argument("--continue-run")
+    first.add_argument("--output-dir", type=Path, default=OUTPUT_DIR)
+    try:
+        said, _ = first.parse_known_args(argv)
+    except (argparse.ArgumentError, SystemExit):
+        return registry.DEFAULT  # the whole parser says what is wrong
+    return engine_for(
+        Request(
+            given={},
+            output_dir=said.output_dir,
+            assets_dir=ASSETS_DIR,
+            engine=said.engine,
+            settings_file=said.settings,
+            continue_run=said.continue_run,
+        )
+    )
 
 
 def _metavar(name: str, field: FieldInfo) -> str:

@@ -1,6 +1,6 @@
-"""What settings.py says, written out: `defaults.yaml` and the table in the README.
+"""The declarations of settings, written out: `defaults.yaml` and the tables in the README.
 
-`python settings_docs.py` writes both anew; a test sees to it that they are up to date.
+`make docs` writes both again; a test keeps them up to date.
 """
 
 import textwrap
@@ -9,53 +9,65 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from studio.base.paths import DEFAULTS_FILE, README
-from studio.engines.registry import MODELS
-from studio.settings.settings import (
-    RunSettings,
-    default_text,
-    meta,
-    option_name,
-    range_text,
-    value_type,
-)
+from studio.engines import registry
+from studio.settings.declare import default_text, meta, option_name, range_text, value_type
+from studio.settings.run_settings import RunSettings
 
 BEGIN, END = "<!-- settings:begin -->", "<!-- settings:end -->"
 INTRODUCTION = """\
-# The values that the form and the command line start with. A key left empty counts as not set.
-# Written by settings_docs.py from settings.py; edit the values to your taste. The shipped ones suit
-# the bundled weights on a CPU; what suits published weights on a GPU stands beside them.
+# The values that the form and the command line start with, in a section for each engine. A key left
+# empty counts as not set. Edit the values to your taste. The shipped ones suit the bundled weights
+# on a CPU; values for published weights on a GPU stand beside them. `make docs` writes this file
+# from the declarations of the settings.
 """
 
 
-def defaults_yaml(kind: type[RunSettings]) -> str:
+def defaults_yaml() -> str:
     """`defaults.yaml` as it is shipped."""
-    blocks = [_yaml_block(name, field) for name, field in kind.model_fields.items()]
-    return "\n".join([INTRODUCTION, *blocks])
+    return "\n".join([INTRODUCTION, *map(_section, registry.names())])
 
 
-def readme_table(kind: type[RunSettings]) -> str:
-    """A markdown table of all settings."""
-    rows = [_row(name, field) for name, field in kind.model_fields.items()]
-    head = ["| Setting | Option | Range | Default | What it does |", "|---|---|---|---|---|"]
-    return "\n".join([*head, *rows])
+def readme_tables() -> str:
+    """A markdown table of all settings for each engine, under the engine's name."""
+    tables = (f"### {name}\n\n{_table(registry.get(name).settings)}" for name in registry.names())
+    return "\n\n".join(tables)
 
 
-def with_table(readme: str, table: str) -> str:
-    """The README with the table between its marks."""
+def with_tables(readme: str, tables: str) -> str:
+    """The README with the tables between their marks."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
+
+
+def main() -> None:
+    """Write both files."""
+    DEFAULTS_FILE.write_text(defaults_yaml(), encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(with_tables(readme, readme_tables()), encoding="utf-8")
+
+
+def _section(name: str) -> str:
+    fields = registry.get(name).settings.model_fields
+    blocks = "\n".join(_yaml_block(*setting) for setting in fields.items())
+    return f"{name}:\n{textwrap.indent(blocks, '  ')}"
 
 
 def _yaml_block(name: str, field: FieldInfo) -> str:
     facts = meta(field)
     span = range_text(field)
     text = f"{facts['label']}: {field.description}" + (f" [{span}]" if span else "")
-    comment = textwrap.fill(text, 98, initial_indent="# ", subsequent_indent="# ")
+    comment = textwrap.fill(text, 96, initial_indent="# ", subsequent_indent="# ")
     if facts["unset"]:
         return f"{comment}\n{name}:  # empty: {default_text(field, field.default)}\n"
     beside = f"  # published weights: {facts['published']}" if facts["published"] else ""
     return f"{comment}\n{name}: {_as_yaml(field.default)}{beside}\n"
+
+
+def _table(kind: type[RunSettings]) -> str:
+    rows = [_row(name, field) for name, field in kind.model_fields.items()]
+    head = ["| Setting | Option | Range | Default | What it does |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows])
 
 
 def _row(name: str, field: FieldInfo) -> str:
@@ -77,7 +89,4 @@ def _as_yaml(value: object) -> str:
 
 
 if __name__ == "__main__":
-    settings_kind = next(iter(MODELS.values())).settings
-    DEFAULTS_FILE.write_text(defaults_yaml(settings_kind), encoding="utf-8")
-    readme_text = README.read_text(encoding="utf-8")
-    README.write_text(with_table(readme_text, readme_table(settings_kind)), encoding="utf-8")
+    main()

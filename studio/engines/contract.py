@@ -1,42 +1,59 @@
-"""What a run is, to everything around it. It reports facts, and draws nothing. No torch."""
+"""What an engine is to everything around it: its settings, choices, estimate, and runs. No torch.
 
+See docs/adding-an-engine.md for one that is written out.
+"""
+
+import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
-from studio.settings.settings import Continuing, RunSettings
+from studio.engines.estimate import Estimate
+from studio.settings.run_settings import Continuing, RunSettings
 
 if TYPE_CHECKING:
     import torch
+
+FRAMES_PER_SECOND = 24
+MIN_STEPS = 10  # a shorter run says little about speed
 
 
 @dataclass(frozen=True)
 class Step:
     """What one step made.
 
-    index: counts from 1; frames where the picture moves, else optimisation steps.
-    picture: uint8 [H, W, 3]; the one that the losses were computed on.
-    losses: by name, weights included; "total" is their sum.
+    index: counts from 1. picture: uint8 [H, W, 3], or None for a step that shows nothing.
+    losses: by name, where the engine has any; "total" is what a curve shows.
+    pictures: all of them, of one size, where a run makes several; `picture` is then the first.
     """
 
     index: int
-    picture: np.ndarray
-    losses: dict[str, float]
+    picture: np.ndarray | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
+    pictures: Sequence[np.ndarray] = ()
+
+    def __post_init__(self) -> None:
+        if self.picture is None and len(self.pictures):
+            object.__setattr__(self, "picture", self.pictures[0])
+        elif self.picture is not None and not len(self.pictures):
+            object.__setattr__(self, "pictures", (self.picture,))
 
 
 class Run(ABC):
-    """One run of a model. Call load_model, then model_init, then iterate as often as wanted.
+    """One run of an engine. Call load_model, then model_init, then iterate as often as wanted.
 
-    A model of your own is a subclass with its own Settings; see docs/adding-a-model.md. All
-    methods may raise BadInput (before anything is made) and RunFailed.
+    It computes; it neither draws nor writes. All methods may raise BadInput (before anything is
+    made) and RunFailed.
     """
 
     Settings: ClassVar[type[RunSettings]] = RunSettings
+    frames_per_second: float = FRAMES_PER_SECOND  # of the film
 
     def __init__(
         self,
@@ -85,7 +102,7 @@ class Run(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there as if never stopped; call it after model_init."""
+        """Continue from there as if never stopped; call it after model_init."""
 
     def continue_from(  # noqa: B027 (nothing is a way to do it)
         self, state: dict[str, Any], how: Continuing, reseed: bool
@@ -93,6 +110,60 @@ class Run(ABC):
         """Begin where another run ended, with step 1; call it after model_init.
 
         state: what that run's `state_dict` gave.
-        reseed: draw random numbers by the own seed, instead of going on with that run's.
+        reseed: draw random numbers by the run's own seed, instead of continuing that run's.
         A run that does not implement this begins from the other's picture, its start_image.
         """
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a form offers for a setting. is_open: whether other values may be typed."""
+
+    options: Sequence[str]
+    is_open: bool = False
+
+
+class Engine:
+    """A kind of run. Its class names its settings and its Run; the rest has defaults.
+
+    run: "module:class", imported when a run is computed, so that page and command line start
+    without its libraries. libraries: those that it needs, by the names that they are imported by.
+    """
+
+    settings: ClassVar[type[RunSettings]]
+    run: ClassVar[str]
+    libraries: ClassVar[Sequence[str]] = ()
+
+    def unavailable(self) -> str:
+        """Why it cannot be used on this machine, with what to do; "" where it can."""
+        missing = [name for name in self.libraries if find_spec(name) is None]
+        return f"It needs {', '.join(missing)}: run `make setup`." if missing else ""
+
+    def choices(self, assets_dir: Path) -> Mapping[str, Choices]:
+        """What a form offers for settings by name, beside those that list their own words."""
+        return {}
+
+    def estimate(
+        self,
+        settings: RunSettings,
+        assets_dir: Path,
+        device: str,
+        past: Iterable[Mapping[str, Any]],
+    ) -> Estimate | None:
+        """Time and memory of a run, or None where nothing can be said.
+
+        device: in words, as in details.json. past: details of earlier runs of this engine, the
+        newest first. Unless an engine knows better, steps take as long as theirs did.
+        """
+        speeds = [speed for details in past if (speed := _speed(details, device))]
+        if not speeds:
+            return None
+        per_step, steps = 1 / statistics.median(speeds), settings.num_steps
+        return Estimate(per_step, per_step * steps if steps > 0 else None, None, measured=True)
+
+
+def _speed(details: Mapping[str, Any], device: str) -> float | None:
+    """Steps per second of an earlier run, where it says something about runs on that device."""
+    speed, steps = details.get("steps_per_second"), details.get("num_steps")
+    tells = details.get("device") == device and isinstance(speed, int | float) and speed > 0
+    return speed if tells and isinstance(steps, int) and steps >= MIN_STEPS else None

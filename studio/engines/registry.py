@@ -1,40 +1,90 @@
-"""The models that a person can choose from. A new one is added here and nowhere else.
+"""The engines that a person can choose from. An engine is added here and nowhere else.
 
-See docs/adding-a-model.md. Never imports torch: a model's class is named, and imported when used.
+See docs/adding-an-engine.md. Never imports torch. An engine is named, and imported when it is used,
+so that one whose library is broken disturbs no other.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from studio.base.errors import BadInput, shortened
-from studio.settings.settings import RunSettings, VQGANCLIPSettings
+from studio.engines.contract import Engine
+from studio.settings.values import read_defaults
 
 if TYPE_CHECKING:
     from studio.engines.contract import Run
 
-
-@dataclass(frozen=True)
-class Model:
-    """settings: what the form and the command line ask for. run: `module:class` of its Run."""
-
-    settings: type[RunSettings]
-    run: str
-
-
-MODELS: dict[str, Model] = {
-    "VQGAN-CLIP": Model(settings=VQGANCLIPSettings, run="logic:VQGANCLIPRun"),
+ENGINES: dict[str, str] = {  # name: where its Engine is
+    "VQGAN-CLIP": "studio.engines.vqgan_clip.engine:VQGANCLIP",
 }
+DEFAULT = next(iter(ENGINES))
+ENGINE_KEY = "model"  # of details.json: the engine's name
 
 
-def get(name: str) -> Model:
-    """The model of that name. Raises BadInput, listing what there is."""
-    if name not in MODELS:
-        raise BadInput(f"There is no model '{shortened(name)}'. There are: {', '.join(MODELS)}.")
-    return MODELS[name]
+def names() -> list[str]:
+    """All engines, the default one first."""
+    return list(ENGINES)
+
+
+def get(name: str) -> Engine:
+    """The engine of that name. Raises BadInput for an unknown one, listing what there is.
+
+    Also for one that cannot be imported.
+    """
+    if name not in ENGINES:
+        raise BadInput(f"There is no engine '{shortened(name)}'. There are: {', '.join(ENGINES)}.")
+    return _imported(name, ENGINES[name])()
+
+
+def find(name: object) -> Engine | None:
+    """The engine of that name; None for one that is unknown here, or broken."""
+    try:
+        return get(name) if isinstance(name, str) else None
+    except BadInput:
+        return None
+
+
+def unavailable(name: str) -> str:
+    """Why an engine cannot be used here, with what to do; "" where it can."""
+    try:
+        return get(name).unavailable()
+    except BadInput as error:
+        return str(error)
+
+
+def check_available(name: str) -> None:
+    """Raises BadInput for an engine that cannot be used here."""
+    if reason := unavailable(name):
+        raise BadInput(f"The engine {name} cannot be used here. {reason}")
 
 
 def run_class(name: str) -> "type[Run]":
-    """The Run of that name; this is where torch gets imported. Raises BadInput for no such name."""
-    module, _, attribute = get(name).run.partition(":")
-    return getattr(import_module(module), attribute)
+    """The Run of that engine; this is where torch is imported. Raises BadInput with the reason."""
+    return _imported(name, get(name).run)
+
+
+def engine_of(details: Mapping[str, Any]) -> str:
+    """The name of the engine that made a run, known here or not.
+
+    Run folders of the older layout do not say; they are of the first engine.
+    """
+    return str(details.get(ENGINE_KEY) or DEFAULT)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """What `defaults.yaml` sets for that engine. Raises BadInput."""
+    return read_defaults(get(name).settings, name, is_first=name == DEFAULT)
+
+
+def _imported(name: str, address: str) -> Any:
+    """What is at "module:attribute". Raises BadInput for any error in an engine's code."""
+    module, _, attribute = address.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except Exception as error:
+        said = f"{type(error).__name__}: {shortened(error, 200)}"
+        raise BadInput(
+            f"The engine {name} cannot be imported ({said}). Run `make setup`, or choose another"
+            f" engine: {', '.join(other for other in ENGINES if other != name) or 'none'}."
+        ) from error

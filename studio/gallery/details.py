@@ -116,7 +116,7 @@ def _declared() -> Mapping[str, Mapping[str, Any]]:
     from studio.engines import (
         registry,  # pydantic, behind it, would take a third of the gallery's start
     )
-    from studio.settings.settings import meta
+    from studio.settings.declare import meta
 
-    kinds = [model.settings for model in registry.MODELS.values()]
+    kinds = [registry.get(name).settings for name in registry.names()]
     return {name: meta(field) for kind in kinds for name, field in kind.model_fields.items()}

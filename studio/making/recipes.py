@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.base import files
 from studio.base.errors import BadInput, shortened
-from studio.base.files import parse_json, read_json
+from studio.base.files import MAX_PATH, parse_json, read_json
+from studio.engines import registry
 from studio.media.pictures import opened_image
 from studio.runs import run_index, storage
 from studio.runs.storage import RunFolder
-from studio.settings.settings import RunSettings, make_partial
+from studio.settings.run_settings import RunSettings
+from studio.settings.values import check_values, make
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_ANCESTORS = 10_000
@@ -24,6 +25,7 @@ LOST_STATE = (
     f"The state that this run began with, {storage.START_CHECKPOINT}, is not there any more: a new"
     " run begins from the picture alone, and makes another one."
 )
+SHARED = ("text_input", "Xdim", "ydim")  # what another engine takes over, where it has it
 PICTURES = ("init_image", "image_prompt", "image_prompts")
 
 
@@ -44,11 +46,25 @@ class Recipe:
     lacks: str = ""
 
 
-def continued(folder: RunFolder, kind: type[RunSettings], given: Collection[str] = ()) -> Recipe:
+def settings_in(details: Mapping[str, Any]) -> RunSettings:
+    """What a run was asked to be. Raises BadInput for details of another layout or engine."""
+    kind = registry.get(registry.engine_of(details)).settings
+    return make(kind, _recorded(details, kind))
+
+
+def _recorded(details: Mapping[str, Any], kind: type[RunSettings]) -> dict[str, Any]:
+    """The settings of that kind in a run's details, where `num_steps` counts the steps done."""
+    values = {name: details[name] for name in kind.model_fields if name in details}
+    if details.get("planned_num_steps") is not None:
+        values["num_steps"] = details["planned_num_steps"]
+    return values
+
+
+def continued(folder: RunFolder, engine: str, given: Collection[str] = ()) -> Recipe:
     """What a run takes over that continues the one in `folder`. Raises BadInput.
 
-    Settings that are `given` anew are not looked at, whatever they were. Its starting image is left
-    out, since its result is the start.
+    engine: of the new run. Settings that are `given` are not looked at, whatever they were. The
+    earlier run's starting image is left out, since its result is the start.
     """
     if (status := folder.proven_status()) in storage.ACTIVE:
         raise BadInput(f"The run {folder.name} is still {status}. Continue it when it is done.")
@@ -56,8 +72,8 @@ def continued(folder: RunFolder, kind: type[RunSettings], given: Collection[str]
     checkpoint = _if_there(folder.path / storage.CHECKPOINT)
     picture = folder.picture_path()
     if picture is None and checkpoint is None:
-        raise BadInput(f"The run {folder.name} has no picture to go on from. Continue another.")
-    values = _values(details, folder.path, kind, {*given, "init_image"})
+        raise BadInput(f"The run {folder.name} has no picture to continue. Choose another.")
+    values = _values(details, folder.path, engine, {*given, "init_image"})
     if checkpoint is None and not values.get("set_seed"):
         values.pop("seed", None)
     ancestors = [*_ancestors(details, folder.path.parent), folder.name]
@@ -67,36 +83,36 @@ def continued(folder: RunFolder, kind: type[RunSettings], given: Collection[str]
 def from_file(
     path: Path,
     output_dir: Path,
-    kind: type[RunSettings],
+    engine: str,
     given: Collection[str] = (),
     called: str | None = None,
 ) -> Recipe:
     """What makes the picture of a `details.json` or `output.PNG` again. Raises BadInput.
 
     The pictures that the run used are looked for beside the file, and in the run's own folder.
-    Settings that are `given` anew are not looked at. called: the file in messages, where it is not
-    its path.
+    engine: of the new run. Settings that are `given` are not looked at. called: the file in
+    messages, where it is not its path.
     """
-    details = _read_details(path, shortened(called or path, files.MAX_PATH))
+    details = _read_details(path, shortened(called or path, MAX_PATH))
     folder = _home(details, path, output_dir)
-    values = _values(details, folder, kind, given)
+    values = _values(details, folder, engine, given)
     if "seed" in values:
         values["set_seed"] = True
     if details.get("status") == "stopped" and details.get("num_steps"):
         values["num_steps"] = details["num_steps"]  # of which its picture is the last
     if not details.get("continue_prev_run"):
         return Recipe(values)
-    values.setdefault("continue_resize", "crop")  # as it was before details recorded it
-    start = _start(details, folder, output_dir)
+    if "continue_resize" in registry.get(engine).settings.model_fields:
+        values.setdefault("continue_resize", "crop")  # as it was before details recorded it
     checkpoint = _if_there(folder / storage.START_CHECKPOINT)
+    start = _start(details, folder, output_dir, has_state=checkpoint is not None)
     ancestors = _ancestors(details, output_dir)
     return Recipe(values, start, checkpoint, ancestors, _lost_state(details, folder))
 
 
-def model_in(path: Path, called: str | None = None) -> str | None:
-    """The kind of run that a settings file is of, where it says so. Raises BadInput."""
-    model = _read_details(path, shortened(called or path, files.MAX_PATH)).get("model")
-    return model if isinstance(model, str) else None
+def engine_in(path: Path, called: str | None = None) -> str:
+    """The name of the engine that a settings file is of, known here or not. Raises BadInput."""
+    return registry.engine_of(_read_details(path, shortened(called or path, MAX_PATH)))
 
 
 def inputs_digest(inputs: Mapping[str, bytes]) -> str | None:
@@ -189,30 +205,39 @@ def _run(output_dir: Path, name: object) -> Path | None:
         return None
 
 
-def _start(details: Mapping[str, Any], folder: Path, output_dir: Path) -> Path:
-    """The picture that a run went on from. The older layout keeps it with the earlier run only."""
+def _start(
+    details: Mapping[str, Any], folder: Path, output_dir: Path, has_state: bool
+) -> Path | None:
+    """The picture that a run continued. The older layout keeps it with the earlier run only.
+
+    has_state: whether it continued a state, as which a run without a picture can be continued.
+    """
     kept = folder / storage.START
     earlier = _run(output_dir, details.get("prev_run_id"))
     if "schema_version" not in details and earlier and not kept.exists():
         kept = RunFolder(earlier).picture_path() or kept
+    if has_state and not kept.exists():
+        return None
     return _existing(kept, "the picture that it continued")
 
 
 def _values(
-    details: Mapping[str, Any], folder: Path, kind: type[RunSettings], besides: Collection[str]
+    details: Mapping[str, Any], folder: Path, engine: str, besides: Collection[str]
 ) -> dict[str, Any]:
     """The settings in a run's details, its pictures as paths of the copies in its folder.
 
-    besides: names to leave out.
+    Of another engine's run those count that engines share. besides: names to leave out.
     """
-    values = {name: details[name] for name in kind.model_fields if details.get(name) is not None}
-    if details.get("planned_num_steps") is not None:
-        values["num_steps"] = details["planned_num_steps"]
+    kind = registry.get(engine).settings
+    values = {n: value for n, value in _recorded(details, kind).items() if value is not None}
     if "schema_version" not in details:
         values = _older(details) | values
+    if registry.engine_of(details) != engine:
+        values = {name: values[name] for name in SHARED if name in values}
     values = {n: value for n, value in values.items() if n not in (*PICTURES, *besides)}
-    make_partial(kind, values, source=f"the settings of {details.get('run_folder') or folder}")
-    return values | _pictures(details, folder, besides)
+    check_values(kind, values, source=f"the settings of {details.get('run_folder') or folder}")
+    pictures = _pictures(details, folder, besides)
+    return values | {name: paths for name, paths in pictures.items() if name in kind.model_fields}
 
 
 def _older(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,8 @@
 """What a run leaves in its folder, live and at its end, whichever way it ends."""
 
 import json
-import math
-import os
 import socket
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
@@ -14,29 +11,25 @@ from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
-from studio.base import files
-from studio.base.errors import RunFailed, StudioError, shortened
+from studio.base.errors import RunFailed, StudioError
 from studio.base.files import atomic_write, disk_failure
-from studio.media import video
-from studio.media.pictures import encode_jpeg, encode_png
+from studio.making.failures import as_failure
+from studio.making.film import Film
+from studio.making.progress import Progress, finite
+from studio.media.pictures import encode_png
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
 from studio.runs.storage import RunFolder
 
 if TYPE_CHECKING:
-    from studio.engines.contract import Step
+    from studio.engines.contract import Run, Step
 
 OF_THIS_RUN = (
     *("run_id", "run_folder"),
     *("queued_at", "start_time", "end_time", "heartbeat", "steps_per_second", "host"),
     *("crashes", "last_crash", "loss_history"),
 )
-LIVE_SECONDS = 0.25
-LIVE_SHARE = 0.02  # of the run's time, at most, may go into its live picture
-LIVE_QUALITY = 85
 CHECKPOINT_SHARE = 0.02  # of the run's time, at most, may go into its checkpoints
-HISTORY_POINTS = 200
-RESERVE_BYTES = 300_000  # room for details, beside the room for the picture
 FILM_LACKS = (
     "The video does not hold the steps before this run was resumed at step {}: it had been changed."
 )
@@ -45,24 +38,22 @@ FILM_LACKS = (
 class Recording:
     """A context manager around the loop of a run: one save path for done, stopped and failed.
 
-    Only under the folder's `computing`. After `resume`, `checkpoint` is what the engine is to go on
-    from. KeyboardInterrupt inside counts as a wish to stop, and ends here. Other errors are
-    recorded and go on as BadInput or RunFailed. `status` then says what became of the run.
+    Only under the folder's `computing`. After `resume`, `checkpoint` is what the engine is to
+    continue from. KeyboardInterrupt inside counts as a wish to stop, and ends here. Other errors
+    are recorded, and leave as BadInput or RunFailed. `status` then says what became of the run.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.status = "running"
-        self._details = folder.read()
-        self._step: Step | Checkpoint | None = None
         self.checkpoint: Checkpoint | None = None
-        self._saved_step = 0  # the one in the checkpoint file
-        self._tell_state: Callable[[], Mapping[str, Any]] | None = None
+        self._details = folder.read()
+        self._progress = Progress(folder.path, self.planned_num_steps)
+        self._last = LastStep()
+        self._run: Run | None = None
         self._facts: dict[str, Any] = {}
-        self._film: video.VideoWriter | None = None
-        self._history = History(HISTORY_POINTS)
-        self._clock = Clock()
-        self._next_look = self._next_checkpoint = 0.0
+        self._film: Film | None = None
+        self._next_checkpoint = 0.0
         self._beating = ExitStack()
 
     @property
@@ -72,8 +63,8 @@ class Recording:
 
     @property
     def steps_done(self) -> int:
-        """How many steps (with scrolling: frames) are in the film."""
-        return self._step.index if self._step else 0
+        """How many steps (with scrolling: frames) are recorded."""
+        return self._last.index
 
     def __enter__(self) -> Self:
         began = self._details.get("start_time") or storage.now()
@@ -90,94 +81,45 @@ class Recording:
         self._beating.enter_context(self.folder.heartbeat())
         return self
 
-    def loaded(
-        self,
-        device: str,
-        warnings: list[str],
-        tell_state: Callable[[], Mapping[str, Any]],
-        facts: Mapping[str, Any],
-    ) -> None:
+    def resume(self) -> None:
+        """Take up what a checkpoint holds, if there is one."""
+        path = self.folder.path / storage.CHECKPOINT
+        if not path.exists():
+            return
+        self.checkpoint = checkpoint = checkpoints.read(path)
+        self._last.restore(checkpoint)
+        self._progress.history.restore(checkpoint.history)
+        self._tell()
+        for number in range(len(checkpoint.pictures)):
+            (self.folder.path / storage.picture_name(number + 1)).unlink(missing_ok=True)
+        self._film = Film(self.folder.path, checkpoint.frames_per_second)
+        if self._film.resume(checkpoint.pictures, checkpoint.frames):
+            self._warn([FILM_LACKS.format(checkpoint.index)])
+
+    def loaded(self, run: "Run", device: str, facts: Mapping[str, Any]) -> None:
         """Note what the run computes on, and what the engine has to say about its input.
 
-        tell_state: the engine's `state_dict`. facts: model and settings, for `Checkpoint`.
+        facts: engine and settings, for `Checkpoint`.
         """
-        self._tell_state, self._facts = tell_state, dict(facts)
-        self._warn(warnings, device=device, torch_version=_version("torch"))
-        self._clock.start()
+        self._run, self._facts = run, dict(facts)
+        self._film = self._film or Film(self.folder.path, run.frames_per_second)
+        self._warn(run.warnings, device=device, torch_version=_version("torch"))
+        self._progress.clock.start()
 
     def note(self, notes: Mapping[str, Any]) -> None:
-        """Keep in details.json what came up on the way; see `logic.Run`."""
+        """Keep in details.json what came up on the way; see `contract.Run`."""
         if any(self._details.get(name) != value for name, value in notes.items()):
             self._update(**notes)
 
     def add(self, step: "Step") -> None:
         """Keep a step: into the film, and now and then into the live files and a checkpoint."""
-        film = self._film or self._begin_film(step)
-        film.add(step.picture)
-        self._step = step
-        self._clock.tick()
-        self._history.add(step.index, step.losses["total"])
-        if time.monotonic() >= self._next_look:
-            self._show(step)
+        self._film.add(step.pictures)
+        self._last.take(step)
+        self._progress.add(step.index, step.losses)
+        if self._progress.is_due:
+            self._tell()
         if time.monotonic() >= self._next_checkpoint:
             self._save_checkpoint()
-
-    def resume(self) -> None:
-        """Take up what a checkpoint holds, if there is one, and the film as far as that."""
-        path = self.folder.path / storage.CHECKPOINT
-        if not path.exists():
-            return
-        self._step = self.checkpoint = checkpoint = checkpoints.read(path)
-        self._saved_step = checkpoint.index
-        self._history.restore(checkpoint.history)
-        self._show(checkpoint)
-        part, film = (self.folder.path / name for name in (storage.LIVE_VIDEO, storage.VIDEO))
-        if film.exists() and not part.exists():
-            video.unfinish(film, part)
-        for name in (storage.VIDEO, storage.PICTURE):
-            self._remove(name)
-        # The last frame is in the checkpoint, and maybe not in the film; see `VideoWriter.settle`.
-        writer = self._begin_film(checkpoint, keep=checkpoint.index - 1)
-        writer.add(checkpoint.picture)
-        if writer.kept < checkpoint.index - 1:
-            self._warn([FILM_LACKS.format(checkpoint.index)])
-
-    def _begin_film(self, step: "Step | Checkpoint", keep: int = 0) -> video.VideoWriter:
-        height, width, _ = step.picture.shape
-        room = RESERVE_BYTES + height * width * 3
-        atomic_write(self.folder.path / storage.RESERVE, os.urandom(room))
-        part = self.folder.path / storage.LIVE_VIDEO
-        self._film = video.VideoWriter(part, (width, height), keep)
-        return self._film
-
-    def _save_checkpoint(self) -> None:
-        """Save the state after the last step, once the film holds the frames before it."""
-        began, step = time.monotonic(), self._step
-        if step is None or self._tell_state is None or step.index == self._saved_step:
-            return
-        data = self._checkpoint_of(step)
-        if data is None:
-            return
-        self._film.settle()
-        atomic_write(self.folder.path / storage.CHECKPOINT, data)
-        self._saved_step = step.index
-        spent = time.monotonic() - began
-        pause = self._facts["settings"]["checkpoint_seconds"]
-        self._next_checkpoint = began + max(pause, spent / CHECKPOINT_SHARE)
-
-    def _checkpoint_of(self, step: "Step | Checkpoint") -> bytes | None:
-        """None where a signal came between the step and its recording."""
-        facts = {"index": step.index, "picture": step.picture, "losses": step.losses}
-        try:
-            state = self._tell_state()
-            if state.get("frames", step.index) != step.index:
-                return None
-            history = self._history.as_dict()
-            return checkpoints.encode(
-                Checkpoint(**facts, state=state, history=history, **self._facts)
-            )
-        except Exception as error:  # such as of a GPU that has failed
-            raise RunFailed(f"The run's state cannot be saved: {error}.") from None
 
     def stop(self) -> None:
         """Note that the loop ends before its time because somebody wished it."""
@@ -194,38 +136,58 @@ class Recording:
             self.status = "stopped"
         elif error is None and self.status == "running":
             self.status = "done"
-        failures = [self._as_failure(error)]
-        failures += [self._attempt(save) for save in (self._save_checkpoint, self._close_film)]
+        failures = [as_failure(error, self.folder.path)]
+        failures += [_attempt(save) for save in (self._save_checkpoint, self._close_film)]
         final = self._final(failures)
-        for save in (self._free_reserve, self._save_picture, self._save_film):
-            failures.append(self._attempt(save, final))
+        for save in (self._free_reserve, self._save_pictures, self._save_film):
+            failures.append(_attempt(save, final))
         if self.status != "failed" and any(failures):
             final = self._final(failures)
-        failures.append(self._attempt(self._save_details, final))
+        failures.append(_attempt(self._save_details, final))
         if failure := _first(failures):
             raise failure from None
         return isinstance(error, KeyboardInterrupt)
 
-    def _show(self, step: "Step") -> None:
-        began = time.monotonic()
-        picture = encode_jpeg(Image.fromarray(step.picture), LIVE_QUALITY)
-        atomic_write(self.folder.path / storage.PREVIEW, picture, durable=False)
-        progress = files.to_json(self._progress(step))
-        atomic_write(self.folder.path / storage.PROGRESS, progress, durable=False)
-        self._update(num_steps=step.index)
+    def _save_checkpoint(self) -> None:
+        """Save the state after the last step, once the film holds the frames before it."""
+        began, last = time.monotonic(), self._last
+        if self._run is None or last.index == last.saved_index or self._film is None:
+            return
+        data = self._checkpoint_data(self._run.state_dict)
+        if data is None:
+            return
+        self._film.settle()
+        atomic_write(self.folder.path / storage.CHECKPOINT, data)
+        last.saved_index = last.index
         spent = time.monotonic() - began
-        self._next_look = began + max(LIVE_SECONDS, spent / LIVE_SHARE)
+        pause = self._facts["settings"]["checkpoint_seconds"]
+        self._next_checkpoint = began + max(pause, spent / CHECKPOINT_SHARE)
 
-    def _progress(self, step: "Step") -> dict[str, Any]:
-        planned, rate = self.planned_num_steps, self._clock.steps_per_second
-        return {
-            "step": step.index,
-            "planned_num_steps": planned,
-            "steps_per_second": rate,
-            "seconds_left": (planned - step.index) / rate if planned > 0 and rate else None,
-            "losses": _finite(step.losses),
-            "history": self._history.points,
-        }
+    def _checkpoint_data(self, tell_state: Callable[[], Mapping[str, Any]]) -> bytes | None:
+        """None where a signal came between the step and its recording."""
+        last = self._last
+        try:
+            state = tell_state()
+            if state.get("frames", last.index) != last.index:
+                return None
+            checkpoint = Checkpoint(
+                index=last.index,
+                pictures=last.pictures,
+                losses=last.losses,
+                frames=self._film.frames,
+                frames_per_second=self._film.frames_per_second,
+                state=state,
+                history=self._progress.history.as_dict(),
+                **self._facts,
+            )
+            return checkpoints.encode(checkpoint)
+        except Exception as error:  # such as of a GPU that has failed
+            raise RunFailed(f"The run's state cannot be saved: {error}.") from None
+
+    def _tell(self) -> None:
+        last = self._last
+        self._progress.tell(last.index, last.losses, last.pictures)
+        self._update(num_steps=last.index)
 
     def _warn(self, warnings: Sequence[str], **changes: Any) -> None:
         """Say it once, however often the run is resumed."""
@@ -234,33 +196,6 @@ class Recording:
 
     def _update(self, **changes: Any) -> None:
         self._details = self.folder.update(**changes)
-
-    def _as_failure(self, error: BaseException | None) -> StudioError | None:
-        if error is None or isinstance(error, KeyboardInterrupt):
-            return None
-        if isinstance(error, StudioError):
-            return error
-        if isinstance(error, OSError):
-            return disk_failure(error)
-        try:
-            text = "".join(traceback.format_exception(error))
-            atomic_write(self.folder.path / storage.TRACEBACK, text.encode(errors="replace"))
-        except OSError:
-            pass
-        return RunFailed(
-            f"The run broke off: {type(error).__name__}: {shortened(error, 300)}."
-            f" {storage.TRACEBACK} in its folder says where; please report it."
-        )
-
-    def _attempt(self, save: Callable[..., None], *args: Any) -> StudioError | None:
-        """One failure must not keep the rest from being saved."""
-        try:
-            save(*args)
-        except OSError as error:
-            return disk_failure(error)
-        except StudioError as failure:
-            return failure
-        return None
 
     def _close_film(self) -> None:
         if self._film:
@@ -277,89 +212,61 @@ class Recording:
             "num_steps": self.steps_done,
             "end_time": storage.now(),
             "heartbeat": storage.now(),
-            "steps_per_second": self._clock.steps_per_second,
-            "losses": _finite(self._step.losses) if self._step else {},
-            "loss_history": self._history.points,
+            "steps_per_second": self._progress.clock.steps_per_second,
+            "losses": finite(self._last.losses),
+            "loss_history": self._progress.history.points,
         }
 
     def _free_reserve(self, details: dict[str, Any]) -> None:
-        self._remove(storage.RESERVE)
+        if self._film:
+            self._film.free_reserve()
 
-    def _save_picture(self, details: dict[str, Any]) -> None:
-        if not self._step:
-            return
+    def _save_pictures(self, details: dict[str, Any]) -> None:
         text = {storage.PNG_KEY: json.dumps(_lasting(details))}
-        data = encode_png(Image.fromarray(self._step.picture), text)
-        atomic_write(self.folder.path / storage.PICTURE, data)
+        for number, picture in enumerate(self._last.pictures, start=1):
+            data = encode_png(Image.fromarray(picture), text)
+            atomic_write(self.folder.path / storage.picture_name(number), data)
 
     def _save_film(self, details: dict[str, Any]) -> None:
-        if not self._step:
-            return
-        comment = json.dumps(_lasting(details), ensure_ascii=False)
-        part = self.folder.path / storage.LIVE_VIDEO
-        video.finish(part, self.folder.path / storage.VIDEO, comment)
+        if self._film:
+            self._film.finish(json.dumps(_lasting(details), ensure_ascii=False))
 
     def _save_details(self, details: dict[str, Any]) -> None:
         """Last, since they say that the rest is there; then what was for the meantime goes."""
         self.folder.write(details)
         for name in (storage.PROGRESS, storage.PREVIEW, storage.STOP):
-            self._remove(name)
-
-    def _remove(self, name: str) -> None:
-        (self.folder.path / name).unlink(missing_ok=True)
+            (self.folder.path / name).unlink(missing_ok=True)
 
 
-class History:
-    """The course of a number in at most `limit` evenly spread points [step, value]."""
-
-    def __init__(self, limit: int) -> None:
-        self.points: list[tuple[int, float | None]] = []
-        self._limit = limit
-        self._stride = 1
-
-    def add(self, step: int, value: float) -> None:
-        """Take in the value of a step, counted from 1."""
-        if (step - 1) % self._stride:
-            return
-        self.points.append((step, value if math.isfinite(value) else None))
-        if len(self.points) > self._limit:
-            self.points = self.points[::2]
-            self._stride *= 2
-
-    def as_dict(self) -> dict[str, Any]:
-        """All that `restore` needs, for JSON."""
-        return {"points": self.points, "stride": self._stride}
-
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on with what `as_dict` gave."""
-        self.points = [(step, value) for step, value in saved["points"]]
-        self._stride = saved["stride"]
-
-
-class Clock:
-    """Steps per second; the first step, which warms up, does not count beside others."""
+class LastStep:
+    """What the last step made; of the pictures, those of the last step that had any."""
 
     def __init__(self) -> None:
-        self._began = self._first = self._last = time.monotonic()
-        self._steps = 0
+        self.index = self.saved_index = 0  # saved: the one in the checkpoint file
+        self.losses: Mapping[str, float] = {}
+        self.pictures: Sequence[Any] = ()
 
-    def start(self) -> None:
-        """The first step begins now."""
-        self._began = time.monotonic()
+    def take(self, step: "Step") -> None:
+        """Replace it by this step."""
+        self.index, self.losses = step.index, step.losses
+        if len(step.pictures):
+            self.pictures = step.pictures
 
-    def tick(self) -> None:
-        """A step is done."""
-        self._last = time.monotonic()
-        self._steps += 1
-        if self._steps == 1:
-            self._first = self._last
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take up the step that a checkpoint was saved after."""
+        self.index = self.saved_index = checkpoint.index
+        self.losses, self.pictures = checkpoint.losses, checkpoint.pictures
 
-    @property
-    def steps_per_second(self) -> float | None:
-        """The rate so far; None before the first step."""
-        steps, since = (self._steps - 1, self._first) if self._steps > 1 else (1, self._began)
-        seconds = self._last - since
-        return round(steps / seconds, 4) if self._steps and seconds > 0 else None
+
+def _attempt(save: Callable[..., None], *args: Any) -> StudioError | None:
+    """One failure must not keep the rest from being saved."""
+    try:
+        save(*args)
+    except OSError as error:
+        return disk_failure(error)
+    except StudioError as failure:
+        return failure
+    return None
 
 
 def _first(failures: Sequence[StudioError | None]) -> StudioError | None:
@@ -369,11 +276,6 @@ def _first(failures: Sequence[StudioError | None]) -> StudioError | None:
 def _lasting(details: dict[str, Any]) -> dict[str, Any]:
     """The details that travel in picture and film: the same for the same settings and seed."""
     return {key: value for key, value in details.items() if key not in OF_THIS_RUN}
-
-
-def _finite(losses: dict[str, float]) -> dict[str, float | None]:
-    """JSON knows no nan."""
-    return {name: value if math.isfinite(value) else None for name, value in losses.items()}
 
 
 def _version(package: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import stat
 import threading
 import warnings
@@ -145,6 +146,17 @@ def crop_or_cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if left < 0 or top < 0:
         return cover(image, size)
     return image.crop((left, top, left + size[0], top + size[1]))
+
+
+def tiled(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures [H, W, 3] of one size as one: side by side, in about as many rows as columns."""
+    if len(pictures) == 1:
+        return pictures[0]
+    columns = math.ceil(math.sqrt(len(pictures)))
+    missing = -len(pictures) % columns
+    cells = [*pictures, *[np.zeros_like(pictures[0])] * missing]
+    rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+    return np.vstack(rows)
 
 
 def _decode(data: bytes, what: str) -> Image.Image:

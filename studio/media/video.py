@@ -49,7 +49,7 @@ class VideoWriter:
     says how many there were, which are fewer only where the film was tampered with.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int], keep: int = 0, fps: int = FPS) -> None:
+    def __init__(self, path: Path, size: tuple[int, int], keep: int = 0, fps: float = FPS) -> None:
         self.path = path
         self._film = path.open("a+b")
         with suppress(OSError):  # where a file system knows no locks
@@ -61,7 +61,7 @@ class VideoWriter:
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         command = [*_ffmpeg(), "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
         command += ["-r", str(fps), "-i", "-", "-an", *ENCODER, *COLOURS, "-threads", "1"]
-        command += ["-pix_fmt", "yuv420p", "-g", str(fps)]
+        command += ["-pix_fmt", "yuv420p", "-g", str(max(1, round(fps)))]
         command += ["-output_ts_offset", f"{self.kept / fps:.6f}", *FRAGMENTED, "pipe:1"]
         self._process = subprocess.Popen(
             command,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import streamlit as st
 
 from studio.base.errors import BadInput, StudioError
-from studio.making import stages
+from studio.making import chains
 from studio.page.run_views import plain
 from studio.queue import run_queue
 from studio.queue.options import StudioOptions
@@ -107,7 +107,7 @@ def remove(entry: Entry, options: StudioOptions) -> None:
 def make_film(entry: Entry) -> None:
     """One film of a run and of those that it goes on from."""
     with attempt(RESULT):
-        if stages.make_video(entry.folder) is None:
+        if chains.make_video(entry.folder) is None:
             raise BadInput("There is no other video to join: the earlier runs have none any more.")
 
 

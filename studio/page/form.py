@@ -13,21 +13,15 @@ import streamlit as st
 from pydantic.fields import FieldInfo
 
 from studio.base.errors import BadInput
+from studio.engines import registry
 from studio.media.pictures import SUFFIXES
 from studio.models.catalogue import OPENAI_CLIP_MODELS, find_clip_checkpoints, find_weights
 from studio.page.memory import Memory
 from studio.page.picker import CONTINUE, RESIZE, continue_switch
 from studio.runs.run_index import Entry
-from studio.settings.settings import (
-    RunSettings,
-    choices,
-    make,
-    members,
-    meta,
-    number_range,
-    read_defaults,
-    value_type,
-)
+from studio.settings.declare import choices, members, meta, number_range, value_type
+from studio.settings.run_settings import RunSettings
+from studio.settings.values import make
 
 LARGEST_BROWSER_NUMBER = 2**53
 IN_MAIN_AREA = ("text_input",)
@@ -114,7 +108,7 @@ class Form:
 
         Raises BadInput for what Run! would refuse.
         """
-        return make(self.kind, self._typed() | {"text_input": "-"}).fitted(self.assets_dir)
+        return make(self.kind, self._typed(), partial=True).fitted(self.assets_dir)
 
     def given(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """What the person set, and the pictures that it names. Raises BadInput.
@@ -171,7 +165,7 @@ class Form:
 
     def _usual(self, weights: str | None = None) -> dict[str, Any]:
         """As the command line's: declared, recommended by the weights, set in defaults.yaml."""
-        ours = read_defaults(self.kind)
+        ours = registry.defaults(registry.DEFAULT)
         chosen = ours | ({"vqgan_ckpt": weights} if weights else {})
         return self._own(self._declared() | self._recommended(chosen) | chosen)
 
@@ -208,7 +202,11 @@ class Form:
         before, state["weights_before"] = state["weights_before"], state["vqgan_ckpt"]
         recommended = self._recommended({"vqgan_ckpt": state["vqgan_ckpt"]})
         left = self._recommended({"vqgan_ckpt": before})
-        usual = self._declared() | read_defaults(self.kind) | {"vqgan_ckpt": state["vqgan_ckpt"]}
+        usual = (
+            self._declared()
+            | registry.defaults(registry.DEFAULT)
+            | {"vqgan_ckpt": state["vqgan_ckpt"]}
+        )
         for name in left | recommended:
             value = recommended.get(name, usual[name])
             state[name] = _as_typed(self.kind.model_fields[name], value)

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from studio.page.picker import begin_as, pick
 from studio.page.run_views import plain
 from studio.queue.options import StudioOptions
 from studio.runs import storage
-from studio.settings.settings import RunSettings
 
 DROP = "drop"
 MENU = "presets"  # where its problems are told
@@ -53,34 +52,24 @@ def continue_run(run_id: str, options: StudioOptions, memory: Memory, place: str
     """The settings of a run, and its end to go on from. place: where to say what is wrong."""
     with attempt(place):
         folder = storage.find_run(options.output_dir, run_id)
-        model = recipes.model_in(folder.path / storage.DETAILS)
-        _fill_in(model, lambda kind: recipes.continued(folder, kind), options, memory)
+        engine = recipes.engine_in(folder.path / storage.DETAILS)
+        _fill_in(engine, recipes.continued(folder, engine), options, memory)
         pick(folder.name)
         st.toast("Run! continues this one; its settings are in the form.")
 
 
 def _take(path: Path, called: str, options: StudioOptions, memory: Memory) -> None:
-    def read(kind: type[RunSettings]) -> Recipe:
-        return recipes.from_file(path, options.output_dir, kind, called=called)
-
-    begin_as(_fill_in(recipes.model_in(path, called), read, options, memory))
+    engine = recipes.engine_in(path, called)
+    recipe = recipes.from_file(path, options.output_dir, engine, called=called)
+    _fill_in(engine, recipe, options, memory)
+    begin_as(recipe)
     st.toast(f"These are the settings of {plain(shortened(called))}.")
 
 
-def _fill_in(
-    model: str | None,
-    read: Callable[[type[RunSettings]], Recipe],
-    options: StudioOptions,
-    memory: Memory,
-) -> Recipe:
-    """Show the form of that kind of run, if it is one of ours, with what `read` finds for it."""
-    if model not in registry.MODELS:
-        model = st.session_state.get(MODEL) or next(iter(registry.MODELS))
-    form = Form(registry.get(model).settings, options.assets_dir, memory)
-    recipe = read(form.kind)
-    form.take(recipe.values)
-    st.session_state[MODEL] = model
-    return recipe
+def _fill_in(engine: str, recipe: Recipe, options: StudioOptions, memory: Memory) -> None:
+    """Show the form of that engine, with the recipe's values."""
+    Form(registry.get(engine).settings, options.assets_dir, memory).take(recipe.values)
+    st.session_state[MODEL] = engine
 
 
 def show_settings_menu(form: Form, options: StudioOptions, memory: Memory) -> None:

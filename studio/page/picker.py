@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from studio.making import stages
+from studio.making import chains
 from studio.making.recipes import Recipe
 from studio.page.run_views import date_of, plain, prompt_of, show_choice, show_small
 from studio.runs.run_index import Entry
@@ -52,7 +52,7 @@ def to_continue(runs: Sequence[Entry]) -> Entry | None:
     """
     if not st.session_state.get(CONTINUE):
         return None
-    name = stages.newest_after(st.session_state.get(PICKED) or "", runs)
+    name = chains.newest_after(st.session_state.get(PICKED) or "", runs)
     picked = next((entry for entry in runs if entry.name == name), None)
     return picked or next(iter(continuable(runs)), None)
 

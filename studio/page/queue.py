@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from studio.engines.vqgan_clip.estimate import duration
+from studio.engines.estimate import duration
 from studio.page.actions import QUEUE, attempt, remove, show_problem
 from studio.page.run_views import plain, prompt_of, thumbnail
 from studio.queue import run_queue

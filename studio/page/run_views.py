@@ -13,11 +13,11 @@ from PIL import Image, ImageOps
 
 from studio.base.errors import BadInput, shortened
 from studio.engines import registry
-from studio.engines.vqgan_clip.estimate import duration
+from studio.engines.estimate import duration
 from studio.media.pictures import encode_jpeg, load_picture
 from studio.runs.run_index import Entry
 from studio.runs.storage import CHAIN_VIDEO, DETAILS, PREVIEW, began_at
-from studio.settings.settings import RunSettings, make, meta
+from studio.settings.declare import meta
 
 PICTURE_SIDE = 512
 THUMBNAIL_SIDE = 320
@@ -257,17 +257,9 @@ def _settings_list(details: Mapping[str, Any]) -> str:
     return f'<dl class="settings">{"".join(items)}</dl>'
 
 
-def settings_of(details: Mapping[str, Any]) -> RunSettings:
-    """What a run was asked to be. Raises BadInput for details of another layout."""
-    kind = registry.get(str(details.get("model"))).settings
-    values = {name: details[name] for name in kind.model_fields if name in details}
-    return make(kind, values | {"num_steps": details.get("planned_num_steps")})
-
-
 def _fields(details: Mapping[str, Any]) -> Mapping[str, Any]:
-    name = details.get("model")
-    known = registry.MODELS.get(name) or next(iter(registry.MODELS.values()))
-    return known.settings.model_fields
+    engine = registry.find(registry.engine_of(details)) or registry.get(registry.DEFAULT)
+    return engine.settings.model_fields
 
 
 def _in_words(value: Any) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 import streamlit as st
 
 from studio.base.errors import BadInput
-from studio.making import stages
-from studio.making.runner import Request, prepare
+from studio.making import chains
+from studio.making.prepare import Request, prepare
 from studio.page.form import Form
 from studio.page.memory import Memory
 from studio.page.picker import AGAIN, CONTINUE, to_continue
@@ -16,7 +16,9 @@ from studio.queue.delivery import notify
 from studio.queue.options import StudioOptions
 from studio.runs import run_index
 from studio.runs.storage import RunFolder
-from studio.settings.settings import MAX_SEED, RunSettings, meta, value_type
+from studio.settings.common import MAX_SEED
+from studio.settings.declare import meta, value_type
+from studio.settings.run_settings import RunSettings
 
 HOW_MANY, MOST = "how_many", 100
 STAGES, COLUMNS, ROWS = "use_stages", "stage_columns", "stage_rows"
@@ -157,7 +159,7 @@ def planned_runs(form: Form) -> tuple[list[RunSettings], int, list[str]]:
     count, rows = state.get(HOW_MANY, 1), _said() if state.get(STAGES) else []
     if not rows:
         return [chosen], count, warnings
-    return stages.settings_of(chosen, stages.parse(rows, form.kind, TABLE)), count, warnings
+    return chains.settings_of(chosen, chains.parse(rows, form.kind, TABLE)), count, warnings
 
 
 def asked_for(
@@ -177,7 +179,7 @@ def asked_for(
             given=given,
             output_dir=options.output_dir,
             assets_dir=options.assets_dir,
-            model=model,
+            engine=model,
             continue_run=previous and previous.name,
             origin=state.get(AGAIN),
             uploads=uploads,
@@ -197,8 +199,8 @@ def start(
     if rows is None:
         plans = [prepare(request) for request in requests]
         return [run_queue.enqueue(plan, queue_url) for plan in plans]
-    parsed = stages.parse(rows, kind, TABLE)
-    folders = [stages.begin(request, parsed) for request in requests]
+    parsed = chains.parse(rows, kind, TABLE)
+    folders = [chains.begin(request, parsed) for request in requests]
     notify(folders[0].path.parent, queue_url, folders[0].name)
     return folders
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from studio.base.errors import BadInput, DiskFull, RunFailed
 from studio.base.files import atomic_write
-from studio.making import runner
-from studio.making.runner import Plan
+from studio.making.prepare import Plan
+from studio.making.submit import reopen, submit
 from studio.queue.delivery import notify
 from studio.runs import run_index, storage
 from studio.runs.claims import claimed, is_claimed
@@ -85,7 +85,7 @@ def _write_rank(folder: RunFolder, rank: float) -> None:
 
 def enqueue(plan: Plan, queue_url: str | None = None) -> RunFolder:
     """Make the run's folder and wake a worker up. Raises BadInput."""
-    folder = runner.submit(plan)
+    folder = submit(plan)
     notify(plan.output_dir, queue_url, folder.name)
     return folder
 
@@ -111,12 +111,12 @@ def cancel(folder: RunFolder) -> str:
 def resume(folder: RunFolder, queue_url: str | None = None) -> None:
     """Let a run that broke off or was stopped go on in its folder, last in the queue.
 
-    Raises BadInput as `runner.reopen` does, and for a run that a worker has.
+    Raises BadInput as `submit.reopen` does, and for a run that a worker has.
     """
     with claimed(folder.path) as claim:
         if claim is None:
             raise BadInput(f"The run {folder.name} is in the hands of a worker that still lives.")
-        runner.reopen(folder)
+        reopen(folder)
         (folder.path / RANK).unlink(missing_ok=True)
         folder.update(queued_at=storage.now(), crashes=0)
     notify(folder.path.parent, queue_url, folder.name)

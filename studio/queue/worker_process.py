@@ -29,7 +29,7 @@ from studio.base.errors import BadInput, RunFailed
 from studio.base.files import atomic_write, to_json, unwritable
 from studio.base.stopping import Stop
 from studio.base.version import __version__
-from studio.making import stages
+from studio.making import chains
 from studio.queue import run_queue
 from studio.queue.delivery import QUEUE_DIR, Delivery, notify
 from studio.runs import run_index
@@ -246,7 +246,7 @@ class Server:
         return True
 
     def _execute(self, folder: RunFolder, claim: Claim) -> bool:
-        from studio.making.runner import execute
+        from studio.making.execute import execute
 
         wished = False
 
@@ -281,7 +281,7 @@ class Server:
 
     def _begin_next_stages(self) -> None:
         """Of chains whose worker died between two runs."""
-        for entry in stages.unfollowed(run_index.entries(self._args.output_dir)):
+        for entry in chains.unfollowed(run_index.entries(self._args.output_dir)):
             with claimed(entry.folder.path) as claim:
                 if claim:
                     self._begin_next_stage(entry.folder)
@@ -289,10 +289,10 @@ class Server:
     def _begin_next_stage(self, folder: RunFolder) -> None:
         """Put the run that follows in a chain, if one does, into the queue; film a chain's end."""
         try:
-            following = stages.follow(folder, self._args.assets_dir)
+            following = chains.follow(folder, self._args.assets_dir)
             chain = folder.read().get("chain")
             if chain and not chain["next"]:
-                stages.make_video(folder)
+                chains.make_video(folder)
         except (BadInput, RunFailed) as error:
             log.info("%s is not followed: %s", folder.name, error)
             return
@@ -319,7 +319,7 @@ def _warm_up(gpu: int | None) -> str:
     """Import what takes seconds to import, before a run waits for it. Returns the device's name."""
     from studio.engines import device, registry
 
-    for name in registry.MODELS:
+    for name in registry.names():
         registry.run_class(name)
     log.info("PyTorch %s, Python %s, %s", version("torch"), sys.version, platform.platform())
     return device.describe(device.pick_device(gpu))

@@ -1,11 +1,12 @@
-"""Checkpoints of runs: all that going on exactly needs, in one file that is whole or absent.
+"""Checkpoints of runs: all that an exact continuation needs, in one file that is whole or absent.
 
 The file is safetensors: arrays, and in its header JSON for the rest. It holds no code, so that one
-from a stranger can be read. Never imports torch. (`checkpoints.py` is about weights.)
+from a stranger can be read. Never imports torch.
 """
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,35 +27,51 @@ MAX_BYTES = 2_000_000_000
 class Checkpoint:
     """A run after one of its steps.
 
-    index, picture, losses: of that step, as in `logic.Step`.
+    index, losses: of that step. pictures: those of the last step that had any.
     state: what the engine's `state_dict` gave.
-    model, settings: what made it; the pictures in `image_prompt` by digest instead of by name.
-    history: the course of the loss so far, as `recording.History` keeps it.
+    engine, settings: what made it; the pictures in `image_prompt` by digest instead of by name.
+    history: the course of the loss so far, as `progress.History` keeps it.
+    frames, frames_per_second: of the film so far.
     """
 
     index: int
-    picture: np.ndarray
+    pictures: Sequence[np.ndarray]
     losses: Mapping[str, float]
     state: Mapping[str, Any]
-    model: str
+    engine: str
     settings: Mapping[str, Any]
     history: Mapping[str, Any]
+    frames: int
+    frames_per_second: float
+
+    @property
+    def picture(self) -> np.ndarray | None:
+        """The first of the pictures."""
+        return self.pictures[0] if len(self.pictures) else None
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """The file's bytes. Raises TypeError for a state of other things than `logic.Run` may give."""
+    """The file's bytes. Raises TypeError for a state that holds what `Run.state_dict` may not."""
     leaves = dict(_leaves(checkpoint.state, STATE))
     arrays = {path: np.asarray(leaf, order="C") for path, leaf in leaves.items() if _is_array(leaf)}
     plain = {
         "index": checkpoint.index,
         "losses": dict(checkpoint.losses),
         "plain_state": {path: leaf for path, leaf in leaves.items() if path not in arrays},
-        "model": checkpoint.model,
+        "model": checkpoint.engine,
         "settings": dict(checkpoint.settings),
         "history": dict(checkpoint.history),
+        "frames": checkpoint.frames,
+        "frames_per_second": checkpoint.frames_per_second,
     }
-    pictures = {PICTURE: np.asarray(checkpoint.picture, order="C")}
+    named = zip(_picture_keys(), checkpoint.pictures, strict=False)
+    pictures = {key: np.asarray(picture, order="C") for key, picture in named}
     return save(pictures | arrays, metadata={JSON_KEY: json.dumps(plain)})
+
+
+def _picture_keys() -> Iterator[str]:
+    yield PICTURE
+    yield from (f"{PICTURE}-{number}" for number in itertools.count(2))
 
 
 def read(path: Path) -> Checkpoint:
@@ -68,20 +85,32 @@ def read(path: Path) -> Checkpoint:
         return _checkpoint(plain, arrays)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(
-            f"The checkpoint {path} is broken ({shortened(error, 200)}). Delete it to go on"
-            " without it."
+            f"The checkpoint {path} is broken ({shortened(error, 200)}). Delete it to"
+            " continue without it."
         ) from None
 
 
 def _checkpoint(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> Checkpoint:
-    picture, state = arrays.pop(PICTURE), plain.pop("plain_state")
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError("its picture is none")
+    known = itertools.takewhile(arrays.__contains__, _picture_keys())
+    pictures, state = [arrays.pop(key) for key in list(known)], plain.pop("plain_state")
+    if any(p.dtype != np.uint8 or p.ndim != 3 or p.shape[2] != 3 for p in pictures):
+        raise ValueError("its pictures are not RGB")
+    if len({picture.shape for picture in pictures}) > 1:
+        raise ValueError("its pictures differ in size")
     if not isinstance(plain["index"], int) or plain["index"] < 1:
-        raise ValueError("its step is none")
+        raise ValueError("its step is not a number from 1")
     if not all(isinstance(plain[name], dict) for name in ("losses", "settings", "history")):
-        raise ValueError("its facts are none")
-    return Checkpoint(picture=picture, state=_tree(state | arrays)[STATE], **plain)
+        raise ValueError("its facts are missing")
+    # Older files do not count frames: each step had one.
+    film = {"frames": plain["index"], "frames_per_second": 24} | {
+        name: plain.pop(name) for name in ("frames", "frames_per_second") if name in plain
+    }
+    if not 0 <= film["frames"] <= plain["index"] or (film["frames"] and not pictures):
+        raise ValueError("its frames are not those of its steps")
+    if not 0.01 <= film["frames_per_second"] <= 1000:
+        raise ValueError("its film has no usable frame rate")
+    state, engine = _tree(state | arrays)[STATE], plain.pop("model")
+    return Checkpoint(pictures=pictures, state=state, engine=engine, **film, **plain)
 
 
 def _is_array(leaf: Any) -> bool:

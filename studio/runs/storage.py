@@ -4,6 +4,7 @@ Whoever makes a run and whoever looks at it meet in its folder only. Every file 
 absent at every moment: it is written beside its place and renamed.
 """
 
+import itertools
 import secrets
 import shutil
 import socket
@@ -47,6 +48,11 @@ PNG_KEY = "details"  # of the text chunk in which output.PNG carries its setting
 def image_prompt_name(number: int | str) -> str:
     """The saved copy of an image prompt, counted from 1; "*" for a pattern of all."""
     return f"image-prompt-{number}.JPEG"
+
+
+def picture_name(number: int) -> str:
+    """The file of one of a run's pictures, counted from 1."""
+    return PICTURE if number == 1 else f"output-{number}.PNG"
 
 
 def began_at(name: str) -> datetime | None:
@@ -179,6 +185,13 @@ class RunFolder:
         """The result, under whichever name the layout gives it; else the last live preview."""
         names = (PICTURE, "output.png", "output.jpg", "output.jpeg", PREVIEW)
         return next((self.path / name for name in names if (self.path / name).is_file()), None)
+
+    def picture_paths(self) -> list[Path]:
+        """All pictures of a run that made several; else `picture_path`, if there is one."""
+        first = self.picture_path()
+        numbers = itertools.count(2)
+        further = (self.path / picture_name(number) for number in numbers)
+        return ([first] if first else []) + list(itertools.takewhile(Path.is_file, further))
 
     def video_path(self) -> Path | None:
         """The video, or as much of it as there is."""

@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -22,9 +21,13 @@ from typing import Any
 import numpy as np
 
 from studio.base.errors import BadInput
+from studio.engines.estimate import Estimate
 from studio.models.catalogue import find_weights, first_stage
-from studio.settings.settings import CUTOUTS_AT_A_TIME, RunSettings
+from studio.settings.run_settings import RunSettings
 
+# That CLIP looks at, so that memory does not grow with their number: so many of 224x224 pixels, and
+# as many pixels of another size.
+CUTOUTS_AT_A_TIME = 16
 PASSES = 2  # forward and backward; frozen weights want no gradient
 PUBLISHED_WIDTH = 128  # `ch` of every published VQGAN
 DECODER_MACS_PER_PIXEL = 1.93e6  # counted on vqgan_imagenet_f16's decoder; goes with ch squared
@@ -62,21 +65,6 @@ BYTES_PER_CUTOUT = {"cpu": 40e6, "gpu": 24e6}  # of ViT-B/32; goes with CLIP's m
 SIDES = 32  # a size that is proposed has sides that are multiples of so many pixels
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """seconds_per_step; seconds in all, None for an endless run; memory_bytes at the peak.
-
-    measured: whether earlier runs on this device are behind it. too_large: what to say where the
-    machine has less memory; "" where it has enough, or a GPU computes, of which it is not known.
-    """
-
-    seconds_per_step: float
-    seconds: float | None
-    memory_bytes: float
-    measured: bool
-    too_large: str = ""
-
-
 def estimate(
     chosen: RunSettings,
     widths: Mapping[str, int],
@@ -105,17 +93,6 @@ def estimate(
     )
 
 
-def together(each: Sequence[Estimate], times: int = 1) -> Estimate:
-    """Of runs that are made one after the other, all of them so many times."""
-    endless = next((told for told in each if told.seconds is None), None)
-    return replace(
-        endless or each[0],
-        seconds=None if endless else times * sum(told.seconds or 0.0 for told in each),
-        memory_bytes=max(told.memory_bytes for told in each),
-        too_large=next((told.too_large for told in each if told.too_large), ""),
-    )
-
-
 def decoder_widths(assets_dir: Path) -> dict[str, int]:
     """`ch`, the decoder's width, of each VQGAN in the folder whose yaml says it."""
     widths = {}
@@ -123,35 +100,6 @@ def decoder_widths(assets_dir: Path) -> dict[str, int]:
         with suppress(BadInput, KeyError, TypeError, ValueError):
             widths[name] = int(first_stage(weights.config())["params"]["ddconfig"]["ch"])
     return widths
-
-
-def in_words(estimate: Estimate, device: str, runs: int = 1, waiting: float = 0.0) -> str:
-    """For the person, as rough as it is.
-
-    runs: how many it is the estimate of. waiting: seconds until the first of them begins.
-    """
-    memory = f"{estimate.memory_bytes / 1e9:.1f} GB of memory"
-    if estimate.seconds is None:
-        takes = f"about {duration(estimate.seconds_per_step)} a step until you stop it"
-    else:
-        takes = f"about {duration(estimate.seconds)}"
-    if runs > 1:
-        takes = f"{takes} for {runs} runs"
-    if waiting:
-        takes = f"{takes}, after about {duration(waiting)} for what goes and waits,"
-    basis = "by your earlier runs" if estimate.measured else "a first guess"
-    place = f" on {device}" if device else ""
-    return f"Roughly: {takes} and {memory}{place} ({basis}). {estimate.too_large}".rstrip()
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words, as rough as one would say it."""
-    if seconds < 1:
-        return f"{seconds:.1g} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def macs_per_step(settings: Mapping[str, Any], widths: Mapping[str, int]) -> float:

@@ -1,15 +1,15 @@
-"""Stages: a chain of runs, each going on from the one before with other words or settings.
+"""Chains of runs: stages, each continuing the one before with other words or settings.
 
 For the page, the worker and the command line alike:
 
-    rows = stages.parse(rows, kind)             # what a person wrote; or stages.read(file, kind)
-    folder = stages.begin(request, rows)        # the first run; all stages have been checked
-    folder = stages.follow(folder, assets_dir)  # once it is done: the next run, or None
-    path = stages.make_video(folder)            # one film of the runs that led here, this included
+    rows = chains.parse(rows, kind)             # what a person wrote; or chains.read(file, kind)
+    folder = chains.begin(request, rows)        # the first run; all stages have been checked
+    folder = chains.follow(folder, assets_dir)  # once it is done: the next run, or None
+    path = chains.make_video(folder)            # one film of the runs that led here, this included
 
 The stages to come lie in the run's details, so that nothing of a chain is lost with a process. Each
 run is made when the one before it is done: a chain that is stopped keeps the stages that it has,
-and goes on once its run is resumed and done. `unfollowed` finds chains whose process died in
+and continues once its run is resumed and done. `unfollowed` finds chains whose process died in
 between. Never imports torch.
 """
 
@@ -23,13 +23,16 @@ from typing import Any
 
 from studio.base.errors import BadInput, Wording, shortened
 from studio.base.yaml_files import read_yaml
-from studio.making.runner import Request, prepare, submit
+from studio.engines import registry
+from studio.making.prepare import Request, prepare
+from studio.making.submit import submit
 from studio.media import video
 from studio.media.pictures import load_picture
 from studio.runs import run_index, storage
 from studio.runs.run_index import Entry
 from studio.runs.storage import RunFolder
-from studio.settings.settings import RunSettings, make
+from studio.settings.run_settings import RunSettings
+from studio.settings.values import make
 
 MAX_STAGES = 1000
 SHORT = {"prompt": "text_input", "steps": "num_steps"}
@@ -82,7 +85,7 @@ def begin(request: Request, stages: Sequence[Stage], status: str = "queued") -> 
     """Check all stages, and make the folder of the first run. Raises BadInput.
 
     request: where, with which model, and what holds for all stages but where they say otherwise.
-    status: as for `runner.submit`.
+    status: as for `submit.submit`.
     """
     first, *rest = stages
     with _naming(1):
@@ -109,7 +112,7 @@ def follow(folder: RunFolder, assets_dir: Path, status: str = "queued") -> RunFo
                 given=stage,
                 output_dir=folder.path.parent,
                 assets_dir=assets_dir,
-                model=details["model"],
+                engine=registry.engine_of(details),
                 continue_run=folder.name,
             )
         )

@@ -1,0 +1,265 @@
+"""The settings of VQGAN-CLIP."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import ValidationInfo, field_validator, model_validator
+
+from studio.base.errors import BadInput, Wording, shortened
+from studio.engines.vqgan_clip.prompts import parse_prompts
+from studio.models.catalogue import (
+    check_checkpoint,
+    default_weights,
+    find_clip,
+    find_sketcher,
+    get_weights,
+    picture_size,
+)
+from studio.settings import common
+from studio.settings.common import MAX_SIDE, MAX_STEPS, Resize
+from studio.settings.declare import BY_WEIGHTS, label_of, setting
+from studio.settings.run_settings import RunSettings, is_partial
+from studio.settings.values import check_values
+
+AIMS = ("text_input", "init_image", "image_prompt")
+
+
+class VQGANCLIPSettings(RunSettings):
+    """The settings of `logic.VQGANCLIPRun`."""
+
+    STATE_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "vqgan_ckpt")
+    RECOMMEND: ClassVar = ("vqgan_ckpt",)
+
+    text_input: str = common.prompt(
+        help="What the picture should show. `|` separates prompts that pull at the same time; each"
+        " may end in `:weight` or `:weight:stop`. A negative weight repels."
+    )
+    num_steps: int = common.num_steps(
+        150, frames="with scrolling: how many frames to make", published=500
+    )
+    Xdim: int = common.width(128, published=640)
+    ydim: int = common.height(128, published=480)
+    set_seed: bool = common.set_seed()
+    seed: int = common.seed()
+    init_image: str | None = common.starting_image(instead_of="random tokens")
+    image_prompt: list[str] = common.image_prompts()
+    continue_resize: Resize = common.continue_resize()
+    checkpoint_seconds: float = common.checkpoint_seconds()
+    init_sketch: bool = setting(
+        False,
+        "Start from a sketch",
+        "Start from a rough sketch of the prompts instead of random tokens, so that things get"
+        " their shape and clean ground. A small network beside the CLIP model draws it; the bundled"
+        " CLIP has one. Without effect where there is a starting image.",
+        unset=BY_WEIGHTS,
+        changes_steps=False,
+    )
+    vqgan_ckpt: str = setting(
+        "emoji_f8",
+        "Model weights",
+        "The VQGAN: a NAME.yaml + NAME.ckpt pair in `assets/`.",
+        unset="vqgan_imagenet_f16_1024 if it is there, else emoji_f8, else the first in `assets/`",
+    )
+    clip_model: str = setting(
+        "ViT-B/32",
+        "CLIP model",
+        "The CLIP that compares picture and prompt: one of OpenAI's names, a NAME.pt in `assets/`,"
+        " or the path of a checkpoint.",
+        unset=BY_WEIGHTS,
+    )
+    step_size: float = setting(
+        0.05,
+        "Step size",
+        "Learning rate of the optimiser (Adam) on the latent.",
+        unset=BY_WEIGHTS,
+        gt=0,
+        le=10,
+    )
+    cutn: int = setting(
+        64,
+        "Cutouts",
+        "How many random cutouts CLIP looks at in each step. More is steadier and slower.",
+        unset=BY_WEIGHTS,
+        ge=1,
+        le=1024,
+    )
+    cut_pow: float = setting(
+        1.0,
+        "Cutout power",
+        "Shapes the cutouts' sizes: above 1 favours small ones (detail), below 1 large ones"
+        " (composition).",
+        unset=BY_WEIGHTS,
+        ge=0,
+        le=100,
+    )
+    whole_views: float = setting(
+        0.125,
+        "Whole views",
+        "Share of the cutouts that show the whole picture, from 0 to 1. More favours composition,"
+        " fewer detail.",
+        unset=BY_WEIGHTS,
+        ge=0,
+        le=1,
+    )
+    use_cutout_augmentations: bool = setting(
+        True,
+        "Use cutout augmentations",
+        "Flip, turn, skew, recolour and blur the cutouts, so that the picture holds up from every"
+        " view.",
+    )
+    deterministic: bool = setting(
+        False,
+        "Deterministic",
+        "On a GPU, compute the same bytes every time, which takes a little longer. A CPU always"
+        " does.",
+    )
+    use_mse_regularization: bool = setting(
+        False,
+        "Use MSE regularization",
+        "Hold the latent near where it started; useful with a starting image.",
+    )
+    mse_weight: float = setting(
+        0.5,
+        "MSE weight",
+        "How strongly to hold it. A negative weight drives it away.",
+        group="use_mse_regularization",
+        ge=-1000,
+        le=1000,
+    )
+    mse_weight_decay: float = setting(
+        0.1,
+        "Decay MSE weight by ...",
+        "How much nearer to zero the weight moves each time; it never crosses zero.",
+        group="use_mse_regularization",
+        ge=0,
+        le=1000,
+    )
+    mse_weight_decay_steps: int = setting(
+        50,
+        "... every N steps",
+        "How often the weight moves; 0 keeps it as it is.",
+        group="use_mse_regularization",
+        unit="steps",
+        ge=0,
+        le=MAX_STEPS,
+    )
+    use_tv_loss_regularization: bool = setting(
+        True, "Use TV loss regularization", "Smooth the latent: fewer specks, calmer areas."
+    )
+    tv_loss_weight: float = setting(
+        1e-3,
+        "TV loss weight",
+        "How strongly to smooth.",
+        group="use_tv_loss_regularization",
+        unset=BY_WEIGHTS,
+        ge=-1000,
+        le=1000,
+    )
+    use_scrolling_zooming: bool = setting(
+        False,
+        "Scrolling/zooming transforms",
+        "Move the picture between frames, for a video that travels.",
+    )
+    translation_x: int = setting(
+        0,
+        "Translation in X",
+        "How far each frame moves to the right.",
+        group="use_scrolling_zooming",
+        unit="px",
+        ge=-MAX_SIDE,
+        le=MAX_SIDE,
+    )
+    translation_y: int = setting(
+        0,
+        "Translation in y",
+        "How far each frame moves down.",
+        group="use_scrolling_zooming",
+        unit="px",
+        ge=-MAX_SIDE,
+        le=MAX_SIDE,
+    )
+    rotation_angle: float = setting(
+        0.0,
+        "Rotation angle (degrees)",
+        "How far each frame turns, counter-clockwise.",
+        group="use_scrolling_zooming",
+        unit="degrees",
+        ge=0,
+        le=360,
+    )
+    zoom_factor: float = setting(
+        1.0,
+        "Zoom factor",
+        "How much each frame grows (above 1) or shrinks.",
+        group="use_scrolling_zooming",
+        ge=0.1,
+        le=10,
+    )
+    transform_interval: int = setting(
+        10,
+        "Iterations per frame",
+        "How many steps to take on each frame before it moves.",
+        group="use_scrolling_zooming",
+        unit="steps",
+        ge=1,
+        le=10_000,
+    )
+
+    @field_validator("text_input")
+    @classmethod
+    def _well_formed_prompts(cls, value: str) -> str:
+        parse_prompts(value)
+        return value
+
+    @model_validator(mode="after")
+    def _something_to_aim_at(self, info: ValidationInfo) -> Self:
+        if not is_partial(info) and not parse_prompts(self.text_input) and not self.image_prompt:
+            raise ValueError(
+                "No prompt: type what the picture should show, or add an image prompt."
+            )
+        return self
+
+    @classmethod
+    def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
+        name = str(values.get("vqgan_ckpt") or default_weights(assets_dir))
+        weights = get_weights(assets_dir, name)
+        if aims := [aim for aim in AIMS if aim in weights.recommended]:
+            labels = ", ".join(f"'{label_of(cls, aim)}'" for aim in aims)
+            raise BadInput(
+                f"{weights.config_path} recommends ",
+                Wording(labels, ", ".join(aims)),
+                ", which is for a person to choose. Take it out of 'recommended'.",
+            )
+        check_values(cls, weights.recommended, source=str(weights.config_path))
+        return weights.recommended | {"vqgan_ckpt": name}
+
+    def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
+        weights = get_weights(assets_dir, self.vqgan_ckpt)
+        check_checkpoint(weights.checkpoint_path)
+        clip_path = find_clip(assets_dir, self.clip_model)
+        if clip_path:
+            check_checkpoint(clip_path)
+        fitting, warnings = {}, []
+        if self.init_sketch and not self._can_sketch(clip_path):
+            fitting["init_sketch"] = False
+            warnings.append(
+                f"'Start from a sketch' is left out: {shortened(self.clip_model)} has nothing that"
+                " draws one."
+            )
+        width, height = picture_size(weights, self.Xdim, self.ydim)
+        if (width, height) != (self.Xdim, self.ydim):
+            fitting |= {"Xdim": width, "ydim": height}
+            warnings.append(
+                f"The size {self.Xdim}x{self.ydim} became {width}x{height}: {weights.name} makes"
+                f" multiples of {weights.factor} px."
+            )
+        return self.model_copy(update=fitting), warnings
+
+    @staticmethod
+    def _can_sketch(clip_path: Path | None) -> bool:
+        """Whether there is a sketcher beside that CLIP. Raises BadInput for a broken one."""
+        sketcher = find_sketcher(clip_path) if clip_path else None
+        if sketcher:
+            check_checkpoint(sketcher)
+        return sketcher is not None

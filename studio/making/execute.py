@@ -1,0 +1,109 @@
+"""Computing a run in this process. Here torch is imported."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from studio.base.stopping import Stop
+from studio.engines import registry
+from studio.making.recipes import settings_in
+from studio.making.recording import Recording
+from studio.media.pictures import load_picture
+from studio.runs import checkpoints, storage
+from studio.runs.checkpoints import Checkpoint
+from studio.runs.storage import RunFolder
+
+if TYPE_CHECKING:
+    from studio.engines.contract import Run, Step
+
+
+def execute(
+    folder: RunFolder,
+    *,
+    assets_dir: Path,
+    gpu: int | None = None,
+    on_step: "Callable[[Step], None] | None" = None,
+    stop: Stop | None = None,
+) -> str:
+    """Compute the run of that folder in this process; returns "done" or "stopped".
+
+    Where the folder holds a checkpoint, the run continues from there. on_step is called after each
+    step. stop: see `stopping.Stop`; the folder's own stop flag counts as well.
+
+    Raises BadInput (weights that cannot be used, a GPU that is not there) and RunFailed, after
+    having recorded them in the folder; and Taken, if another process computes it, having done
+    nothing.
+    """
+    stop = stop or Stop()
+    with folder.computing(), Recording(folder) as recording:
+        recording.resume()
+        run = None
+        for _ in _counted(recording.planned_num_steps, recording.steps_done):
+            if stop.requested or folder.stop_requested():
+                recording.stop()
+                break
+            with stop.computing():
+                run = run or _load(recording, assets_dir, gpu)
+                step = run.iterate()
+            recording.note(run.notes)
+            recording.add(step)
+            if on_step:
+                on_step(step)
+    return recording.status
+
+
+def _counted(planned: int, done: int) -> Iterable[object]:
+    """Once for each step that is left."""
+    return range(done, planned) if planned >= 0 else itertools.repeat(None)
+
+
+def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
+    """The run of a folder, ready for its first step."""
+    details = recording.folder.read()
+    run_class = registry.run_class(registry.engine_of(details))
+    from studio.engines import device as devices  # imports torch
+
+    device = devices.pick_device(gpu)
+    folder, facts = recording.folder.path, _facts(recording.folder.path, details)
+    start = storage.START if details["continue_prev_run"] else details["init_image"]
+    run = run_class(
+        settings_in(details),
+        assets_dir=assets_dir,
+        device=device,
+        start_image=_saved(folder, start) if start and (folder / start).exists() else None,
+        image_prompts=[_saved(folder, name) for name in details["image_prompts"]],
+    )
+    run.load_model()
+    run.model_init()
+    if recording.checkpoint:
+        run.load_state_dict(dict(recording.checkpoint.state))
+    elif (folder / storage.START_CHECKPOINT).exists():
+        _continue(run, checkpoints.read(folder / storage.START_CHECKPOINT), facts)
+    recording.loaded(run, devices.describe(device), facts)
+    return run
+
+
+def _continue(run: "Run", earlier: Checkpoint, facts: Mapping[str, Any]) -> None:
+    if earlier.engine != facts["engine"]:
+        return  # then its picture is all that this one can start from
+    ours, theirs = facts["settings"], earlier.settings
+    named = {name: ours[name] for name in ("image_prompt",) if name in ours}
+    how = run.settings.model_copy(update=named).continuing(theirs)
+    run.continue_from(dict(earlier.state), how, reseed=ours["seed"] != theirs.get("seed"))
+
+
+def _facts(folder: Path, details: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of the run: engine and settings, image prompts by their contents."""
+    settings = settings_in(details).model_dump()
+    prompts = [(folder / name).read_bytes() for name in details["image_prompts"]]
+    if "image_prompt" in settings:
+        settings["image_prompt"] = [hashlib.sha256(prompt).hexdigest() for prompt in prompts]
+    return {"engine": registry.engine_of(details), "settings": settings}
+
+
+def _saved(folder: Path, name: str) -> Image.Image:
+    return load_picture(folder / name, f"The run's picture {name}")

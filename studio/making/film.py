@@ -1,0 +1,82 @@
+"""The film of a run, with room on the disk kept for what is saved at its end."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from studio.base.files import atomic_write
+from studio.media import video
+from studio.media.pictures import tiled
+from studio.runs import storage
+
+RESERVE_BYTES = 300_000  # room for details, beside the room for the picture
+
+
+class Film:
+    """The frames of a run, streamed into its folder from the first picture on.
+
+    Several pictures of a step stand side by side in its frame. `frames` counts them.
+    """
+
+    def __init__(self, folder: Path, frames_per_second: float) -> None:
+        self._folder = folder
+        self.frames_per_second = frames_per_second
+        self._writer: video.VideoWriter | None = None
+        self.frames = 0
+
+    @property
+    def _part(self) -> Path:
+        return self._folder / storage.LIVE_VIDEO
+
+    def add(self, pictures: Sequence[np.ndarray]) -> None:
+        """Append a frame; nothing for a step without a picture. Raises OSError, RunFailed."""
+        if not len(pictures):
+            return
+        frame = tiled(pictures)
+        self._writer = self._writer or self._begin(frame)
+        self._writer.add(frame)
+        self.frames += 1
+
+    def resume(self, pictures: Sequence[np.ndarray], frames: int) -> int:
+        """Continue a film that had so many frames; returns how many of them are missing.
+
+        pictures: those of its last frame, which may not be in the file; see `VideoWriter.settle`.
+        """
+        if not frames:
+            return 0
+        finished = self._folder / storage.VIDEO
+        if finished.exists() and not self._part.exists():
+            video.unfinish(finished, self._part)
+        finished.unlink(missing_ok=True)
+        frame = tiled(pictures)
+        self._writer = self._begin(frame, keep=frames - 1)
+        self._writer.add(frame)
+        self.frames = frames
+        return frames - 1 - self._writer.kept
+
+    def settle(self) -> None:
+        """Wait until all frames but the last are on the disk."""
+        if self._writer:
+            self._writer.settle()
+
+    def close(self) -> None:
+        """Let the encoder write what it has."""
+        if self._writer:
+            self._writer.close()
+
+    def finish(self, comment: str) -> None:
+        """Make an ordinary film of it, with a comment; nothing where there is no frame."""
+        if self.frames:
+            video.finish(self._part, self._folder / storage.VIDEO, comment)
+
+    def free_reserve(self) -> None:
+        """Give the room on the disk to what is saved next."""
+        (self._folder / storage.RESERVE).unlink(missing_ok=True)
+
+    def _begin(self, frame: np.ndarray, keep: int = 0) -> video.VideoWriter:
+        room = RESERVE_BYTES + frame.size
+        atomic_write(self._folder / storage.RESERVE, os.urandom(room))
+        height, width, _ = frame.shape
+        return video.VideoWriter(self._part, (width, height), keep, self.frames_per_second)

@@ -1,0 +1,195 @@
+"""From what a person asks for to a plan that was found possible. Never imports torch.
+
+`prepare` checks all that can be checked without torch, `submit.submit` makes the run folder,
+`execute.execute` computes it. The command line and the worker share them; between submit and
+execute everything is on disk.
+"""
+
+import itertools
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from studio.base.errors import shortened
+from studio.engines import registry
+from studio.making import recipes
+from studio.making.recipes import Recipe
+from studio.media.pictures import crop_or_cover, load_picture, saved_copy, scaled
+from studio.runs import checkpoints, storage
+from studio.runs.checkpoints import Checkpoint
+from studio.settings.run_settings import RunSettings
+from studio.settings.values import make
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for.
+
+    given: what they set this time, by the settings' names; values may be text.
+    engine: by name; None for the engine of the run that the settings come from, else the default.
+    settings_file: a details.json or output.PNG to take all other settings from.
+    continue_run: the run whose picture to continue, as `storage.find_run` takes it.
+    origin: what to begin from as an earlier run did; of its values none is taken.
+    uploads: pictures that are no files; `init_image` and `image_prompt` name them.
+    """
+
+    given: Mapping[str, Any]
+    output_dir: Path
+    assets_dir: Path
+    engine: str | None = None
+    settings_file: Path | None = None
+    continue_run: str | None = None
+    origin: Recipe | None = None
+    uploads: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request that was found possible.
+
+    settings: complete; the seed is the one to use, the size is one that the engine can make.
+    init_image, image_prompts: the JPEG files to keep and to use.
+    start: the picture that the run continues. checkpoint: the file of the state that it continues.
+    ancestors: the folders' names of the runs before it, oldest first; it continues the last.
+    warnings: for the person.
+    """
+
+    engine: str
+    settings: RunSettings
+    output_dir: Path
+    init_image: bytes | None
+    image_prompts: Sequence[bytes]
+    start: Image.Image | None
+    checkpoint: bytes | None
+    ancestors: Sequence[str]
+    warnings: list[str]
+
+
+def prepare(request: Request) -> Plan:
+    """Check everything that needs no torch. Makes nothing. Raises BadInput."""
+    engine = engine_for(request)
+    registry.check_available(engine)
+    earlier = _earlier(request, engine)
+    settings = _settings(request, engine, [recipe.values for recipe in earlier])
+    origin = _origin(request, earlier)
+    checkpoint = checkpoints.read(origin.checkpoint) if origin and origin.checkpoint else None
+    before = _picture_before(origin, checkpoint)
+    settings, kept = _of_kept_size(settings, before)
+    settings, warnings = settings.fitted(request.assets_dir)
+    warnings += kept + ([origin.lacks] if origin and origin.lacks else [])
+    if origin and _value(settings, "init_image"):
+        warnings.append("The starting image is not used: the run continues another one.")
+        settings = settings.model_copy(update={"init_image": None})
+    if not settings.set_seed:
+        seed = checkpoint.settings.get("seed", 0) if checkpoint else secrets.randbits(64)
+        settings = settings.model_copy(update={"seed": seed})
+    image, prompts = _value(settings, "init_image"), _value(settings, "image_prompt") or []
+    state = origin.checkpoint if checkpoint and checkpoint.engine == engine else None
+    return Plan(
+        engine=engine,
+        settings=settings,
+        output_dir=request.output_dir,
+        init_image=_copy(request, "starting image", image) if image else None,
+        image_prompts=[_copy(request, "image prompt", name) for name in prompts],
+        start=_start(before, settings),
+        checkpoint=state.read_bytes() if state else None,
+        ancestors=origin.ancestors if origin else (),
+        warnings=warnings,
+    )
+
+
+def engine_for(request: Request) -> str:
+    """The name of the engine: the one that was asked for, else that of the run to build on.
+
+    Raises BadInput where that is not known here.
+    """
+    name = request.engine
+    if name is None and request.settings_file is not None:
+        name = recipes.engine_in(request.settings_file)
+    elif name is None and request.continue_run is not None:
+        parent = storage.find_run(request.output_dir, request.continue_run)
+        name = registry.engine_of(parent.read())
+    name = name or registry.DEFAULT
+    registry.get(name)
+    return name
+
+
+def _earlier(request: Request, engine: str) -> list[Recipe]:
+    """The runs that this one builds on, the later in rank last."""
+    earlier = []
+    given = [name for name, value in request.given.items() if value is not None]
+    if request.continue_run is not None:
+        parent = storage.find_run(request.output_dir, request.continue_run)
+        earlier.append(recipes.continued(parent, engine, given))
+    if request.settings_file is not None:
+        earlier.append(recipes.from_file(request.settings_file, request.output_dir, engine, given))
+    return earlier
+
+
+def _settings(request: Request, engine: str, earlier: Sequence[Mapping[str, Any]]) -> RunSettings:
+    """The values in the order of their rank; see `settings.values.make`."""
+    kind = registry.get(engine).settings
+    given = {name: value for name, value in request.given.items() if value is not None}
+    layers = [registry.defaults(engine), *earlier, given]
+    wanted = dict(itertools.chain.from_iterable(layer.items() for layer in layers))
+    return make(kind, kind.recommended(wanted, request.assets_dir), *layers)
+
+
+def _origin(request: Request, earlier: Sequence[Recipe]) -> Recipe | None:
+    """The earlier run whose picture this one continues."""
+    if request.origin:
+        return request.origin
+    if request.continue_run is None and request.given.get("init_image"):
+        return None
+    return next((recipe for recipe in earlier if recipe.start or recipe.checkpoint), None)
+
+
+def _picture_before(origin: Recipe | None, checkpoint: Checkpoint | None) -> Image.Image | None:
+    """The last picture of the run that this one continues, at that run's size."""
+    if checkpoint and checkpoint.picture is not None:
+        return Image.fromarray(checkpoint.picture)
+    if origin is None or origin.start is None:
+        return None
+    return load_picture(origin.start, f"The picture to continue, {origin.start},")
+
+
+def _value(settings: RunSettings, name: str) -> Any:
+    """None for a setting that the engine does not have."""
+    return getattr(settings, name, None)
+
+
+def _size(settings: RunSettings) -> tuple[int, int] | None:
+    """Width and height, where the engine lets a person choose them."""
+    width, height = _value(settings, "Xdim"), _value(settings, "ydim")
+    return (width, height) if width and height else None
+
+
+def _of_kept_size(
+    settings: RunSettings, before: Image.Image | None
+) -> tuple[RunSettings, list[str]]:
+    """With the size of the picture before, where it is to be kept, and what the person is told."""
+    size, resize = _size(settings), _value(settings, "continue_resize")
+    if before is None or size is None or resize != "keep" or before.size == size:
+        return settings, []
+    width, height = before.size
+    kept = make(type(settings), settings.model_dump() | {"Xdim": width, "ydim": height})
+    return kept, [f"The size stays {width}x{height}, that of the run that is continued."]
+
+
+def _start(before: Image.Image | None, settings: RunSettings) -> Image.Image | None:
+    """The picture that a run begins with that continues another, at its own size."""
+    size = _size(settings)
+    if before is None or size is None:
+        return before
+    fit = crop_or_cover if _value(settings, "continue_resize") == "crop" else scaled
+    return fit(before, size)
+
+
+def _copy(request: Request, what: str, name: str) -> bytes:
+    """The bytes to keep of a picture that a setting names. Raises BadInput."""
+    source = request.uploads[name] if name in request.uploads else Path(name)
+    return saved_copy(source, f"The {what} '{shortened(name)}'")

@@ -1,0 +1,116 @@
+"""Settings that engines have in common. An engine lists those that it has, with its own defaults.
+
+Sizes are pixels; paths are as the person gave them.
+"""
+
+from typing import Any, Literal
+
+from studio.settings.declare import setting
+
+MAX_SEED = 2**64 - 1
+MAX_SIDE = 4096
+MAX_STEPS = 10_000_000
+Resize = Literal["scale", "crop", "keep"]
+
+
+def prompt(default: str = "", *, help: str = "What the picture should show.") -> Any:
+    """`text_input: str`. help: says which grammar the engine reads."""
+    return setting(default, "Text prompt", help, unset="none", max_length=10_000)
+
+
+def num_steps(default: int, *, frames: str = "", published: int | None = None) -> Any:
+    """`num_steps: int`, how many steps a run plans. frames: where they count frames, in words."""
+    help = f"How many steps to take{frames and f' ({frames})'}. -1 runs until you stop it."
+    how: dict[str, Any] = {"unit": "steps", "ge": -1, "le": MAX_STEPS, "changes_steps": False}
+    return setting(default, "Num steps", help, published=published, **how)
+
+
+def width(default: int, *, published: int | None = None) -> Any:
+    """`Xdim: int`"""
+    return _side(default, "Xdim", "Width of the picture.", published)
+
+
+def height(default: int, *, published: int | None = None) -> Any:
+    """`ydim: int`"""
+    return _side(default, "ydim", "Height of the picture.", published)
+
+
+def _side(default: int, label: str, help: str, published: int | None) -> Any:
+    return setting(default, label, help, unit="px", published=published, ge=8, le=MAX_SIDE)
+
+
+def set_seed() -> Any:
+    """`set_seed: bool`"""
+    return setting(
+        False,
+        "Set seed",
+        "Use the seed below instead of a random one, to get the same picture.",
+        changes_steps=False,
+    )
+
+
+def seed() -> Any:
+    """`seed: int`"""
+    return setting(
+        0,
+        "Seed",
+        f"Any whole number from 0 to {MAX_SEED}. The same settings and seed give the same picture"
+        " on the same machine.",
+        group="set_seed",
+        always_used=True,
+        ge=0,
+        le=MAX_SEED,
+    )
+
+
+def starting_image(*, instead_of: str) -> Any:
+    """`init_image: str | None`. instead_of: what a run starts from without it."""
+    return setting(
+        None,
+        "Upload starting image",
+        f"A picture to start from instead of {instead_of}.",
+        unset="none",
+        changes_steps=False,
+        upload=("Use starting image", f"Start from a picture of yours instead of {instead_of}."),
+    )
+
+
+def image_prompts() -> Any:
+    """`image_prompt: list[str]`"""
+    return setting(
+        [],
+        "Upload image prompt(s)",
+        "Pictures that the result should resemble, beside or instead of the text. May be given"
+        " several times.",
+        unset="none",
+        upload=(
+            "Add image prompt(s)",
+            "Let the result resemble pictures of yours, beside or instead of the text.",
+        ),
+    )
+
+
+def continue_resize() -> Any:
+    """`continue_resize: Resize`"""
+    return setting(
+        "scale",
+        "Continued at another size",
+        "How to resize the picture where a run is continued at another size. scale: all of it,"
+        " stretched to the new shape. crop: its middle, enlarged only where it is too small. keep:"
+        " the new run has the size of the earlier one, whatever Xdim and ydim say.",
+        changes_steps=False,
+    )
+
+
+def checkpoint_seconds() -> Any:
+    """`checkpoint_seconds: float`"""
+    return setting(
+        10.0,
+        "Checkpoint every ... seconds",
+        "How often to save what resuming a run needs. Where saving is slow it happens less often,"
+        " so that it takes at most 2 % of the time.",
+        unit="seconds",
+        changes_steps=False,
+        ge=0,
+        le=86_400,
+    )

@@ -1,0 +1,131 @@
+"""Declaring a setting, and what its declaration says of it.
+
+The form, the command line, `defaults.yaml`, `details.json` and the README's tables all follow from
+the declarations: one of them adds a widget, an option, a line of `defaults.yaml` and a key of
+`details.json`.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import annotated_types
+from pydantic import Field
+from pydantic.fields import FieldInfo
+
+if TYPE_CHECKING:
+    from studio.settings.run_settings import RunSettings
+
+BY_WEIGHTS = "what the weights recommend"
+
+
+def setting(
+    default: Any,
+    label: str,
+    help: str,
+    *,
+    group: str | None = None,
+    unit: str = "",
+    published: Any = None,
+    unset: str = "",
+    changes_steps: bool = True,
+    always_used: bool = False,
+    upload: tuple[str, str] | None = None,
+    **limits: Any,
+) -> Any:
+    """Declare a setting.
+
+    label: what the form calls it. help: one or two sentences for hovering and `--help`.
+    group: the switch (another setting) that this one only matters under.
+    published: what suits published weights on a GPU, where that is not the default.
+    unset: what happens while nobody sets it, where that is not simply the default.
+    changes_steps: whether a step depends on it, rather than only how a run begins or is kept.
+    always_used: whether it matters even while the switch of its group is off.
+    upload: for paths of pictures: label and help of the form's switch that shows the upload.
+    limits: pydantic's ge, le, gt, lt, max_length.
+    """
+    facts = {"label": label, "group": group, "unit": unit, "published": published, "unset": unset}
+    facts |= {"changes_steps": changes_steps, "always_used": always_used, "upload": upload}
+    if isinstance(default, list):
+        return Field(
+            default_factory=default.copy, description=help, json_schema_extra=facts, **limits
+        )
+    return Field(default, description=help, json_schema_extra=facts, **limits)
+
+
+def meta(field: FieldInfo) -> dict[str, Any]:
+    """What `setting` was told beside default, help and limits, by its parameters' names."""
+    return dict(field.json_schema_extra)  # type: ignore[arg-type]
+
+
+def default_of(field: FieldInfo) -> Any:
+    """The declared default."""
+    return field.get_default(call_default_factory=True)
+
+
+def label_of(kind: "type[RunSettings]", name: str) -> str:
+    """What the form calls a setting."""
+    return meta(kind.model_fields[name])["label"]
+
+
+def option_name(name: str) -> str:
+    """What the command line calls a setting; the prompt alone needs no option."""
+    return "PROMPT" if name == "text_input" else f"--{name.lower().replace('_', '-')}"
+
+
+def value_type(field: FieldInfo) -> type:
+    """bool, int, float, str or list: the type of one value of the setting, leaving out None."""
+    kind = field.annotation
+    if get_origin(kind) is list:
+        return list
+    if choices(field):
+        return str
+    return next(c for c in (kind, *get_args(kind)) if c in (bool, int, float, str))
+
+
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """The words that the setting chooses from; none where it takes other values."""
+    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+
+
+def number_range(field: FieldInfo) -> tuple[float | None, float | None]:
+    """The smallest and the largest number allowed; an open limit counts as the limit."""
+    low = high = None
+    for bound in field.metadata:
+        if isinstance(bound, annotated_types.Ge | annotated_types.Gt):
+            low = bound.ge if isinstance(bound, annotated_types.Ge) else bound.gt
+        if isinstance(bound, annotated_types.Le):
+            high = bound.le
+    return low, high
+
+
+def default_text(field: FieldInfo, default: Any) -> str:
+    """The default in words: `default`, unless something else happens while nobody sets it."""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    unset = meta(field)["unset"]
+    return f"{unset}, else {default}" if unset == BY_WEIGHTS else unset or str(default)
+
+
+def range_text(field: FieldInfo) -> str:
+    """The range in words with its unit, such as "8 to 4096 px"; "" where there is none."""
+    if words := choices(field):
+        return f"{', '.join(words[:-1])} or {words[-1]}"
+    low, high = number_range(field)
+    if low is None:
+        return ""
+    is_open = any(isinstance(bound, annotated_types.Gt) for bound in field.metadata)
+    return f"{'above ' if is_open else ''}{low} to {high} {meta(field)['unit']}".rstrip()
+
+
+def members(kind: "type[RunSettings]", switch: str) -> list[str]:
+    """The settings that only matter while `switch` is on."""
+    return [name for name, field in kind.model_fields.items() if meta(field)["group"] == switch]
+
+
+def matters(field: FieldInfo, values: Any) -> bool:
+    """Whether a setting makes a difference beside these values, by name.
+
+    It does not while the switch of its group is off. A switch that `values` does not name counts as
+    on: run folders of the older layout hold a group's values without the switch.
+    """
+    facts = meta(field)
+    return facts["always_used"] or facts["group"] is None or bool(values.get(facts["group"], True))

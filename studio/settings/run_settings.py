@@ -1,0 +1,102 @@
+"""The class that every engine's settings derive from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from studio.settings.declare import default_of, matters, meta, value_type
+
+# How a run continues another one. Exactly: with the other's whole state, as there are only more
+# steps. From its latent: with the optimiser's moments, while MSE regularisation starts again. From
+# its picture, where size or VQGAN differ: only the stream of random numbers continues.
+Continuing = Literal["exactly", "from its latent", "from its picture"]
+PARTIAL = {"partial": True}  # context of a validation that may lack what only a whole request has
+
+
+class RunSettings(BaseModel):
+    """The settings of an engine's runs: one field for each, declared by `setting`.
+
+    Every engine declares those of REQUIRED, in the order in which the form should show them;
+    `studio.settings.common` has them and others that engines share. Validators of an engine's own
+    that look at the whole skip a partial validation; see `is_partial`.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+    REQUIRED: ClassVar = ("num_steps", "set_seed", "seed", "checkpoint_seconds")
+    # The settings by which an engine's state has its shape: where they differ from an earlier
+    # run's, its picture is all that another run can start from.
+    STATE_DEPENDS_ON: ClassVar[tuple[str, ...]] = ()
+    # The settings whose choice changes what `recommended` says.
+    RECOMMEND: ClassVar[tuple[str, ...]] = ()
+
+    if TYPE_CHECKING:  # declared by each engine, in its own order and with its own defaults
+        num_steps: int
+        set_seed: bool
+        seed: int
+        checkpoint_seconds: float
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if missing := [name for name in cls.REQUIRED if name not in cls.model_fields]:
+            raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}; see settings/common.py")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and value_type(field) is not bool:
+            raise ValueError("must not be true or false")
+        return value
+
+    @field_validator("num_steps", check_fields=False)
+    @classmethod
+    def _some_steps(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("must be 1 or more, or -1 to run until stopped")
+        return value
+
+    def continuing(self, earlier: Mapping[str, Any]) -> Continuing:
+        """How a run with these settings continues the state of one with the `earlier` ones.
+
+        Pictures go by what `image_prompt` says: give the same names for the same pictures.
+        """
+        ours, theirs = (_of_steps(type(self), v) for v in (self.model_dump(), earlier))
+        if any(ours[name] != theirs[name] for name in self.STATE_DEPENDS_ON):
+            return "from its picture"
+        return "exactly" if ours == theirs else "from its latent"
+
+    @classmethod
+    def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
+        """What suits the choices in `values`, such as what the chosen weights recommend.
+
+        Raises BadInput where a choice cannot be had, or recommends something that is no setting.
+        """
+        return {}
+
+    def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
+        """The settings as the engine can carry them out, and warnings for the person.
+
+        Finds out what can be known without loading anything. Raises BadInput.
+        """
+        return self, []
+
+
+def is_partial(info: ValidationInfo) -> bool:
+    """Whether some values are checked on their own, so that a prompt, say, may be missing."""
+    return bool(info.context and info.context.get("partial"))
+
+
+def _of_steps(kind: type[RunSettings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that make a difference to a step."""
+    fields = kind.model_fields
+    known = {name: values.get(name, default_of(field)) for name, field in fields.items()}
+    return {
+        name: value
+        for name, value in known.items()
+        if meta(fields[name])["changes_steps"] and matters(fields[name], known)
+    }
