@@ -23,7 +23,8 @@ from studio.base.files import atomic_write, to_json
 from studio.engines import registry
 from studio.engines.vqgan_clip import estimate
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
-from studio.making import prepare, submit
+from studio.making.prepare import Request, prepare
+from studio.making.submit import submit
 from studio.media.pictures import encode_png
 from studio.page import actions, run_views, space
 from studio.page.memory import Memory

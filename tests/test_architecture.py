@@ -29,6 +29,7 @@ ROOMS = (
     ("studio/runs/*.py", "runs", GROUND),
     ("studio/engines/registry.py", "engine registry", (*ENGINE, "an engine")),
     ("studio/engines/*/*.py", "an engine", ENGINE),
+    ("studio/engines/*/*/*.py", "an engine", ENGINE),
     ("studio/engines/*.py", "engines", GROUND),
     ("logic.py", "vqgan_clip", ENGINE),
     ("vqgan_utils.py", "vqgan_clip", ENGINE),
@@ -49,11 +50,12 @@ ROOMS = (
 )
 # Libraries that belong to some rooms alone, and files that may use them.
 LIBRARIES = {
-    "torch": ("studio/engines/*.py", "studio/models/*.py", "studio/media/interpolation*.py"),
+    "torch": ("studio/models/*.py", "studio/media/interpolation*.py"),
     "streamlit": ("studio/page/*.py", "app.py"),
     "flask": ("studio/gallery/*.py", "gallery.py"),
 }
-LIBRARIES["torch"] += ("logic.py", "vqgan_utils.py")
+LIBRARIES["torch"] += ("logic.py", "vqgan_utils.py", "studio/engines/*.py")
+LIBRARIES["torch"] += ("studio/engines/*/*.py", "studio/engines/*/*/*.py")
 DEVELOPMENT = ("training/*.py", "benchmarks/*.py", "tests/*.py")
 # Of the modules that people's machines run, those that bring torch as they are imported.
 COMPUTING = (
@@ -97,14 +99,19 @@ def module_of(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
+def fits(path: str, pattern: str) -> bool:
+    """A star stands for any part of a name, but for no slash."""
+    return len(path.split("/")) == len(pattern.split("/")) and fnmatch(path, pattern)
+
+
 def matching(path: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(path, pattern) for pattern in patterns)
+    return any(fits(path, pattern) for pattern in patterns)
 
 
 def room_of(path: str) -> tuple[str, tuple[str, ...] | None] | None:
     """The room and those that it may use; an engine is a room by its folder's name."""
     for pattern, room, allowed in ROOMS:
-        if fnmatch(path, pattern):
+        if fits(path, pattern):
             return (path.split("/")[2], allowed) if room == "an engine" else (room, allowed)
     return None
 
@@ -129,7 +136,8 @@ def _imported(tree: ast.Module, package: str, types: bool) -> Iterator[str]:
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = ".".join(filter(None, [package if node.level else "", node.module]))
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            module = ".".join([*(above if node.level else []), *filter(None, [node.module])])
             yield from (f"{module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Constant) and NAMED.fullmatch(str(node.value)):
             yield node.value.partition(":")[0]

@@ -1,4 +1,4 @@
-"""A model of one's own gets its place in form and command line by its registration alone."""
+"""An engine of one's own gets its place in the command line by its registration alone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,19 +7,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from logic import Run, Step, VQGANCLIPRun
+from logic import VQGANCLIPRun
 from studio.base.errors import BadInput
 from studio.cli import generating
 from studio.engines import registry
+from studio.engines.contract import Engine, Run, Step
 from studio.making.execute import execute
 from studio.making.prepare import prepare
 from studio.making.submit import submit
+from studio.settings import common
 from studio.settings.declare import setting
 from studio.settings.run_settings import RunSettings
 
 
 class GreySettings(RunSettings):
+    """No prompt, no size: what every engine must have, and one setting of its own."""
+
+    num_steps: int = common.num_steps(4)
+    set_seed: bool = common.set_seed()
+    seed: int = common.seed()
     darkness: float = setting(0.5, "Darkness", "How dark the picture is.", ge=0, le=1)
+    checkpoint_seconds: float = common.checkpoint_seconds()
 
 
 class GreyRun(Run):
@@ -37,56 +45,151 @@ class GreyRun(Run):
     def iterate(self) -> Step:
         self.steps += 1
         grey = round(255 * (1 - self.settings.darkness)) - self.steps
-        shape = (self.settings.ydim, self.settings.Xdim, 3)
-        return Step(self.steps, np.full(shape, grey, np.uint8), {"total": float(grey)})
+        return Step(self.steps, np.full((16, 24, 3), grey, np.uint8))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps}
+        return {"frames": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
+        self.steps = state["frames"]
+
+
+class GreyEngine(Engine):
+    settings = GreySettings
+    run = f"{__name__}:GreyRun"
+
+
+class LackingEngine(GreyEngine):
+    libraries = ("no_such_library",)
+
+
+class BrokenRunEngine(GreyEngine):
+    run = "no_such_module:Run"
 
 
 @pytest.fixture
 def grey(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    model = registry.Model(settings=GreySettings, run=f"{__name__}:GreyRun")
-    monkeypatch.setitem(registry.MODELS, "Grey", model)
+    monkeypatch.setitem(registry.ENGINES, "Grey", f"{__name__}:GreyEngine")
     yield
 
 
-def test_the_first_model_is_vqgan_clip() -> None:
-    assert next(iter(registry.MODELS)) == "VQGAN-CLIP"
+def parsed(*words: str, output_dir: Path) -> Any:
+    return generating.parse([*words, "--output-dir", str(output_dir)]).request
+
+
+def computed(request: Any, tmp_path: Path) -> Any:
+    folder = submit(prepare(request), status="running")
+    assert execute(folder, assets_dir=tmp_path) == "done"
+    return folder
+
+
+def test_the_first_engine_is_vqgan_clip() -> None:
+    assert registry.DEFAULT == registry.names()[0] == "VQGAN-CLIP"
     assert registry.run_class("VQGAN-CLIP") is VQGANCLIPRun
 
 
-@pytest.mark.parametrize("name", registry.MODELS)
-def test_a_run_takes_the_settings_it_is_registered_with(name: str) -> None:
+@pytest.mark.parametrize("name", registry.ENGINES)
+def test_a_run_takes_the_settings_of_its_engine(name: str) -> None:
     assert registry.run_class(name).Settings is registry.get(name).settings
+    assert registry.unavailable(name) == ""
 
 
-def test_an_unknown_model_lists_those_known() -> None:
-    with pytest.raises(BadInput, match="VQGAN-CLIP"):
-        registry.get("Dall-E")
+def test_settings_without_what_every_engine_needs_are_refused() -> None:
+    with pytest.raises(TypeError, match="lacks set_seed, seed, checkpoint_seconds"):
+
+        class Few(RunSettings):
+            num_steps: int = common.num_steps(4)
+
+
+@pytest.mark.parametrize("words", [["--engine", "Dall-E"], ["--engine=Dall-E"]])
+def test_an_unknown_engine_lists_those_known(words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no engine 'Dall-E'. There are: VQGAN-CLIP"):
+        parsed("a cat", *words, output_dir=tmp_path)
 
 
 def test_its_settings_become_options_and_its_run_runs(grey: None, tmp_path: Path) -> None:
-    argv = ["a cat", "--model", "Grey", "--darkness", "0.25", "--num-steps", "3"]
-    request = generating.parse([*argv, "--output-dir", str(tmp_path)]).request
-    assert request.model == "Grey"
-    folder = submit(prepare(request), status="running")
-    steps: list[Step] = []
-    assert execute(folder, assets_dir=tmp_path, on_step=steps.append) == "done"
-    assert [int(step.picture[0, 0, 0]) for step in steps] == [190, 189, 188]
-    details = folder.read()
-    assert (details["model"], details["darkness"], details["num_steps"]) == ("Grey", 0.25, 3)
+    request = parsed("--engine", "Grey", "--darkness", "0.25", output_dir=tmp_path)
+    details = computed(request, tmp_path).read()
+    assert (details["model"], details["darkness"], details["num_steps"]) == ("Grey", 0.25, 4)
+    assert "text_input" not in details and details["losses"] == {}
 
 
-def test_its_ranges_are_kept(grey: None) -> None:
-    request = generating.parse(["a cat", "--model", "Grey", "--darkness", "2"]).request
+def test_its_own_defaults_rank_above_those_of_others(grey: None, tmp_path: Path) -> None:
+    request = parsed("--engine", "Grey", output_dir=tmp_path)
+    assert prepare(request).settings.num_steps == 4
+
+
+def test_its_ranges_are_kept(grey: None, tmp_path: Path) -> None:
+    request = parsed("--engine", "Grey", "--darkness", "2", output_dir=tmp_path)
     with pytest.raises(BadInput, match="darkness"):
         prepare(request)
 
 
-def test_options_of_other_models_are_not_its_own(grey: None) -> None:
-    with pytest.raises(BadInput, match="--cutn"):
-        generating.parse(["a cat", "--model", "Grey", "--cutn", "3"])
+@pytest.mark.parametrize("words", [["--cutn", "3"], ["a cat"]])
+def test_options_of_other_engines_are_not_its_own(
+    grey: None, words: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=r"--cutn|one word too many"):
+        parsed(*words, "--engine", "Grey", output_dir=tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--settings", "--continue-run"])
+def test_settings_of_a_run_bring_its_engine(grey: None, option: str, tmp_path: Path) -> None:
+    request = parsed("--engine", "Grey", "--darkness", "0.25", output_dir=tmp_path)
+    folder = computed(request, tmp_path)
+    value = str(folder.path / "output.PNG") if option == "--settings" else folder.run_id
+    plan = prepare(parsed(option, value, output_dir=tmp_path))
+    assert plan.engine == "Grey" and plan.settings.model_dump()["darkness"] == 0.25
+
+
+def test_settings_of_an_engine_that_is_gone_say_so(
+    grey: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = computed(parsed("--engine", "Grey", output_dir=tmp_path), tmp_path)
+    monkeypatch.delitem(registry.ENGINES, "Grey")
+    with pytest.raises(BadInput, match=r"no engine 'Grey'. There are: VQGAN-CLIP"):
+        parsed("--settings", str(folder.path / "details.json"), output_dir=tmp_path)
+    assert registry.find("Grey") is None
+
+
+def test_another_engine_takes_over_the_picture_alone(
+    grey: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.ENGINES, "Grey too", f"{__name__}:GreyEngine")
+    request = parsed("--engine", "Grey", "--darkness", "0.25", output_dir=tmp_path)
+    folder = computed(request, tmp_path)
+    request = parsed("--engine", "Grey too", "--continue-run", folder.run_id, output_dir=tmp_path)
+    plan = prepare(request)
+    assert plan.engine == "Grey too" and plan.ancestors == [folder.name]
+    assert plan.start is not None and plan.checkpoint is None
+    assert plan.settings.model_dump()["darkness"] == 0.5
+
+
+BROKEN = {
+    "no module": ("nowhere.at_all:Engine", "cannot be imported.*nowhere"),
+    "no such name": (f"{__name__}:Nothing", "cannot be imported.*Nothing"),
+    "a library is missing": (f"{__name__}:LackingEngine", "needs no_such_library: run"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_engine_says_why_and_disturbs_no_other(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, said = BROKEN[name]
+    monkeypatch.setitem(registry.ENGINES, "Broken", address)
+    with pytest.raises(BadInput, match=said):
+        prepare(parsed("--engine", "Broken", output_dir=tmp_path))
+    assert registry.unavailable("VQGAN-CLIP") == ""
+    assert prepare(parsed("a cat", output_dir=tmp_path)).engine == "VQGAN-CLIP"
+
+
+def test_a_run_whose_code_is_broken_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.ENGINES, "Broken", f"{__name__}:BrokenRunEngine")
+    folder = submit(prepare(parsed("--engine", "Broken", output_dir=tmp_path)))
+    with pytest.raises(BadInput, match=r"Broken cannot be imported \(ModuleNotFoundError"):
+        execute(folder, assets_dir=tmp_path)
+    assert folder.read()["status"] == "failed"
+

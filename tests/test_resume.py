@@ -58,7 +58,7 @@ def begin(tmp_path, assets):
             given=settings | given,
             output_dir=tmp_path / "output",
             assets_dir=assets,
-            model=fake_engine.MODEL,
+            engine=fake_engine.MODEL,
             continue_run=continue_run,
         )
         return submit(prepare(request), status)

@@ -19,7 +19,7 @@ from studio.base import files
 from studio.base.errors import BadInput, RunFailed
 from studio.base.stopping import Stop
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
-from studio.making import recipes, recording
+from studio.making import progress, recipes, recording
 from studio.making.execute import execute
 from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
@@ -56,7 +56,7 @@ def ask(tmp_path, assets):
                 given=given if earlier else SMALL | given,
                 output_dir=tmp_path / "output",
                 assets_dir=assets,
-                model=fake_engine.MODEL,
+                engine=fake_engine.MODEL,
                 settings_file=settings_file,
                 continue_run=continue_run,
                 uploads=uploads or {},
@@ -299,8 +299,8 @@ def test_a_folder_that_vanishes(ask, assets):
 
 
 def test_live_files(ask, assets, monkeypatch):
-    monkeypatch.setattr(recording, "LIVE_SECONDS", 0)
-    monkeypatch.setattr(recording, "LIVE_SHARE", 1e9)
+    monkeypatch.setattr(progress, "LIVE_SECONDS", 0)
+    monkeypatch.setattr(progress, "LIVE_SHARE", 1e9)
     folder = submit(ask(num_steps=3), "running")
     seen = []
 
@@ -326,19 +326,19 @@ def test_live_files_are_written_a_few_times_a_second_only(ask, assets, monkeypat
         write(path, data, **how)
 
     monkeypatch.setattr(recording, "atomic_write", count)
-    monkeypatch.setattr(recording, "LIVE_SECONDS", 1000)
+    monkeypatch.setattr(progress, "LIVE_SECONDS", 1000)
     execute(submit(ask(num_steps=50), "running"), assets_dir=assets)
     assert written.count("preview.JPEG") == 1
 
 
 def test_history_stays_short():
-    history = recording.History(8)
+    history = progress.History(8)
     for step in range(1, 1001):
         history.add(step, step / 2)
     steps = [step for step, _ in history.points]
     assert 4 <= len(steps) <= 8 and steps[0] == 1 and steps[-1] > 800
     assert len({b - a for a, b in itertools.pairwise(steps)}) == 1
-    history = recording.History(8)
+    history = progress.History(8)
     history.add(1, float("nan"))
     assert history.points == [(1, None)]
 
