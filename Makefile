@@ -11,7 +11,7 @@ VENV := .venv/bin/python
 # ARGS may choose tests that are all of one part; pytest then ends the other with 5.
 OR_NONE := || [ $$? -eq 5 ]
 
-.PHONY: help setup app gallery worker test test-slow lint weights judge evaluate benchmark \
+.PHONY: help setup app gallery worker test test-slow docs lint weights judge evaluate benchmark \
 	benchmark-keeping benchmark-neighbours
 
 help:  ## list what there is to make
@@ -34,6 +34,9 @@ test: setup  ## run the tests, those with a browser one after the other
 
 test-slow: setup  ## run the tests that take many minutes
 	$(VENV) -m pytest -m slow $(ARGS)
+
+docs: setup  ## write defaults.yaml and the README's tables from the declarations of the settings
+	$(VENV) -m studio.cli.settings_docs
 
 lint: setup  ## check the code's style
 	$(VENV) -m ruff check .

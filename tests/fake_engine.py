@@ -80,6 +80,7 @@ FAILURES = {
 def use(monkeypatch):
     """Register the fake model beside the real one."""
     monkeypatch.setitem(registry.ENGINES, MODEL, f"{__name__}:FakeEngine")
+    monkeypatch.setattr(registry, "DEFAULT", MODEL)  # whose runs those of the older layout are
 
 
 def use_no_torch(monkeypatch):

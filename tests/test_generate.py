@@ -22,7 +22,6 @@ from PIL import Image
 import generate
 from studio.base.errors import BadInput
 from studio.cli import generating
-from studio.engines import registry
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.media import video
 from studio.runs import storage
@@ -113,7 +112,7 @@ def test_nobody_need_read_what_it_says(folders, monkeypatch, tmp_path):
     fake_engine.use(monkeypatch)
     monkeypatch.setattr(sys, "stderr", ClosedPipe())
     monkeypatch.setattr(sys, "stdout", ClosedPipe())
-    assert generate.main(["a", "--model", "Fake", *SMALL, *folders]) == 0
+    assert generate.main(["a", "--engine", "Fake", *SMALL, *folders]) == 0
     (folder,) = (tmp_path / "output").iterdir()
     assert details_of(folder)["status"] == "done"
 
@@ -343,15 +342,14 @@ def test_help_and_bad_input_need_no_torch(tmp_path):
         )
 
 
-def test_another_model_brings_its_own_options(monkeypatch):
+def test_an_engine_is_chosen_by_name(monkeypatch):
+    assert generating.parse(["a"]).request.engine == "VQGAN-CLIP"
     fake_engine.use(monkeypatch)
-    assert generating.parse(["a", "--model", "Fake"]).request.model == "Fake"
-    assert generating.parse(["a"]).request.model == "VQGAN-CLIP"
+    assert generating.parse(["a", "--engine", "Fake"]).request.engine == "Fake"
     with pytest.raises(BadInput, match="VQGAN-CLIP, Fake"):
-        generating.parse(["a", "--model", "none"])
-    monkeypatch.delitem(registry.MODELS, "Fake")
-    with pytest.raises(BadInput, match="no option --model"):
-        generating.parse(["a", "--model", "Fake"])
+        generating.parse(["a", "--engine", "none"])
+    with pytest.raises(BadInput, match="expected one argument"):
+        generating.parse(["a", "--engine"])
 
 
 def test_a_group_is_switched_on_by_its_values():

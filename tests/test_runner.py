@@ -19,7 +19,7 @@ from studio.base import files
 from studio.base.errors import BadInput, RunFailed
 from studio.base.stopping import Stop
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
-from studio.making import progress, recipes, recording
+from studio.making import progress, recipes
 from studio.making.execute import execute
 from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
@@ -254,7 +254,7 @@ def test_a_disk_that_fills(ask, assets, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, data, **how)
 
-    monkeypatch.setattr(recording, "atomic_write", write_if_room)
+    monkeypatch.setattr(progress, "atomic_write", write_if_room)
     with pytest.raises(RunFailed, match="disk is full"):
         execute(folder, assets_dir=assets)
     assert names(folder) == ["anim.mp4", "checkpoint.safetensors", "details.json", "output.PNG"]
@@ -325,7 +325,7 @@ def test_live_files_are_written_a_few_times_a_second_only(ask, assets, monkeypat
         written.append(path.name)
         write(path, data, **how)
 
-    monkeypatch.setattr(recording, "atomic_write", count)
+    monkeypatch.setattr(progress, "atomic_write", count)
     monkeypatch.setattr(progress, "LIVE_SECONDS", 1000)
     execute(submit(ask(num_steps=50), "running"), assets_dir=assets)
     assert written.count("preview.JPEG") == 1
@@ -700,7 +700,7 @@ def test_settings_files_that_are_not_there(ask, tmp_path):
 
 def test_recipes_know_nothing_of_what_is_no_setting(older):
     (older / "details.json").write_text(json.dumps(OLDER | {"status": "done", "nonsense": 1}))
-    recipe = recipes.from_file(older / "details.json", older.parent, VQGANCLIPSettings)
+    recipe = recipes.from_file(older / "details.json", older.parent, fake_engine.MODEL)
     assert not recipe.values.keys() - VQGANCLIPSettings.model_fields.keys()
 
 

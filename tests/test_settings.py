@@ -8,6 +8,7 @@ import yaml
 
 from studio.base.errors import BadInput
 from studio.cli import settings_docs
+from studio.engines import registry
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.settings.common import MAX_SEED
 from studio.settings.declare import default_text, members, meta, option_name, range_text, value_type
@@ -161,23 +162,24 @@ def test_range_text(name, text):
 
 def test_shipped_defaults_are_those_declared():
     text = (ROOT / "defaults.yaml").read_text()
-    assert text == settings_docs.defaults_yaml(KIND), "run `python settings_docs.py`"
-    assert yaml.safe_load(text).keys() == FIELDS.keys()
-    values = read_defaults(KIND)
+    assert text == settings_docs.defaults_yaml(), "run `make docs`"
+    assert list(yaml.safe_load(text)) == registry.names()
+    assert yaml.safe_load(text)["VQGAN-CLIP"].keys() == FIELDS.keys()
+    values = registry.defaults("VQGAN-CLIP")
     assert all(FIELDS[name].default == value for name, value in values.items())
     assert not values.keys() & {"vqgan_ckpt", "clip_model", "step_size", "cutn", "cut_pow"}
 
 
 def test_readme_lists_the_settings():
     readme = (ROOT / "README.md").read_text()
-    table = settings_docs.readme_table(KIND)
-    assert settings_docs.with_table(readme, table) == readme, "run `python settings_docs.py`"
-    assert table in readme
+    tables = settings_docs.readme_tables()
+    assert settings_docs.with_tables(readme, tables) == readme, "run `make docs`"
+    assert tables in readme
 
 
 def test_a_default_is_declared_in_one_place():
-    """A number that is some setting's default stands in settings.py only, not as its assignment."""
-    for path in ROOT.glob("*.py"):
+    """Its declaration in the engine's settings: no other code assigns a constant to its name."""
+    for path in [*ROOT.glob("*.py"), *(ROOT / "studio").rglob("*.py")]:
         if path.name == "settings.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
@@ -208,20 +210,40 @@ def test_broken_defaults(tmp_path, text, says):
     path = tmp_path / "defaults.yaml"
     path.write_text(text)
     with pytest.raises(BadInput, match=says) as refused:
-        read_defaults(KIND, path)
+        read_defaults(KIND, "VQGAN-CLIP", is_first=True, path=path)
     assert "\n" not in str(refused.value) and "defaults.yaml" in str(refused.value)
 
 
-def test_defaults_file_may_be_empty_or_missing(tmp_path):
+@pytest.mark.parametrize(
+    "text, first, other",
+    [
+        (None, {}, {}),
+        ("# nothing\n", {}, {}),
+        ("VQGAN-CLIP:\n", {}, {}),
+        ("VQGAN-CLIP:\n  cutn: 3\n  seed:\n", {"cutn": 3}, {}),
+        ("Other: {cutn: 4}\nGone: {nonsense: 1}\n", {}, {"cutn": 4}),
+        ("text_input: ''\ncutn: 3\nseed:\n", {"text_input": "", "cutn": 3}, {}),
+        ("cutn: 3\nseed: 1\nVQGAN-CLIP: {cutn: 5}\n", {"cutn": 5, "seed": 1}, {}),
+    ],
+)
+def test_defaults_have_a_section_for_each_engine(tmp_path, text, first, other):
+    """Keys outside of the sections are the first engine's, as in files of before."""
     path = tmp_path / "defaults.yaml"
-    assert read_defaults(KIND, path) == {}
-    path.write_text("# nothing\n")
-    assert read_defaults(KIND, path) == {}
-    path.write_text("text_input: ''\ncutn: 3\nseed:\n")
-    assert read_defaults(KIND, path) == {"text_input": "", "cutn": 3}
+    if text is not None:
+        path.write_text(text)
+    assert read_defaults(KIND, "VQGAN-CLIP", is_first=True, path=path) == first
+    assert read_defaults(KIND, "Other", is_first=False, path=path) == other
 
 
-def test_make_partial_needs_no_prompt():
+@pytest.mark.parametrize("text", ["Other: 3", "Other: [1]", "Other: {nonsense: 1}"])
+def test_a_broken_section_is_told(tmp_path, text):
+    path = tmp_path / "defaults.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=r"Other|nonsense"):
+        read_defaults(KIND, "Other", is_first=False, path=path)
+
+
+def test_values_are_checked_without_a_prompt():
     check_values(KIND, {"cutn": 3}, "here")
     with pytest.raises(BadInput, match="In here: cutn"):
         check_values(KIND, {"cutn": -3}, "here")

@@ -411,11 +411,14 @@ def _engine(argv: Sequence[str]) -> str:
     first.add_argument("--engine")
     first.add_argument("--settings", type=Path)
     first.add_argument("--continue-run")
+    first.add_argument("--resume")
     first.add_argument("--output-dir", type=Path, default=OUTPUT_DIR)
     try:
         said, _ = first.parse_known_args(argv)
     except (argparse.ArgumentError, SystemExit):
         return registry.DEFAULT  # the whole parser says what is wrong
+    if said.resume:
+        return registry.DEFAULT  # a run that is resumed takes no settings
     return engine_for(
         Request(
             given={},

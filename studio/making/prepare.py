@@ -93,7 +93,7 @@ def prepare(request: Request) -> Plan:
         engine=engine,
         settings=settings,
         output_dir=request.output_dir,
-        init_image=_copy(request, "starting image", image) if image else None,
+        init_image=_copy(request, "starting image", image) if image is not None else None,
         image_prompts=[_copy(request, "image prompt", name) for name in prompts],
         start=_start(before, settings),
         checkpoint=state.read_bytes() if state else None,
