@@ -41,10 +41,10 @@ MEDIA_TYPES = {  # the layout's own suffixes before others for the same
     "safetensors": "application/octet-stream",
 }
 _IMAGE = r"\.(png|jpe?g|webp)"
-# The files of a run by what they are, in the order of preference. Frames, numbered, are all that
-# some other programs leave of a picture.
+# The files of a run by what they are, in the order of preference. A run may have several pictures:
+# output.PNG, output-2.PNG and so on. Numbered frames are all that some other programs leave.
 KINDS = {
-    "picture": re.compile(rf"output{_IMAGE}", re.IGNORECASE),
+    "picture": re.compile(rf"output(-\d{{1,6}})?{_IMAGE}", re.IGNORECASE),
     "preview": re.compile(re.escape(storage.PREVIEW), re.IGNORECASE),
     "animation": re.compile(r"(anim|output)\.mp4", re.IGNORECASE),
     "live animation": re.compile(re.escape(storage.LIVE_VIDEO), re.IGNORECASE),
@@ -113,9 +113,20 @@ class Run:
 
     @property
     def picture(self) -> str | None:
-        """The file of the picture: while the run goes on its preview, else the result."""
+        """The file of the first picture: of an active run the preview, else the result."""
         kinds = ("preview", "picture") if self.status in ACTIVE else PICTURES
         return next((name for kind in kinds for name in self.files.get(kind, ())), None)
+
+    @property
+    def pictures(self) -> list[str]:
+        """The files of all pictures, `picture` first; of a picture in several formats the best."""
+        results = self.files.get("picture", ())
+        if self.picture not in results:
+            return [self.picture] if self.picture else []
+        by_number: dict[int, str] = {}
+        for name in results:
+            by_number.setdefault(_number(name), name)
+        return list(by_number.values())
 
     @property
     def animation(self) -> str | None:
@@ -218,7 +229,8 @@ class Shelf:
             status, problem = "broken", f"details.json names a status that is none: {status[:40]}."
         run = Run(name, files, details, status)
         size, flaw = self._picture_size(name, run.picture)
-        if not run.picture and status in ("done", "broken"):
+        # Some engines make no picture, and then no film either.
+        if not run.picture and (status == "broken" or status == "done" and run.animation):
             flaw = "It has no picture."
         problem = " ".join(filter(None, [problem, flaw]))
         if problem and status not in ACTIVE:
@@ -357,12 +369,15 @@ def _status(details: Mapping[str, Any]) -> str:
 
 
 def _rank(name: str) -> tuple[int, int, str]:
-    """The layout's own name first, JSON before text, the latest frame before the earlier ones."""
+    """By number, the latest frame first; within a number the layout's own suffix first."""
     stem, _, suffix = name.lower().rpartition(".")
-    known = list(MEDIA_TYPES).index(suffix)
-    digits = re.sub(r"\D", "", stem)
-    number = int(digits) if digits else 0
-    return (known, -number if stem.isdigit() else number, name)
+    number = _number(name)
+    return (-number if stem.isdigit() else number, list(MEDIA_TYPES).index(suffix), name)
+
+
+def _number(name: str) -> int:
+    """The number in a file's name, 0 without one."""
+    return int(re.sub(r"\D", "", name.rpartition(".")[0]) or 0)
 
 
 def _measure(file: BinaryIO, name: str) -> tuple[tuple[int, int], str]:

@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 from gallery_runs import make_run, open_gallery
 
-from studio.gallery.query import READERS
+from studio.gallery.query import PARAMETERS
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_every_route_and_every_filter_is_described(output):
     }
     assert set(description["paths"]) == {rule for rule in rules if rule.startswith("/api/")}
     parameters = description["paths"]["/api/runs"]["get"]["parameters"]
-    assert {parameter["name"] for parameter in parameters} == set(READERS)
+    assert {parameter["name"] for parameter in parameters} == set(PARAMETERS)
 
 
 def test_pages_and_filters(output):

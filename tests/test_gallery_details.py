@@ -2,7 +2,7 @@
 
 import pytest
 
-from studio.gallery.details import Difference, differences, in_words, readable, steps_to_make
+from studio.gallery.details import Difference, differences, readable, steps_to_make, value_in_words
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,13 @@ from studio.gallery.details import Difference, differences, in_words, readable, 
     ],
 )
 def test_values_in_words(value, words):
-    assert in_words(value) == words
+    assert value_in_words(value) == words
 
 
 def test_declared_settings_come_first_by_their_labels_and_units():
     settings, _ = readable({"odd_one": 1, "rotation_angle": 5.0, "Xdim": 64, "commit_sha": "abc"})
     labels = [setting.label for setting in settings]
-    assert labels == ["Xdim (px)", "Rotation angle (degrees)", "Odd one", "Commit"]
+    assert labels == ["Engine", "Xdim (px)", "Rotation angle (degrees)", "Odd one", "Commit"]
 
 
 def test_what_a_switch_that_is_off_controls_was_not_used():
@@ -37,7 +37,7 @@ def test_bookkeeping_is_told_apart():
     details = {"heartbeat": "now", "seed": 7, "losses": {"total": 1}, "inputs_sha256": "ab"}
     details["loss_history"] = [[1, 0.5]]
     settings, records = readable(details | {"warnings": ["too long"]})
-    assert [setting.label for setting in settings] == ["Seed", "Warnings"]
+    assert [setting.label for setting in settings] == ["Engine", "Seed", "Warnings"]
     assert [record.label for record in records] == [
         "Heartbeat",
         "Losses",

@@ -8,9 +8,10 @@ from flask import Blueprint, Response, jsonify, request, url_for
 from gallery_utils import STATUSES, clean
 from studio.base.version import __version__
 from studio.gallery import search
+from studio.gallery.facets import INDEXED
 from studio.gallery.lineage import lineage
 from studio.gallery.pages import library, need_tile, progress
-from studio.gallery.query import MAX_NUMBER, MAX_PER_PAGE, MAX_QUERY, NO, SORTS, YES
+from studio.gallery.query import PARAMETERS
 from studio.gallery.search import Tile
 
 api = Blueprint("api", __name__, url_prefix="/api")
@@ -30,7 +31,7 @@ def runs() -> Any:
         total=found.total,
         page=found.number,
         pages=found.pages,
-        n=asked.query.n,
+        n=asked.query["n"],
         message=found.message,
     )
 
@@ -107,8 +108,7 @@ def summary(tile: Tile) -> dict[str, Any]:
         "status": tile.status,
         "problem": tile.problem,
         "steps": clean(tile.steps),
-        "weights": tile.weights,
-        "clip_model": tile.clip,
+        **{facet.in_api: tile.facets[facet.name] for facet in INDEXED},
         "favourite": tile.favourite,
         "tags": list(tile.tags),
     }
@@ -137,7 +137,7 @@ def _object(needed: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {"type": "object", "required": list(needed), "properties": {**needed, **more}}
 
 
-def _asked(name: str, what: str, **schema: Any) -> dict[str, Any]:
+def _asked(name: str, what: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "description": what, "schema": schema}
 
 
@@ -162,8 +162,7 @@ NOT_IN_KIOSK = {
     "status": {"type": "string", "enum": list(STATUSES)},
     "problem": {"type": "string", "description": "Why it counts as broken; else empty."},
     "steps": MAYBE_NUMBER,
-    "weights": TEXT,
-    "clip_model": TEXT,
+    **{facet.in_api: TEXT for facet in INDEXED},
     "favourite": {"type": "boolean"},
     "tags": _list(TEXT),
 }
@@ -180,40 +179,6 @@ ONE_RUN = {
     "siblings": _list(TEXT),
 }
 ERROR = _object({"error": TEXT})
-STEPS = {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER}
-FILTERS = [
-    _asked(
-        "q",
-        'Words in prompt and settings, all of them; "in quotes" together; -without.',
-        type="string",
-        maxLength=MAX_QUERY,
-    ),
-    _asked(
-        "page",
-        "Counted from 1; beyond the last comes the last.",
-        type="integer",
-        minimum=1,
-        maximum=MAX_NUMBER,
-    ),
-    _asked("n", "Runs on a page.", type="integer", minimum=1, maximum=MAX_PER_PAGE),
-    _asked("sort", "In which order.", type="string", enum=list(SORTS)),
-    _asked("status", "Only with this status.", type="string", enum=list(STATUSES)),
-    _asked("weights", "Only with this VQGAN.", type="string", maxLength=200),
-    _asked("clip", "Only with this CLIP model.", type="string", maxLength=200),
-    _asked(
-        "size",
-        "Only of this size.",
-        type="string",
-        pattern="^[0-9]{1,6}x[0-9]{1,6}$",
-        example="1x1",
-    ),
-    _asked("steps_min", "At least so many steps.", **STEPS),
-    _asked("steps_max", "At most so many steps.", **STEPS),
-    _asked("date_from", "Begun on this day or later.", type="string", format="date"),
-    _asked("date_to", "Begun on this day or earlier.", type="string", format="date"),
-    _asked("favourite", "1: only favourites.", type="string", enum=[*YES, *NO]),
-    _asked("tag", "Only with this tag.", type="string", maxLength=100),
-]
 RUN_ID = {
     "name": "run_id",
     "in": "path",
@@ -247,7 +212,7 @@ DESCRIPTION = {
         "/api/runs": _get(
             "Search, filter and page through the runs.",
             _answer("A page of runs.", _object({**RUN_PAGE, "message": TEXT})),
-            *FILTERS,
+            *(_asked(p.name, p.description, p.kind.schema) for p in PARAMETERS.values()),
             _400="A filter that makes no sense.",
         ),
         "/api/runs/{run_id}": _get(
@@ -266,7 +231,7 @@ DESCRIPTION = {
                 "The picture, null where there is none, and what asks for the next.",
                 _object({"slide": {"anyOf": [SUMMARY, {"type": "null"}]}, "cursor": TEXT}),
             ),
-            _asked("after", "The cursor of the answer before.", **TEXT),
+            _asked("after", "The cursor of the answer before.", TEXT),
         ),
         "/api/openapi.json": _get("This description.", _answer("OpenAPI 3.1.", {"type": "object"})),
     },

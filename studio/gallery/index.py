@@ -11,8 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from gallery_utils import FINISHED, NO_STAMP, Run, Shelf, Stamp, as_count, as_text, stamp
-from studio.gallery.plain import MACHINE, without_folders
-from studio.gallery.store import Store
+from studio.gallery.facets import INDEXED
+from studio.gallery.plain import MACHINE
+from studio.gallery.store import COLUMNS, Store
+from studio.runs.details_keys import BOOKKEEPING
 from studio.runs.storage import ACTIVE, ID_LENGTH
 
 PAUSE = 0.4  # seconds between looks at the runs that are known
@@ -21,22 +23,17 @@ UNSETTLED = 2.5  # seconds in which a coarse file system's folder may change and
 LATEST = 200
 BATCH = 500
 
-COLUMNS = (
-    *("name", "id8", "began", "day", "status", "problem", "prompt", "folded", "width", "height"),
-    *("steps", "weights", "clip", "picture", "stamp", "animation", "parent", "prev8"),
-    *("details_file", "folder_time", "details_time", "details_size", "picture_size", "arrived"),
-)
 # No page shows them.
 UNSEEN = ("details_time", "details_size", "folder_time", "folded", "details_file", "arrived")
 PREVIEWED = ("stamp", "picture_size")
-NOT_SEARCHED = (
-    *("text_input", "losses", "loss_history", "heartbeat", "steps_per_second", "error", "warnings"),
+NOT_SEARCHED = {  # the prompt is searched by itself
+    "text_input",
     *MACHINE,
-)
-PLACES = ", ".join("?" * len(COLUMNS))
+    *(key for key, facts in BOOKKEEPING.items() if not facts.searched),
+}
 UPDATES = ", ".join(f"{column} = excluded.{column}" for column in COLUMNS)
 UPSERT = (
-    f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({PLACES})"
+    f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES (:{', :'.join(COLUMNS)})"
     f" ON CONFLICT (name) DO UPDATE SET {UPDATES} RETURNING id"
 )
 NO_NAME = "Its folder's name is no text that could be an address. Rename the folder."
@@ -230,7 +227,7 @@ class Index:
         sql = "SELECT * FROM runs WHERE name = ?"
         before = connection.execute(sql, (run.name,)).fetchone()
         row = _row(run, settings, judged[0], look) | {"arrived": self._arrival(run, before)}
-        (number,) = connection.execute(UPSERT, list(row.values())).fetchone()
+        (number,) = connection.execute(UPSERT, row).fetchone()
         if before is None or before["folded"] != row["folded"]:
             connection.execute("DELETE FROM words WHERE rowid = ?", (number,))
             words = (number, run.prompt, settings)
@@ -290,7 +287,7 @@ class Index:
 
 
 def _row(run: Run, settings: str, details_file: str | None, look: Look) -> dict[str, Any]:
-    """A row of the index, in the order of COLUMNS, up to the last one."""
+    """A row of the index but for `arrived`."""
     details = run.details
     folder_time, details_stamp, picture_stamp = look
     return {
@@ -305,8 +302,6 @@ def _row(run: Run, settings: str, details_file: str | None, look: Look) -> dict[
         "width": run.width,
         "height": run.height,
         "steps": as_count(details.get("num_steps")),
-        "weights": without_folders(as_text(details.get("vqgan_ckpt")))[:200],
-        "clip": without_folders(as_text(details.get("clip_model")))[:200],
         "picture": run.picture,
         "stamp": picture_stamp[0],
         "animation": run.animation,
@@ -317,6 +312,7 @@ def _row(run: Run, settings: str, details_file: str | None, look: Look) -> dict[
         "details_time": details_stamp[0],
         "details_size": details_stamp[1],
         "picture_size": picture_stamp[1],
+        **{facet.name: facet.read(details) for facet in INDEXED if facet.read},
     }
 
 

@@ -22,6 +22,7 @@ from gallery_utils import Run, Shelf, media_type
 from studio.base.errors import BadInput
 from studio.gallery import search
 from studio.gallery.details import Difference, differences, readable, steps_to_make
+from studio.gallery.facets import FACETS
 from studio.gallery.library import Library
 from studio.gallery.lineage import Lineage, lineage
 from studio.gallery.query import SORTS, Query
@@ -29,6 +30,7 @@ from studio.gallery.search import Tile
 from studio.gallery.sending import send_file
 from studio.gallery.zipping import as_zip
 from studio.runs import trash
+from studio.runs.details_keys import engine_of
 
 pages = Blueprint("pages", __name__)
 
@@ -64,7 +66,7 @@ def wall() -> str:
     return render_template(
         "gallery/wall.html",
         query=asked.query,
-        blank=Query(),
+        facets=FACETS,
         found=found,
         messages=[*problems, found.message] if found.message else problems,
         choices={} if own.options.kiosk else own.choices(),
@@ -94,6 +96,8 @@ def run(run_id: str) -> Any:
         tile=tile,
         run=found,
         files=found.files,
+        pictures=found.pictures,
+        engine=engine_of(found.details),
         settings=settings,
         records=records,
         to_make=steps_to_make(found.details),
@@ -102,7 +106,7 @@ def run(run_id: str) -> Any:
         progress=progress(tile),
         query=query,
         place=place,
-        steps_to=STEPS_TO.get(query.sort, ("Previous", "Next")),
+        steps_to=STEPS_TO.get(query["sort"], ("Previous", "Next")),
         revision=revision,
         relatives=relatives,
         changes=_changes(own, tile, relatives) if relatives else {},
@@ -169,7 +173,7 @@ def slideshow() -> str:
 
 @pages.get("/files/<run_id>/<name>")
 def file(run_id: str, name: str) -> Response:
-    """A file of a run; in a kiosk its picture and its film."""
+    """A file of a run; in a kiosk its pictures and its film."""
     own = library()
     try:
         if own.options.kiosk and not _is_shown_in_kiosk(run_id, name):
@@ -185,7 +189,9 @@ def file(run_id: str, name: str) -> Response:
 
 def _is_shown_in_kiosk(run_id: str, name: str) -> bool:
     tile = library().tile(run_id)
-    return tile is not None and name in (tile.picture, tile.animation)
+    if tile is None:
+        return False
+    return name in (tile.picture, tile.animation) or name in library().run(tile.name).pictures
 
 
 @pages.get("/thumbs/<run_id>")

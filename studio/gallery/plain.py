@@ -17,9 +17,11 @@ from typing import Any, BinaryIO
 
 from studio.base import files
 from studio.base.errors import BadInput
+from studio.runs.details_keys import BOOKKEEPING
 
 MASK = tuple[int, bytes]  # from where in the file, and what stands there instead
-MACHINE = ("host", "device", "last_crash")  # keys of details.json
+# Keys of details.json that say something about this machine.
+MACHINE = ("device", *(key for key, facts in BOOKKEEPING.items() if facts.of_the_machine))
 PROMPT = "text_input"
 PATH = re.compile(r"(?<![\w./\\:])(?:[A-Za-z]:\\|~?/)(?:[^\s\"'/\\][^\n\"'/\\]*[/\\])+")
 

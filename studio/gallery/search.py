@@ -1,13 +1,15 @@
 """Answers out of the index: pages of runs, places in lists, slides. Never imports torch."""
 
 import re
+import sqlite3
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
 from gallery_utils import FINISHED
+from studio.gallery.facets import FACETS, FILTERS, INDEXED
 from studio.gallery.query import Query
 from studio.gallery.store import Store
 from studio.runs.storage import ACTIVE
@@ -35,7 +37,10 @@ UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10F
 
 @dataclass(frozen=True)
 class Tile:
-    """A run as the wall shows it. stamp: changes with its picture."""
+    """A run as the wall shows it.
+
+    stamp: changes with its picture. facets: the values of INDEXED by their names.
+    """
 
     name: str
     began: float
@@ -45,8 +50,6 @@ class Tile:
     width: int
     height: int
     steps: int | None
-    weights: str
-    clip: str
     picture: str | None
     stamp: int
     animation: str | None
@@ -56,6 +59,7 @@ class Tile:
     favourite: bool
     note: str
     tags: tuple[str, ...] = ()
+    facets: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def date(self) -> datetime | None:
@@ -118,15 +122,16 @@ def find(store: Store, query: Query, *, kiosk: bool = False) -> Page:
     where, values = _conditions(query, kiosk=kiosk)
     with store.lock:
         total = _count(store, f"WHERE {where}", values)
-        pages = max(1, -(-total // query.n))
-        number = min(query.page, pages)
-        order = _order_by(*ORDERS[query.sort])
+        pages = max(1, -(-total // query["n"]))
+        number = min(query["page"], pages)
+        order = _order_by(*ORDERS[query["sort"]])
         tiles = _tiles(
             store,
             f"WHERE {where} {order} LIMIT ? OFFSET ?",
-            [*values, query.n, (number - 1) * query.n],
+            [*values, query["n"], (number - 1) * query["n"]],
         )
-    message = f"There is no page {query.page}; this is the last." if number < query.page else ""
+    is_beyond = number < query["page"]
+    message = f"There is no page {query['page']}; this is the last." if is_beyond else ""
     return Page(tiles, total, number, pages, message)
 
 
@@ -158,7 +163,7 @@ def place(store: Store, query: Query, tile: Tile, *, kiosk: bool = False) -> Pla
     kiosk: see `find`.
     """
     where, values = _conditions(query, kiosk=kiosk)
-    keys, forth = ORDERS[query.sort]
+    keys, forth = ORDERS[query["sort"]]
     back, columns = OPPOSITE[forth], ", ".join(keys)
     values.append(tile.name)
 
@@ -172,7 +177,7 @@ def place(store: Store, query: Query, tile: Tile, *, kiosk: bool = False) -> Pla
             for way in (back, forth)
         )
         number = _count(store, beyond(back), values)
-    return Place(next(iter(before), None), next(iter(after), None), number // query.n + 1)
+    return Place(next(iter(before), None), next(iter(after), None), number // query["n"] + 1)
 
 
 @dataclass(frozen=True)
@@ -259,50 +264,24 @@ def _read_cursor(text: str) -> Cursor | None:
 
 def choices(store: Store) -> Choices:
     """What the filters can choose from, with how many runs have it, the most frequent first."""
-    counts = "SELECT {0}, count(*) FROM runs WHERE {1} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 200"
-    size = "width || 'x' || height"
-    tags = (
-        "SELECT tag, count(*) FROM curation.tags JOIN runs ON run = name"
-        " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 500"
-    )
-    asked = {
-        "status": counts.format("status", "status <> ''"),
-        "weights": counts.format("weights", "weights <> ''"),
-        "clip": counts.format("clip", "clip <> ''"),
-        "size": counts.format(size, "width > 0"),
-        "tag": tags,
-    }
     with store.lock:
-        found = {name: store.connection.execute(sql).fetchall() for name, sql in asked.items()}
+        found = {f.name: store.connection.execute(f.counts).fetchall() for f in FACETS}
     return {name: [(row[0], row[1]) for row in rows] for name, rows in found.items()}
 
 
+MARKED = ("favourite", "note", "tags")  # what people made of the run, from other tables
+TILE_COLUMNS = [f.name for f in fields(Tile) if f.name not in (*MARKED, "facets")]
 WHOLE = f"picture IS NOT NULL AND status IN {FINISHED}"
 FOLDED_PROMPT = "substr(folded, 1, instr(folded, char(10)) - 1)"
-FAVOURITE = "name IN (SELECT run FROM curation.marks WHERE favourite)"
-FILTERS = {
-    "status": "status = ?",
-    "weights": "weights = ?",
-    "clip": "clip = ?",
-    "size": "width || 'x' || height = ?",
-    "steps_min": "steps >= ?",
-    "steps_max": "steps <= ?",
-    "date_from": "day >= ?",
-    "date_to": "day <= ? AND day <> ''",
-    "tag": "name IN (SELECT run FROM curation.tags WHERE tag = ? COLLATE NOCASE)",
-}
 
 
 def _conditions(query: Query, *, kiosk: bool) -> tuple[str, list[Any]]:
     parts, values = [WHOLE if kiosk else "1"], []
-    for name, condition in FILTERS.items():
-        value = getattr(query, name)
-        if value not in ("", None):
-            parts.append(condition)
-            values.append(value)
-    if query.favourite:
-        parts.append(FAVOURITE)
-    for found in list(TERM.finditer(query.q.replace("\0", " ")))[:MAX_WORDS]:
+    for one in FILTERS:
+        if query[one.name] not in ("", one.default):
+            parts.append(one.condition)
+            values.append(query[one.name])
+    for found in list(TERM.finditer(query["q"].replace("\0", " ")))[:MAX_WORDS]:
         without, term = found[1] or found[3], (found[2] or found[4] or "").strip()
         if term:
             condition, value = _term_condition(term, prompts_only=kiosk)
@@ -336,16 +315,23 @@ def _count(store: Store, where: str, values: list[Any]) -> int:
 
 
 def _tiles(store: Store, rest: str, values: list[Any]) -> list[Tile]:
-    names = [f.name for f in fields(Tile) if f.name not in ("favourite", "note", "tags")]
+    columns = ", ".join((*TILE_COLUMNS, *(facet.name for facet in INDEXED)))
     marks = "coalesce(favourite, 0) AS favourite, coalesce(note, '') AS note"
     joined = "runs LEFT JOIN curation.marks ON run = name"
-    sql = f"SELECT {', '.join(names)}, {marks} FROM {joined} {rest}"
-    rows = [dict(row) for row in store.connection.execute(sql, values)]
-    tags = _tags(store, [row["name"] for row in rows])
-    return [
-        Tile(**row | {"favourite": bool(row["favourite"]), "tags": tags.get(row["name"], ())})
-        for row in rows
-    ]
+    rows = store.connection.execute(f"SELECT {columns}, {marks} FROM {joined} {rest}", values)
+    found = rows.fetchall()
+    tags = _tags(store, [row["name"] for row in found])
+    return [_tile(row, tags.get(row["name"], ())) for row in found]
+
+
+def _tile(row: sqlite3.Row, tags: tuple[str, ...]) -> Tile:
+    return Tile(
+        **{column: row[column] for column in TILE_COLUMNS},
+        favourite=bool(row["favourite"]),
+        note=row["note"],
+        tags=tags,
+        facets={facet.name: row[facet.name] for facet in INDEXED},
+    )
 
 
 def _tags(store: Store, names: list[str]) -> dict[str, tuple[str, ...]]:

@@ -8,28 +8,51 @@ import os
 import sqlite3
 import sys
 import threading
+import zlib
 from contextlib import closing
 from pathlib import Path
 
 from filelock import FileLock
+
+from studio.gallery.facets import INDEXED
 
 HOME = ".gallery"
 INDEX = Path("cache", "index.sqlite")
 THUMBNAILS = Path("cache", "thumbnails")
 CURATION = "curation.sqlite"
 LOCK = Path("cache", "lock")
-VERSION = 2  # of the index; another one is made anew
 BUSY_SECONDS = 10.0
 MARKS = ("marks", "tags")  # the tables of what people marked
 Change = tuple[str, tuple[object, ...]]  # SQL and its values
 
-INDEX_TABLES = """
+COLUMNS = {
+    "name": "TEXT NOT NULL UNIQUE",
+    "id8": "TEXT",
+    "began": "REAL",
+    "day": "TEXT",
+    "status": "TEXT",
+    "problem": "TEXT",
+    "prompt": "TEXT",
+    "folded": "TEXT",
+    "width": "INTEGER",
+    "height": "INTEGER",
+    "steps": "INTEGER",
+    "picture": "TEXT",
+    "stamp": "INTEGER",
+    "animation": "TEXT",
+    "parent": "TEXT",
+    "prev8": "TEXT",
+    "details_file": "TEXT",
+    "folder_time": "INTEGER",
+    "details_time": "INTEGER",
+    "details_size": "INTEGER",
+    "picture_size": "INTEGER",
+    "arrived": "INTEGER",
+    **{facet.name: "TEXT" for facet in INDEXED},
+}
+INDEX_TABLES = f"""
 CREATE TABLE runs (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, id8 TEXT, began REAL, day TEXT,
-    status TEXT, problem TEXT, prompt TEXT, folded TEXT, width INTEGER, height INTEGER,
-    steps INTEGER, weights TEXT, clip TEXT, picture TEXT, stamp INTEGER, animation TEXT,
-    parent TEXT, prev8 TEXT, details_file TEXT, folder_time INTEGER, details_time INTEGER,
-    details_size INTEGER, picture_size INTEGER, arrived INTEGER
+    id INTEGER PRIMARY KEY, {", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}
 );
 CREATE INDEX by_began ON runs (began, name);
 CREATE INDEX by_id8 ON runs (id8);
@@ -39,6 +62,9 @@ CREATE INDEX by_status ON runs (status);
 CREATE INDEX by_arrived ON runs (arrived);
 CREATE VIRTUAL TABLE words USING fts5(prompt, settings, tokenize='unicode61 remove_diacritics 2');
 """
+READING = 3  # raise it when what stands in a column is read from the folders in another way
+# Of the index. One that another version made is replaced, also where only its columns differ.
+VERSION = zlib.crc32(f"{READING} {INDEX_TABLES}".encode()) & 0x7FFFFFFF
 CURATION_TABLES = """
 CREATE TABLE IF NOT EXISTS curation.marks (
     run TEXT PRIMARY KEY, favourite INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT ''
