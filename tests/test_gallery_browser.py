@@ -161,7 +161,7 @@ def test_a_white_picture_has_a_hairline(site, open_tab):
 
 def test_on_a_phone_picture_prompt_and_actions_come_first(site, open_tab):
     tab = open_tab(f"{site.url}/runs/{site.names[4]}", viewport={"width": 390, "height": 844})
-    parts = ("#stage", "#prompt", ".actions", ".films")
+    parts = ("#stage", "#prompt", ".actions", ".more")
     tops = [box(tab, part)["y"] for part in parts]
     assert tops == sorted(tops) and tops[2] < 844
 
