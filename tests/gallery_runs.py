@@ -42,6 +42,14 @@ def make_run(output, number=0, *, size=(32, 24), picture="output.PNG", name=None
     return folder
 
 
+def make_bare_run(output, number=0, **details):
+    """A finished run of another engine, without picture, film, prompt and losses."""
+    folder = make_run(output, number, picture=None)
+    known = {"model": "Waves", "status": "done", "num_steps": 3, "losses": {}, "loss_history": []}
+    (folder / "details.json").write_text(json.dumps(known | details))
+    return folder
+
+
 def open_gallery(output, **options):
     """A test client of the gallery."""
     return create_app(output, Options(**options)).test_client()

@@ -11,7 +11,7 @@ from pathlib import Path
 import imageio.v2 as imageio
 import numpy as np
 import pytest
-from gallery_runs import end, make_run, start
+from gallery_runs import end, make_bare_run, make_run, start
 from PIL import Image, ImageDraw
 from tabs import new_tab
 from waiting import wait_for
@@ -116,10 +116,16 @@ TOO_SMALL = """[...document.querySelectorAll("a, button, input, select, textarea
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_fits_is_readable_and_asks_nobody_else(site, open_tab, page, scheme):
-    from axe_playwright_python.sync_playwright import Axe
-
     tab = open_tab(site.url + PAGES[page].format(*site.names), color_scheme=scheme)
     tab.wait_for_load_state("load")
+    check_looks(tab)
+    assert [url for url in tab.strangers if not url.startswith(site.url)] == []
+
+
+def check_looks(tab):
+    """Nothing is cut off, too small to be pressed or hard to read, on large and small screens."""
+    from axe_playwright_python.sync_playwright import Axe
+
     for width in (2560, 1400, 390, 320):
         tab.set_viewport_size({"width": width, "height": 844})
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
@@ -127,7 +133,53 @@ def test_every_page_fits_is_readable_and_asks_nobody_else(site, open_tab, page, 
         if width in (1400, 390):
             found = Axe().run(tab).response["violations"]
             assert [f"{v['id']}: {v['nodes'][0]['html']}" for v in found] == []
-    assert [url for url in tab.strangers if not url.startswith(site.url)] == []
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory):
+    """The address of a gallery with a run of four pictures, the last, and two without any."""
+    output = tmp_path_factory.mktemp("engines") / "output"
+    for number in (1, 2):
+        make_bare_run(output, number, length=number)
+    folder = make_run(output, 3, model="Tiles")
+    for number in range(4):
+        image = draw(folder, number, (160, 120))
+        image.save(folder / f"output-{number + 1}.PNG")
+    process, url = start(output, "--port", PORT)
+    yield url
+    end(process)
+
+
+OTHER_ENGINES = {
+    "wall": "/?engine=Waves",
+    "several pictures": "/runs/run00003",
+    "no picture": "/runs/run00001",
+    "comparing nothing": "/compare?a=run00001&b=run00002",
+    "comparing with a picture": "/compare?a=run00001&b=run00003",
+}
+
+
+@pytest.mark.parametrize("page", OTHER_ENGINES)
+def test_runs_of_other_engines_fit_on_every_page(engines, open_tab, page):
+    tab = open_tab(engines + OTHER_ENGINES[page])
+    tab.wait_for_load_state("load")
+    check_looks(tab)
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_what_is_compared_never_covers_what_differs(engines, open_tab, width):
+    for page in ("comparing nothing", "comparing with a picture"):
+        tab = open_tab(engines + OTHER_ENGINES[page], viewport={"width": width, "height": 844})
+        below = box(tab, "#changes-title")["y"]
+        for caption in tab.locator("figcaption").all():
+            bottom = caption.bounding_box()
+            assert bottom["y"] + bottom["height"] <= below
+
+
+def test_on_a_phone_further_pictures_come_after_prompt_and_actions(engines, open_tab):
+    tab = open_tab(f"{engines}/runs/run00003", viewport={"width": 390, "height": 844})
+    tops = [box(tab, part)["y"] for part in ("#stage", "#prompt", ".actions", ".pictures")]
+    assert tops == sorted(tops) and tab.locator(".pictures img").count() == 3
 
 
 def test_pictures_are_at_their_aspect(site, open_tab):

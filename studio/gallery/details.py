@@ -73,7 +73,8 @@ def differences(first: Details, second: Details) -> list[Difference]:
     A setting that the engines of both declare has the label that the first run's engine gives it.
     """
     first, second = _with_engine(first), _with_engine(second)
-    declared = {**_declared_by(engine_of(second)), **_declared_by(engine_of(first))}
+    of_first, of_second = (_declared_by(engine_of(details)) for details in (first, second))
+    declared = {**of_first, **of_second, **of_first}
     return [
         Difference(_label(key, declared), _known(first, key), _known(second, key))
         for key in _in_order({**first, **second}, declared)

@@ -63,8 +63,6 @@ CREATE INDEX by_arrived ON runs (arrived);
 CREATE VIRTUAL TABLE words USING fts5(prompt, settings, tokenize='unicode61 remove_diacritics 2');
 """
 READING = 3  # raise it when what stands in a column is read from the folders in another way
-# Of the index. One that another version made is replaced, also where only its columns differ.
-VERSION = zlib.crc32(f"{READING} {INDEX_TABLES}".encode()) & 0x7FFFFFFF
 CURATION_TABLES = """
 CREATE TABLE IF NOT EXISTS curation.marks (
     run TEXT PRIMARY KEY, favourite INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT ''
@@ -73,6 +71,14 @@ CREATE TABLE IF NOT EXISTS curation.tags (
     run TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (run, tag)
 );
 """
+
+
+def version_of(tables: str) -> int:
+    """The version of an index with those tables. Another version's index is replaced by itself."""
+    return zlib.crc32(f"{READING} {tables}".encode()) & 0x7FFFFFFF
+
+
+VERSION = version_of(INDEX_TABLES)
 
 
 class Store:
