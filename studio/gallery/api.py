@@ -1,4 +1,4 @@
-"""The gallery for programs: runs as JSON, and the description of that. Never imports torch."""
+"""The gallery for programs: runs as JSON, and the description of it. Never imports torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -63,7 +63,7 @@ def run(run_id: str) -> Response:
 
 @api.get("/activity")
 def activity() -> Response:
-    """What pages look at again and again: whether anything changed, and how far what runs is."""
+    """What pages poll: whether anything changed, and how far running runs are."""
     own = library()
     own.catch_up()
     running = [] if own.options.kiosk else _running()
@@ -86,7 +86,7 @@ def openapi() -> Response:
 
 
 def summary(tile: Tile) -> dict[str, Any]:
-    """A run as JSON; in a kiosk its picture and its prompt."""
+    """A run as JSON; in a kiosk only its picture and its prompt."""
     file = {
         kind: name and url_for("pages.file", run_id=tile.name, name=name)
         for kind, name in (("picture", tile.picture), ("animation", tile.animation))
@@ -172,7 +172,11 @@ ONE_RUN = {
         "description": "details.json. Integers beyond 2^53 are strings.",
         "additionalProperties": True,
     },
-    "files": {"type": "object", "additionalProperties": TEXT, "description": "Names: addresses."},
+    "files": {
+        "type": "object",
+        "additionalProperties": TEXT,
+        "description": "Addresses by file names.",
+    },
     "note": TEXT,
     "ancestors": _list(TEXT),
     "children": _list(TEXT),
@@ -206,7 +210,7 @@ DESCRIPTION = {
     "info": {
         "title": "VQGAN-CLIP Studio: the gallery",
         "version": __version__,
-        "description": "Reads only. A kiosk tells of a run its picture and its prompt alone.",
+        "description": "Read-only. Of a run, a kiosk tells only the picture and the prompt.",
     },
     "paths": {
         "/api/runs": _get(
@@ -223,15 +227,15 @@ DESCRIPTION = {
         ),
         "/api/activity": _get(
             "Whether anything changed, and how far running runs are.",
-            _answer("It.", _object({"revision": TEXT, "running": _list(ACTIVE_RUN)})),
+            _answer("The state.", _object({"revision": TEXT, "running": _list(ACTIVE_RUN)})),
         ),
         "/api/slides/next": _get(
-            "The picture to show after another one; new ones come first.",
+            "The picture to show after another one; newly finished runs come first.",
             _answer(
-                "The picture, null where there is none, and what asks for the next.",
+                "The picture, null without any, and the cursor for the next one.",
                 _object({"slide": {"anyOf": [SUMMARY, {"type": "null"}]}, "cursor": TEXT}),
             ),
-            _asked("after", "The cursor of the answer before.", TEXT),
+            _asked("after", "The cursor of the previous answer.", TEXT),
         ),
         "/api/openapi.json": _get("This description.", _answer("OpenAPI 3.1.", {"type": "object"})),
     },

@@ -1,7 +1,7 @@
 """What the runs can be filtered by, each declared once.
 
-Addresses, the form, the SQL, the index's columns, the API and its description follow from FACETS
-and FILTERS: a line in one of them is all that another one takes. Never imports torch.
+Addresses, the form, SQL, the index's columns, the API and its description follow from FACETS and
+FILTERS. A new facet is one more entry there. Never imports torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ class Facet:
     read: the value for the index's own column, out of the details; None without such a column.
     in_api: the key in the API's runs, for a facet with a column.
     value: in SQL, where it is not the column. source: the rows that have a value, in SQL.
-    at_most: so many values are offered. at_least: with fewer values the form leaves the facet out.
+    at_most: how many values are offered. at_least: with fewer, the form leaves the facet out.
     """
 
     name: str
@@ -119,8 +119,8 @@ FACETS = (
 )
 FILTERS = (
     *(facet.filter for facet in FACETS),
-    Filter("steps_min", "At least so many steps.", whole_number(), condition="steps >= ?"),
-    Filter("steps_max", "At most so many steps.", whole_number(), condition="steps <= ?"),
+    Filter("steps_min", "At least this many steps.", whole_number(), condition="steps >= ?"),
+    Filter("steps_max", "At most this many steps.", whole_number(), condition="steps <= ?"),
     Filter("date_from", "Begun on this day or later.", DAY, condition="day >= ?"),
     Filter("date_to", "Begun on this day or earlier.", DAY, condition="day <= ? AND day <> ''"),
     Filter("favourite", "1: only favourites.", SWITCH, default=False, condition=MARKED),

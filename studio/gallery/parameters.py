@@ -65,7 +65,7 @@ def one_of(names: Collection[str]) -> Kind:
 
 
 def any_text(longest: int = 200) -> Kind:
-    """A text of at most so many characters."""
+    """A text of at most `longest` characters."""
 
     def read(text: str) -> str:
         if len(text) > longest:

@@ -32,7 +32,7 @@ PARAMETERS: Mapping[str, Parameter] = {
             in_kiosk=True,
         ),
         Parameter("n", "Runs on a page.", whole_number(1, MAX_PER_PAGE), PER_PAGE, in_kiosk=True),
-        Parameter("sort", "In which order.", one_of(SORTS), "newest"),
+        Parameter("sort", "The order of the runs.", one_of(SORTS), "newest"),
         *FILTERS,
     )
 }
@@ -67,18 +67,18 @@ class Query:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """What is asked for that not every run meets: the search and the filters."""
+        """The search and the filters: what not every run meets."""
         return self.as_arguments(**dict.fromkeys(LOOKS))
 
     @property
     def is_filtered(self) -> bool:
-        """Whether not all runs are asked for."""
+        """Whether the query leaves out some runs."""
         return bool(self.chosen)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What an address asks for, as far as it makes sense; problems tell of the rest."""
+    """What an address asks for, as far as it makes sense; problems say what does not."""
 
     query: Query
     problems: list[str] = field(default_factory=list)
@@ -87,10 +87,10 @@ class Asked:
 def read_query(
     arguments: MultiDict[str, str], per_page: int, *, strict: bool = False, kiosk: bool = False
 ) -> Asked:
-    """The query of an address. Whatever is wrong in it is left out and named.
+    """The query of an address. What is wrong in it is left out, and named in the problems.
 
-    strict: for programs, to which an empty number or one given twice is wrong as well. kiosk: only
-    what asks for nothing but pictures and prompts.
+    strict: for programs; empty parameters, and those given twice, are wrong as well. kiosk: read
+    only the parameters that strangers may use in a kiosk.
     """
     values: dict[str, Any] = {"n": per_page}
     problems = []
