@@ -33,7 +33,7 @@ def test_what_a_switch_that_is_off_controls_was_not_used():
     assert used["MSE weight"] is False and used["Seed"] is True
 
 
-def test_bookkeeping_is_told_apart():
+def test_bookkeeping_is_listed_apart():
     details = {"heartbeat": "now", "seed": 7, "losses": {"total": 1}, "inputs_sha256": "ab"}
     details["loss_history"] = [[1, 0.5]]
     settings, records = readable(details | {"warnings": ["too long"]})
@@ -61,7 +61,7 @@ def test_steps_that_are_still_to_be_made(planned, made, left):
     assert steps_to_make({"planned_num_steps": planned, "num_steps": made}) == left
 
 
-def test_differences_leave_out_names_and_times():
+def test_differences_leave_out_bookkeeping():
     one = {"run_id": "a", "start_time": "1", "stage": 1, "cutn": 8, "text_input": "same"}
     two = {"run_id": "b", "start_time": "2", "stage": 2, "cutn": 9, "text_input": "same", "new": 1}
     assert differences(one, two) == [Difference("Cutouts", "8", "9"), Difference("New", "–", "1")]

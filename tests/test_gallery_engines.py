@@ -137,7 +137,7 @@ def test_runs_of_two_engines_are_compared(waves):
 
 @pytest.fixture
 def several(output):
-    """A run with eleven pictures that say something of themselves; the second differs."""
+    """A run with eleven pictures, each with metadata."""
     folder = make_run(output, 1, model="Waves")
     for number in range(1, 12):
         told = PngInfo()
@@ -186,7 +186,7 @@ def test_all_pictures_are_in_the_zip_and_in_the_api(output, several):
 
 
 @pytest.mark.parametrize("options", [{"kiosk": True}, {"read_only": True}])
-def test_strangers_get_all_pictures_without_what_they_say(output, several, options):
+def test_strangers_get_all_pictures_without_metadata(output, several, options):
     client = open_gallery(output, **options)
     page = client.get(f"/runs/{several.name}").text
     for name in NAMES:
@@ -198,7 +198,7 @@ def test_strangers_get_all_pictures_without_what_they_say(output, several, optio
     assert client.get(f"/files/{several.name}/output-12.PNG").status_code == 404
 
 
-def test_of_a_picture_in_two_formats_one_is_shown(output):
+def test_a_picture_in_two_formats_is_shown_once(output):
     folder = make_run(output, 1)
     for name in ("output.jpeg", "output-2.jpeg"):
         Image.new("RGB", (30, 20)).save(folder / name)
@@ -228,7 +228,7 @@ def test_a_run_without_picture_prompt_and_losses_is_shown_on_every_page(output):
     assert runs_on(open_gallery(output, kiosk=True).get("/")) == []
 
 
-def test_a_film_without_its_picture_is_told(output):
+def test_a_film_without_a_picture_is_reported(output):
     folder = make_bare_run(output, 1)
     (folder / "anim.mp4").write_bytes(b"1")
     assert "It has no picture." in open_gallery(output).get("/").text
@@ -262,7 +262,7 @@ def test_an_index_with_other_columns_is_replaced(output, monkeypatch):
         assert runs_on(client.get("/?engine=Waves")) == [name]
 
 
-def test_what_is_of_a_run_alone_is_bookkeeping():
+def test_keys_of_one_run_alone_are_bookkeeping():
     assert set(BOOKKEEPING) > OF_THIS_RUN > {"run_id", "heartbeat", "loss_history"}
     one = {"seed": 1} | dict.fromkeys(BOOKKEEPING, "one")
     assert differences(one, {"seed": 1} | dict.fromkeys(BOOKKEEPING, "two")) == []
