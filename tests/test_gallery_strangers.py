@@ -1,5 +1,5 @@
-"""What a gallery for others gives away: with --kiosk pictures and prompts, with --read-only no word
-of the machine."""
+"""What a gallery for others gives away: with --kiosk pictures and prompts, with --read-only nothing
+about the machine."""
 
 import io
 import json

@@ -192,4 +192,3 @@ def test_a_run_whose_code_is_broken_says_why(
     with pytest.raises(BadInput, match=r"Broken cannot be imported \(ModuleNotFoundError"):
         execute(folder, assets_dir=tmp_path)
     assert folder.read()["status"] == "failed"
-

@@ -1,7 +1,7 @@
 """What the runs can be filtered by, each declared once.
 
 Addresses, the form, SQL, the index's columns, the API and its description follow from FACETS and
-FILTERS. A new facet is one more entry there. Never imports torch.
+RANGES. A new facet is one more entry there. Never imports torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -73,6 +73,16 @@ class Facet:
         return Filter(self.name, self.description, self.kind, condition=condition)
 
 
+@dataclass(frozen=True)
+class Range:
+    """A property of runs that the form offers to limit on both sides. input: its type in HTML."""
+
+    label: str
+    input: str
+    lowest: Filter
+    highest: Filter
+
+
 def _text(key: str) -> Callable[[Details], str]:
     """Reads a key of details.json as text, files without their folders."""
     return lambda details: without_folders(as_text(details.get(key)))[:MAX_VALUE]
@@ -117,12 +127,23 @@ FACETS = (
         at_most=500,
     ),
 )
+RANGES = (
+    Range(
+        "Steps",
+        "number",
+        Filter("steps_min", "At least this many steps.", whole_number(), condition="steps >= ?"),
+        Filter("steps_max", "At most this many steps.", whole_number(), condition="steps <= ?"),
+    ),
+    Range(
+        "Made",
+        "date",
+        Filter("date_from", "Begun on this day or later.", DAY, condition="day >= ?"),
+        Filter("date_to", "Begun on this day or earlier.", DAY, condition="day <= ? AND day <> ''"),
+    ),
+)
 FILTERS = (
     *(facet.filter for facet in FACETS),
-    Filter("steps_min", "At least this many steps.", whole_number(), condition="steps >= ?"),
-    Filter("steps_max", "At most this many steps.", whole_number(), condition="steps <= ?"),
-    Filter("date_from", "Begun on this day or later.", DAY, condition="day >= ?"),
-    Filter("date_to", "Begun on this day or earlier.", DAY, condition="day <= ? AND day <> ''"),
+    *(limit for one in RANGES for limit in (one.lowest, one.highest)),
     Filter("favourite", "1: only favourites.", SWITCH, default=False, condition=MARKED),
 )
 INDEXED = tuple(facet for facet in FACETS if facet.read)

@@ -22,7 +22,7 @@ from gallery_utils import Run, Shelf, media_type
 from studio.base.errors import BadInput
 from studio.gallery import search
 from studio.gallery.details import Difference, differences, readable, steps_to_make
-from studio.gallery.facets import FACETS
+from studio.gallery.facets import FACETS, RANGES
 from studio.gallery.library import Library
 from studio.gallery.lineage import Lineage, lineage
 from studio.gallery.query import SORTS, Query
@@ -67,6 +67,7 @@ def wall() -> str:
         "gallery/wall.html",
         query=asked.query,
         facets=FACETS,
+        ranges=RANGES,
         found=found,
         messages=[*problems, found.message] if found.message else problems,
         choices={} if own.options.kiosk else own.choices(),
