@@ -137,8 +137,10 @@ RANGES = (
     Range(
         "Made",
         "date",
-        Filter("date_from", "Begun on this day or later.", DAY, condition="day >= ?"),
-        Filter("date_to", "Begun on this day or earlier.", DAY, condition="day <= ? AND day <> ''"),
+        Filter("date_from", "Started on this day or later.", DAY, condition="day >= ?"),
+        Filter(
+            "date_to", "Started on this day or earlier.", DAY, condition="day <= ? AND day <> ''"
+        ),
     ),
 )
 FILTERS = (
