@@ -1,8 +1,8 @@
-"""The gallery: every run in a folder, found, seen and continued, in the browser.
+"""The gallery: find, look at and continue the runs in a folder, in the browser.
 
     python gallery.py [PATH] [-n 24] [--kiosk] [--read-only] [--host 127.0.0.1] [--port 5000]
 
-Never imports torch, and writes into a run's folder only where a person cancels a waiting run or
+It never imports torch. It writes into a run's folder only when a person cancels a waiting run or
 moves it up.
 """
 
@@ -39,22 +39,23 @@ PORT = 5000
 THREADS = 8
 TOLD_WITH_ERRORS = ("Allow", "Content-Range", "Location")
 MAX_BODY = 200_000  # bytes of a form; nothing is uploaded
-# No thread ever waits for a client. Files and zips wait on the disk, see `gallery_sending`; all
-# other answers are small enough to be laid aside, whatever the size from which threads would wait.
+# No thread ever waits for a client. Files and zips are read from the disk as fast as the client
+# takes them, see `studio/gallery/sending.py`. All other answers are small enough to be buffered
+# whole, so the size from which threads would wait is out of reach.
 FOR_STALLED_CLIENTS = {
-    "connection_limit": 400,  # a socket and a file each, of the 1,024 that systems mostly allow
+    "connection_limit": 400,  # each takes a socket and a file; most systems allow 1,024
     "asyncore_use_poll": True,
     "outbuf_high_watermark": 2**62,
     "log_socket_errors": False,
 }
-SEND_AHEAD = (socket.SOL_SOCKET, socket.SO_SNDBUF, 262_144)  # bytes that the system takes at once
+SEND_AHEAD = (socket.SOL_SOCKET, socket.SO_SNDBUF, 262_144)  # bytes that the system buffers
 
 
 def create_app(output_dir: Path | str, options: Options | None = None) -> Flask:
-    """The gallery of a folder as a WSGI application. Raises BadInput where there is no folder."""
+    """The gallery of a folder as a WSGI application. Raises BadInput if there is no such folder."""
     folder, options = Path(output_dir).absolute(), options or Options()
     if not (os.access(folder, os.F_OK) and folder.is_dir()):
-        raise BadInput(f"There is no folder {folder}. Name the one that the run folders are in.")
+        raise BadInput(f"There is no folder {folder}. Name the folder that holds the run folders.")
     app = Flask(__name__, static_folder=str(STATIC_DIR), static_url_path=None)
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
     app.extensions["gallery"] = Library(folder, options)
@@ -69,7 +70,7 @@ def create_app(output_dir: Path | str, options: Options | None = None) -> Flask:
 
 
 def _tell_errors(app: Flask) -> None:
-    """Every error as a page, or to programs as JSON, that says what to do."""
+    """Answer every error with a page, or programs with JSON, that says what to do."""
 
     def tell(message: str, status: int) -> Any:
         if request.path.startswith("/api/") or request.accept_mimetypes.best == "application/json":
@@ -79,7 +80,9 @@ def _tell_errors(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Any:
         if isinstance(error, InternalServerError):
-            message = "This is a fault of ours; please report it. The terminal says where it was."
+            message = (
+                "This is a bug in the gallery; please report it. The terminal shows where it is."
+            )
             return tell(message, 500)
         answer = app.make_response(tell(str(error.description), error.code or 500))
         answer.headers.extend(h for h in error.get_headers() if h[0] in TOLD_WITH_ERRORS)
@@ -91,13 +94,13 @@ def _tell_errors(app: Flask) -> None:
 
     @app.errorhandler(sqlite3.Error)
     def broken_index(error: sqlite3.Error) -> Any:
-        app.logger.error("The index is broken (%s) and is made anew.", error)
+        app.logger.error("The index is broken (%s) and is being rebuilt.", error)
         app.extensions["gallery"].index.renew()
-        return tell("The index was broken and has been made anew. Load the page again.", 503)
+        return tell("The index was broken and has been rebuilt. Reload the page.", 503)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until Ctrl-C; returns the exit status: 0, or 2 for what cannot be carried out."""
+    """Serve until Ctrl-C; returns the exit status: 0, or 2 for options that cannot be used."""
     try:
         args = _parse(sys.argv[1:] if argv is None else argv)
         app = create_app(args.path, args.options)
@@ -105,7 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a full wall is no trouble
+    logging.getLogger("waitress.queue").setLevel(
+        logging.ERROR
+    )  # a wall of thumbnails fills the queue, which is normal
     with suppress(KeyboardInterrupt):
         _announce(args, port)
         server.run()
@@ -121,12 +126,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(description="Show the runs in a folder in the browser.", allow_abbrev=False)
     add = parser.add_argument
     add("path", metavar="PATH", nargs="?", type=Path, default=OUTPUT_DIR,
-        help="the folder that the run folders are in [default: %(default)s]")  # fmt: skip
+        help="the folder that holds the run folders [default: %(default)s]")  # fmt: skip
     add("-n", dest="per_page", metavar="N", type=int, default=24,
-        help="pictures on a page [default: 24]")  # fmt: skip
+        help="pictures per page [default: 24]")  # fmt: skip
     add("--kiosk", action="store_true", help="pictures and prompts only; nothing can be changed")
     add("--interval", metavar="SECONDS", type=float, default=10.0,
-        help="how long the slideshow stays on a picture [default: 10]")  # fmt: skip
+        help="how long the slideshow shows each picture [default: 10]")  # fmt: skip
     add("--read-only", action="store_true", help="show everything, change nothing")
     add("--host", default="127.0.0.1",
         help="the address to listen on; 0.0.0.0 shows the gallery to the whole network"
@@ -134,7 +139,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--port", metavar="N", type=int, default=PORT,
         help="the port to listen on, or the next free one [default: 5000]")  # fmt: skip
     add("--app-url", metavar="URL", default=APP_URL,
-        help="where the app is [default: http://localhost:8501]")  # fmt: skip
+        help="the address of the app [default: http://localhost:8501]")  # fmt: skip
     args = parser.parse_args(argv)
     _check(args)
     args.options = Options(
@@ -162,7 +167,7 @@ def _check(args: argparse.Namespace) -> None:
     try:
         socket.create_server((args.host, 0), family=_family(args.host)).close()
     except (OSError, UnicodeError):
-        raise BadInput(f"--host {args.host[:80]} is no address of this machine.") from None
+        raise BadInput(f"--host {args.host[:80]} is not an address of this machine.") from None
 
 
 def _is_web_address(text: str) -> bool:
@@ -178,7 +183,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _listen(app: Flask, host: str, port: int) -> tuple[BaseWSGIServer | MultiSocketServer, int]:
-    """The server on the first port that is free, from `port` on."""
+    """The server on the first free port from `port` upwards, and that port."""
     while True:
         port = free_port(port, host)
         try:
@@ -196,20 +201,20 @@ def _listen(app: Flask, host: str, port: int) -> tuple[BaseWSGIServer | MultiSoc
             return server, port
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise BadInput(f"Port {port} of {host} cannot be had: {error.strerror}.") from None
+                raise BadInput(f"Port {port} of {host} cannot be used: {error.strerror}.") from None
 
 
 def _announce(args: argparse.Namespace, port: int) -> None:
     if not _is_loopback(args.host):
-        what = "see" if not args.options.can_change else "see, mark and remove"
+        what = "see, mark and remove" if args.options.can_change else "see"
         print(
-            f"Everybody who reaches this machine's network can {what} these runs."
-            + ("" if not args.options.can_change else " With --read-only they can only look."),
+            f"Everyone on this machine's network can {what} these runs."
+            + (" With --read-only they can only look." if args.options.can_change else ""),
             file=sys.stderr,
             flush=True,
         )
     name = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"The gallery of {args.path} is at http://{name}:{port} (Ctrl-C ends it)", flush=True)
+    print(f"The gallery of {args.path} is at http://{name}:{port} (Ctrl-C stops it)", flush=True)
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,7 +1,7 @@
-"""Reading run folders, whatever lies in them: which files, which settings, what is wrong.
+"""Reading run folders: their files, their settings, and what is wrong with them.
 
-Nothing here writes, follows a link out of a folder, or raises for what a stranger may have put
-there. Never imports torch.
+Nothing here writes, follows a link out of a folder, or raises for anything that a stranger may have
+put there. Never imports torch.
 """
 
 import math
@@ -23,14 +23,14 @@ from studio.runs import storage
 from studio.runs.storage import ACTIVE, ID_LENGTH
 
 STATUSES = ("queued", "running", "done", "stopped", "failed", "interrupted", "broken")
-FINISHED = ("done", "stopped")  # in the way that a person wanted
-MAX_EXACT = 2**53  # what a browser's number holds exactly
+FINISHED = ("done", "stopped")  # as a person wanted
+MAX_EXACT = 2**53  # up to here a number in a browser is exact
 MAX_TEXT = 20_000
 MAX_DEPTH = 8
 MAX_ITEMS = 1000
 
 FOLDER_TIME = re.compile(r"(\d{8}T\d{6})(?!\d)")
-MEDIA_TYPES = {  # the layout's own suffixes before others for the same
+MEDIA_TYPES = {  # of suffixes for the same type, the layout's own comes first
     "png": "image/png",
     "jpeg": "image/jpeg",
     "jpg": "image/jpeg",
@@ -41,10 +41,10 @@ MEDIA_TYPES = {  # the layout's own suffixes before others for the same
     "safetensors": "application/octet-stream",
 }
 _IMAGE = r"\.(png|jpe?g|webp)"
-# The files of a run by what they are, in the order of preference. Frames, numbered, are all that
-# some other programs leave of a picture.
+# The files of a run by what they are, in the order of preference. A run may have several pictures:
+# output.PNG, output-2.PNG and so on. Numbered frames are all that some other programs leave.
 KINDS = {
-    "picture": re.compile(rf"output{_IMAGE}", re.IGNORECASE),
+    "picture": re.compile(rf"output(-\d{{1,6}})?{_IMAGE}", re.IGNORECASE),
     "preview": re.compile(re.escape(storage.PREVIEW), re.IGNORECASE),
     "animation": re.compile(r"(anim|output)\.mp4", re.IGNORECASE),
     "live animation": re.compile(re.escape(storage.LIVE_VIDEO), re.IGNORECASE),
@@ -60,12 +60,12 @@ KINDS = {
     "frame": re.compile(r"\d{1,9}\.(png|jpe?g)", re.IGNORECASE),
 }
 PICTURES = ("picture", "preview", "frame")
-JUDGED = ("details", *PICTURES)  # the kinds of which it matters what is in the file
+JUDGED = ("details", *PICTURES)  # the kinds whose content is checked
 ANIMATIONS = ("animation", "live animation")
 
 
 def kind_of(name: str) -> str | None:
-    """What a file of a run is by its name: a key of KINDS, or None for what is not served."""
+    """The kind of a file, by its name: a key of KINDS, or None for files that are not served."""
     return next((kind for kind, pattern in KINDS.items() if pattern.fullmatch(name)), None)
 
 
@@ -75,7 +75,7 @@ def media_type(name: str) -> str:
 
 
 def is_run_name(name: str) -> bool:
-    """Whether a folder of that name could be a run."""
+    """Whether a folder with that name could be a run."""
     return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
@@ -84,7 +84,7 @@ NO_STAMP = (0, 0)
 
 
 def stamp(path: str) -> Stamp:
-    """By which a change of a file is seen: its time in nanoseconds and its size; zeros for none."""
+    """A file's time in nanoseconds and its size, which show changes; zeros without a file."""
     try:
         facts = os.lstat(path)
     except (OSError, ValueError):
@@ -97,8 +97,8 @@ class Run:
     """What a folder says about its run.
 
     details: cleaned, see `clean`. problem: why it counts as broken, for people; "" if it does not.
-    width and height: of the picture in pixels, 0 where unknown. began: seconds since 1970.
-    stamps: of the files that were judged, by name, from before they were read; see `stamp`.
+    width and height: of the picture in pixels, 0 if unknown. began: seconds since 1970.
+    stamps: by name, of the files whose content was checked, from before they were read.
     """
 
     name: str
@@ -113,23 +113,34 @@ class Run:
 
     @property
     def picture(self) -> str | None:
-        """The file of the picture: while the run goes on its preview, else the result."""
+        """The file of the first picture: of an active run the preview, else the result."""
         kinds = ("preview", "picture") if self.status in ACTIVE else PICTURES
         return next((name for kind in kinds for name in self.files.get(kind, ())), None)
 
     @property
+    def pictures(self) -> list[str]:
+        """The files of all pictures, `picture` first; of a picture in several formats the best."""
+        results = self.files.get("picture", ())
+        if self.picture not in results:
+            return [self.picture] if self.picture else []
+        by_number: dict[int, str] = {}
+        for name in results:
+            by_number.setdefault(_number(name), name)
+        return list(by_number.values())
+
+    @property
     def animation(self) -> str | None:
-        """The file of the video, or of as much of it as there is."""
+        """The file of the video, or of the part of it that exists."""
         return next((name for kind in ANIMATIONS for name in self.files.get(kind, ())), None)
 
     @property
     def prompt(self) -> str:
-        """What was asked for, on one line."""
+        """The prompt, on one line."""
         return " ".join(as_text(self.details.get("text_input")).split())
 
     @property
     def id8(self) -> str:
-        """The 8 characters by which `prev_run_id` of others means it."""
+        """The 8 characters by which the `prev_run_id` of other runs names it."""
         return as_text(self.details.get("run_id")) or self.name[-ID_LENGTH:]
 
 
@@ -143,7 +154,7 @@ class Shelf:
         self.root = root
 
     def names(self) -> list[str]:
-        """The folders that may be runs, in no order. Raises OSError."""
+        """The folders that may be runs, in no particular order. Raises OSError."""
         with os.scandir(self.root) as entries:
             return [
                 e.name
@@ -152,7 +163,7 @@ class Shelf:
             ]
 
     def has(self, name: str) -> bool:
-        """Whether there is a folder of that name."""
+        """Whether there is a folder with that name."""
         try:
             with self._folder(name):
                 return True
@@ -160,7 +171,7 @@ class Shelf:
             return False
 
     def files(self, name: str) -> dict[str, tuple[str, ...]]:
-        """The known files of a run by kind; where there are several, the best first.
+        """The known files of a run by kind, the best of each kind first.
 
         Raises OSError.
         """
@@ -173,7 +184,7 @@ class Shelf:
         return {kind: tuple(sorted(names, key=_rank)) for kind, names in found.items()}
 
     def open(self, name: str, file: str) -> BinaryIO:
-        """An ordinary file of a run with a known name. Raises OSError."""
+        """Open a regular file of a run, if its name is known. Raises OSError."""
         if kind_of(file) is None and file != storage.PROGRESS:
             raise FileNotFoundError(file)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -185,7 +196,7 @@ class Shelf:
         return os.fdopen(descriptor, "rb")
 
     def read_json(self, name: str, file: str) -> dict[str, Any]:
-        """An object in a JSON file of a run. Raises BadInput."""
+        """The object in a JSON file of a run. Raises BadInput."""
         try:
             with self.open(name, file) as opened:
                 data = opened.read(files.MAX_JSON_BYTES + 1)
@@ -196,14 +207,14 @@ class Shelf:
         return files.parse_json(data, file)
 
     def progress(self, name: str) -> dict[str, Any]:
-        """How far a running run is, see `RunFolder.read_progress`; empty where nobody knows."""
+        """How far a running run is, see `RunFolder.read_progress`; empty if unknown."""
         try:
             return clean(self.read_json(name, storage.PROGRESS))
         except BadInput:
             return {}
 
     def read(self, name: str) -> Run:
-        """A run, broken or not. Raises FileNotFoundError where there is no such folder."""
+        """A run, broken or not. Raises FileNotFoundError without such a folder."""
         try:
             files = self.files(name)
         except FileNotFoundError:
@@ -215,10 +226,11 @@ class Shelf:
         details, problem = self._details(name, files)
         status = _status(details) if details else "broken"
         if status not in STATUSES:
-            status, problem = "broken", f"details.json names a status that is none: {status[:40]}."
+            status, problem = "broken", f"details.json names an unknown status: {status[:40]}."
         run = Run(name, files, details, status)
         size, flaw = self._picture_size(name, run.picture)
-        if not run.picture and status in ("done", "broken"):
+        # Some engines make no picture, and then no film either.
+        if not run.picture and (status == "broken" or status == "done" and run.animation):
             flaw = "It has no picture."
         problem = " ".join(filter(None, [problem, flaw]))
         if problem and status not in ACTIVE:
@@ -246,7 +258,7 @@ class Shelf:
             os.close(descriptor)
 
     def _details(self, name: str, files: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-        """The cleaned details and what is wrong with them."""
+        """The cleaned details, and what is wrong with them or ""."""
         if "details" not in files:
             details = self._embedded(name, files)
             return details, "" if details else "It has no details.json: its settings are unknown."
@@ -256,7 +268,7 @@ class Shelf:
             return self._embedded(name, files), str(error)
 
     def _embedded(self, name: str, files: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that travel in a picture, as other programs have them in nothing else."""
+        """The settings inside a picture, where some other programs keep all of theirs."""
         file = next((names[0] for kind, names in files.items() if kind in PICTURES), None)
         if file is None:
             return {}
@@ -271,7 +283,7 @@ class Shelf:
             return {}
 
     def _picture_size(self, name: str, file: str | None) -> tuple[tuple[int, int], str]:
-        """Width and height, as the header has them, and what can be seen to be wrong."""
+        """Width and height from the header, and what is wrong with the file, or ""."""
         if file is None:
             return (0, 0), ""
         try:
@@ -282,10 +294,10 @@ class Shelf:
 
 
 def clean(value: Any, depth: int = 0) -> Any:
-    """JSON from strangers as JSON that every reader takes.
+    """JSON from strangers, made safe for every reader.
 
-    Integers beyond 2^53 (seeds) and numbers that are none become strings; text is cut and holds no
-    half characters; what is nested too deeply is left out.
+    Integers beyond 2^53 (such as seeds), NaN and infinity become strings. Text is cut, and lone
+    surrogates in it are replaced. What is nested too deeply becomes "…".
     """
     if value is None or value is True or value is False:
         return value
@@ -309,7 +321,7 @@ def _clean_key(key: str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Any value as text that can be written down, cut; "" for None."""
+    """Any value as text that can be encoded, cut to MAX_TEXT characters; "" for None."""
     if isinstance(value, str) and value.isascii() and value.isprintable() and len(value) < MAX_TEXT:
         return value
     if value is None:
@@ -326,10 +338,10 @@ def as_count(value: Any) -> int | None:
 
 
 def began(name: str, details: Mapping[str, Any], root: Path) -> float:
-    """When a run was begun, in seconds since 1970.
+    """When a run began, in seconds since 1970.
 
-    By the folder's name, within that second by the details; without such a name by the details;
-    else by the folder's own time.
+    The folder's name gives the second, and the details the fraction of that second. Without a time
+    in the name the details count, and without one there the folder's own time.
     """
     named = FOLDER_TIME.match(name)
     by_name = _seconds(named[1]) if named else None
@@ -357,16 +369,19 @@ def _status(details: Mapping[str, Any]) -> str:
 
 
 def _rank(name: str) -> tuple[int, int, str]:
-    """The layout's own name first, JSON before text, the latest frame before the earlier ones."""
+    """By number, the latest frame first; within a number the layout's own suffix first."""
     stem, _, suffix = name.lower().rpartition(".")
-    known = list(MEDIA_TYPES).index(suffix)
-    digits = re.sub(r"\D", "", stem)
-    number = int(digits) if digits else 0
-    return (known, -number if stem.isdigit() else number, name)
+    number = _number(name)
+    return (-number if stem.isdigit() else number, list(MEDIA_TYPES).index(suffix), name)
+
+
+def _number(name: str) -> int:
+    """The number in a file's name, 0 without one."""
+    return int(re.sub(r"\D", "", name.rpartition(".")[0]) or 0)
 
 
 def _measure(file: BinaryIO, name: str) -> tuple[tuple[int, int], str]:
-    """As `Shelf._picture_size`. PNGs, nearly all, are measured without Pillow, which is slower."""
+    """As `Shelf._picture_size`. PNGs, the usual case, are measured without the slow Pillow."""
     head = file.read(24)
     if not head:
         return (0, 0), f"{name} is empty."

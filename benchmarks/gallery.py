@@ -2,10 +2,11 @@
 
     python benchmarks/gallery.py [--runs 10000] [--requests 100]
 
-Makes the runs in a temporary folder, starts the gallery as people do, and asks it over HTTP. The
-plain rescan does at each request what a gallery without an index does: it opens every details.json
-and every picture. Milliseconds are this machine's, and the load that is printed tells whether it
-was busy; "CPU" is what the gallery itself computed for one request, whatever else went on.
+Makes the runs in a temporary folder, starts the gallery as people do, and sends it requests over
+HTTP. The plain rescan does at each request what a gallery without an index does: it opens every
+details.json and every picture. The milliseconds depend on the machine, and the load that is printed
+shows whether it was busy. "CPU" is what the gallery itself computed for one request, whatever else
+was running.
 """
 
 import argparse
@@ -62,13 +63,13 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10_000, help="how many runs to make")
-    parser.add_argument("--requests", type=int, default=100, help="how often to ask for each page")
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--requests", type=int, default=100, help="how often to request each page")
+    parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
     return parser.parse_args()
 
 
 def make_runs(output: Path, count: int) -> list[str]:
-    """Run folders with settings at random; the pictures are links to some few. Returns names."""
+    """Run folders with random settings; their pictures are links to a few. Returns the names."""
     chance, names = random.Random(0), []
     pictures = _make_pictures(output / ".pictures")
     began = START
@@ -115,9 +116,9 @@ def _details(chance: random.Random, name: str, size: tuple[int, int], began: dat
 
 
 class Gallery:
-    """`python gallery.py` over a folder, and a connection to it. started: seconds until it answers.
+    """`python gallery.py` with a folder, and a connection to it. started: seconds until it answers.
 
-    Raises RuntimeError where it ends instead.
+    Raises RuntimeError if it exits instead.
     """
 
     def __init__(self, output: Path) -> None:
@@ -141,7 +142,7 @@ class Gallery:
         self._process.wait()
 
     def get(self, address: str) -> bytes:
-        """The answer's body. Raises RuntimeError for anything but 200."""
+        """The answer's body. Raises RuntimeError for any status but 200."""
         self._connection.request("GET", address)
         answer = self._connection.getresponse()
         body = answer.read()
@@ -150,7 +151,7 @@ class Gallery:
         return body
 
     def cpu(self) -> float:
-        """Seconds that the process computed so far; nan where the system does not tell."""
+        """Seconds of CPU that the process has used; nan if the system does not tell."""
         try:
             fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -158,7 +159,7 @@ class Gallery:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> str:
-        """What the process holds now, and at most, in MiB, where the system tells."""
+        """The process's memory in MiB, now and at most, if the system tells."""
         try:
             text = Path(f"/proc/{self._process.pid}/status").read_text()
         except OSError:
@@ -168,7 +169,7 @@ class Gallery:
 
 
 def measure(gallery: Gallery, names: list[str], requests: int) -> None:
-    """Print p50 and p95 of each kind of page, each asked for with something else every time."""
+    """Print p50 and p95 of each kind of page; every request asks for something else."""
     chance = random.Random(1)
     first = [f"/thumbs/{name}" for name in names[:24]]
     pages = max(1, len(names) // 24)

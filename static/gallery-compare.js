@@ -18,7 +18,7 @@ function drag(event) {
   show();
 }
 
-/** Both where the first one is, in its shape, so that the slider goes from edge to edge. */
+/** Put both where the first one is, in its shape, so that the slider goes from edge to edge. */
 function layOver() {
   const [{ width, height }] = images.map((image) => image.attributes);
   both.style.setProperty("--ratio", width.value / height.value);

@@ -1,23 +1,23 @@
-// A page kept up to date in place: only what differs is touched, and nothing under the fingers.
+// Keeps a page up to date in place. Only what differs is touched, and nothing that is in use.
 
 import { say } from "./gallery.js";
 
 const POLL = 1500; // milliseconds between looks at what changed
-const IN_STEP = ["csrf-token", "main"]; // ids of what is taken over from the page loaded again
-const LEFT_ALONE = ["open", "inert", "hidden"]; // attributes that are people's and scripts', not the server's
+const IN_STEP = ["csrf-token", "main"]; // ids of the elements that are taken over from the page when it is loaded again
+const LEFT_ALONE = ["open", "inert", "hidden"]; // attributes that people and scripts set, not the server
 
 const main = document.getElementById("main");
-let latest; // the refreshing begun last: what an earlier one would show counts for nothing
-let isPostponed = false; // something was under the fingers, and is still to be changed
+let latest; // the refresh that was started last; what earlier ones bring is dropped
+let isPostponed = false; // something was in use, and still has to be changed
 let isGone = false;
 
-/** Whether somebody writes in a form, or has written something that is not sent yet. */
+/** Whether someone is writing in a form, or has written something that is not sent yet. */
 function isWritten(form) {
   const fields = [...form.querySelectorAll("textarea, input:not([type='hidden'])")];
   return fields.some((one) => one === document.activeElement || one.value !== one.defaultValue);
 }
 
-function isUnderTheFingers(node) {
+function isInUse(node) {
   if (node.nodeName === "FORM") return isWritten(node);
   if (node.nodeName === "VIDEO") return !node.paused;
   if (node.nodeType !== Node.TEXT_NODE) return false;
@@ -25,10 +25,10 @@ function isUnderTheFingers(node) {
   return !selection.isCollapsed && selection.containsNode(node, true);
 }
 
-/** Give a node the content and the attributes of its like on the page loaded again. */
+/** Give a node the content and the attributes of its counterpart on the page loaded again. */
 function update(now, next) {
   if (now.isEqualNode(next) || now.nodeName === "OUTPUT") return; // a script writes into outputs
-  if (isUnderTheFingers(now)) {
+  if (isInUse(now)) {
     isPostponed = true;
   } else if (now.nodeType === Node.TEXT_NODE) {
     now.data = next.data;
@@ -47,7 +47,7 @@ function updateAttributes(now, next) {
   }
 }
 
-/** By what a child is known again. */
+/** What identifies a child on both pages. */
 function likeness(node) {
   if (node.nodeType !== Node.ELEMENT_NODE) return node.nodeName;
   const own = node.dataset.run || node.dataset.key || node.id || node.getAttribute("aria-labelledby");
@@ -79,11 +79,11 @@ async function ask(address) {
     const response = await fetch(address, { headers: { Accept: "text/html" } });
     return { status: response.status, text: await response.text() };
   } catch {
-    return { status: 0 }; // the gallery was ended, or the machine slept: the next look will tell
+    return { status: 0 }; // the gallery was stopped, or the machine slept: the next look will show
   }
 }
 
-/** Load the page again and take over what is different. Ends when that is shown. */
+/** Load the page again and take over what differs. Resolves when that is shown. */
 export function refresh() {
   const own = ask(location.href).then((answer) => (own === latest ? take(answer) : latest));
   latest = own;
@@ -108,14 +108,14 @@ function sayGone() {
   say("This run is not here any more. It was removed or renamed.");
 }
 
-/** Put the focus on a run's link; on the content as a whole where the page has none. */
+/** Put the focus on a run's link, or on the whole content if the page has no such link. */
 export function focusRun(name) {
   const link = name && main.querySelector(`[data-run="${CSS.escape(name)}"] a`);
   (link || main).focus();
   link?.scrollIntoView({ block: "nearest" });
 }
 
-/** Whether a look at the server would show another page. */
+/** Whether the server would show another page now. */
 async function isStale() {
   if (isPostponed || main.querySelector("[data-status='running']")) return true;
   const { status, text } = await ask("/api/activity");
@@ -126,7 +126,7 @@ async function look() {
   if (!document.hidden && !isGone && (await isStale())) await refresh();
 }
 
-/** Look again and again, and whenever somebody comes back to the page. */
+/** Look again and again, and whenever someone comes back to the page. */
 export function follow() {
   const again = async () => {
     await look();

@@ -1,9 +1,9 @@
-// Runs into the trash, and all that were removed one after the other back again.
+// Moves runs to the trash, and brings back all that were removed one after the other.
 
 import { change } from "./gallery.js";
 import { focusRun, refresh } from "./gallery-refresh.js";
 
-const SHOWN = 30000; // milliseconds that undoing is offered after the last removal
+const SHOWN = 30000; // milliseconds; how long undo is offered after the last removal
 
 const offer = document.createElement("p");
 const words = document.createElement("span");
@@ -14,20 +14,20 @@ button.textContent = "Undo";
 offer.append(words, button);
 document.getElementById("toast").before(offer);
 
-let removing = Promise.resolve(); // one run after the other, in the order of the presses
-let series = []; // of what can be undone: run, and the address that brings it back
+let removing = Promise.resolve(); // one run after the other, in the order of the key presses
+let series = []; // what can be undone: runs, and the addresses that bring them back
 let timer;
 let origin; // what had the focus before Tab led to the button
 let isNew = false; // whether Tab has not led to the button yet
 
-/** Move a run to the trash. Returns what undoes that, or null after saying why it stays. */
+/** Move a run to the trash. Returns how to undo that, or null after saying why it stays. */
 export async function remove(address) {
   removing = removing.then(() => change(address));
   const answer = await removing;
   return answer && { run: answer.removed, undo: answer.undo };
 }
 
-/** Offer to undo a removal, together with those before it for which that is still offered. */
+/** Offer to undo a removal, together with earlier ones that can still be undone. */
 export function offerUndo(removal) {
   series.push(removal);
   const { length } = series;

@@ -10,7 +10,7 @@ const { run: name, remove: removal } = find("run").dataset;
 
 // --- Zoom ---------------------------------------------------------------------------------------
 
-let zoom = 0; // 0: it fits; else screen pixels for each of the picture's
+let zoom = 0; // 0: the picture fits; else screen pixels for each pixel of the picture
 
 function setZoom(next) {
   const picture = find("picture");
@@ -85,7 +85,7 @@ async function copyPrompt() {
 
 listen("copy", "click", copyPrompt);
 
-/** Send a form. What is written in the others stays as it is. */
+/** Send a form. What is written in other forms stays as it is. */
 async function send(form) {
   const answer = await change(form.action, Object.fromEntries(new FormData(form)));
   if (!answer) return;

@@ -3,10 +3,10 @@
 
 import { isOurs } from "./gallery.js";
 
-const RETRY = 2000; // milliseconds, while there is nothing to show or nobody to ask
-const SKIP = 1000; // after a picture that cannot be shown
-const PATIENCE = 20000; // with a server or a picture that does not come
-const IDLE = 3000; // after the last move of the pointer
+const RETRY = 2000; // milliseconds, while there is nothing to show or the gallery does not answer
+const SKIP = 1000; // milliseconds, after a picture that cannot be shown
+const PATIENCE = 20000; // milliseconds, with a server or a picture that does not come
+const IDLE = 3000; // milliseconds, after the last move of the pointer
 
 const screen = document.getElementById("screen");
 const caption = document.getElementById("caption");
@@ -18,7 +18,7 @@ let { cursor, animation } = screen.dataset;
 let timer;
 let idleTimer;
 let paused = false;
-let turn = 0; // what was begun in an earlier turn must not show itself any more
+let turn = 0; // what was started in an earlier turn must no longer be shown
 
 const [shown, waiting] = screen.querySelectorAll(".slide");
 let front = shown;
@@ -47,12 +47,12 @@ async function next() {
   if (!answer?.slide) return plan(RETRY);
   const isThere = await load(answer.slide);
   if (own !== turn) return;
-  cursor = answer.cursor; // also past a picture that cannot be shown
+  cursor = answer.cursor; // even if the picture cannot be shown
   if (isThere) show(answer.slide);
   plan(isThere ? interval : Math.min(interval, SKIP));
 }
 
-/** The next slide and its cursor; null where nobody answers. */
+/** The next slide and its cursor; null if the gallery does not answer. */
 async function ask() {
   try {
     const response = await fetch(`${screen.dataset.next}?after=${encodeURIComponent(cursor)}`, {
@@ -64,7 +64,7 @@ async function ask() {
   }
 }
 
-/** Get a slide ready behind the one that is shown. Returns whether it can be shown. */
+/** Load a slide behind the one that is shown. Returns whether it can be shown. */
 async function load(slide) {
   const image = imageOf(back);
   image.alt = slide.prompt;
@@ -161,7 +161,7 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
-// --- The buttons, out of sight until somebody moves ---------------------------------------------
+// --- The buttons, hidden until someone moves the pointer ----------------------------------------
 
 let wasIdle = false; // when a finger touched the screen
 
@@ -176,7 +176,7 @@ document.addEventListener(
   () => (wasIdle = document.body.classList.contains("idle")),
   true,
 );
-// The touch that brings the buttons back presses none of them.
+// A touch that brings the buttons back does not press one of them.
 document.addEventListener(
   "click",
   (event) => {

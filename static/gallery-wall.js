@@ -10,7 +10,7 @@ const current = () => document.activeElement.closest(".tile");
 
 // --- Keys ---------------------------------------------------------------------------------------
 
-/** The tile one row above or below: of those on the nearest row the one most nearly in line. */
+/** The tile one row above or below: the tile of the nearest row that is most nearly in line. */
 function vertical(tile, direction) {
   const from = tile.getBoundingClientRect();
   const middle = from.left + from.width / 2;
@@ -56,7 +56,7 @@ document.addEventListener("keydown", (event) => isOurs(event) && onKey(event));
 
 // --- Removing -----------------------------------------------------------------------------------
 
-/** The focus goes on at once, so that the next press means the next run. */
+/** The focus moves at once, so that the next key press means the next run. */
 async function removeTile(tile) {
   const all = tiles();
   const at = all.indexOf(tile);
@@ -70,7 +70,7 @@ async function removeTile(tile) {
   refresh();
 }
 
-/** A run's own page leads here after its run was removed. */
+/** A run's own page leads here after the run was removed. */
 function takeOver(notice) {
   offerUndo({ run: notice.dataset.removed, undo: notice.action });
   notice.remove();
@@ -95,7 +95,7 @@ search.addEventListener("keydown", (event) => {
   closeFilters();
   event.target.blur();
 });
-// An address says what was chosen, and nothing else.
+// The address says only what was chosen.
 search.addEventListener("submit", () => {
   for (const field of search.elements) {
     field.disabled = field.name && ["", field.dataset.default].includes(field.value);

@@ -2,7 +2,7 @@
 
 const SAID = 10000; // milliseconds
 
-document.documentElement.classList.add("scripted"); // shows what works by scripts alone
+document.documentElement.classList.add("scripted"); // shows what only scripts make work
 
 const toast = document.getElementById("toast");
 let toastTimer;

@@ -1,4 +1,4 @@
-"""Run folders to look at, whole and broken, and an application that shows them."""
+"""Run folders to look at, and a gallery that shows them."""
 
 import json
 import re
@@ -42,13 +42,21 @@ def make_run(output, number=0, *, size=(32, 24), picture="output.PNG", name=None
     return folder
 
 
+def make_bare_run(output, number=0, **details):
+    """A finished run of another engine, without picture, film, prompt and losses."""
+    folder = make_run(output, number, picture=None)
+    known = {"model": "Waves", "status": "done", "num_steps": 3, "losses": {}, "loss_history": []}
+    (folder / "details.json").write_text(json.dumps(known | details))
+    return folder
+
+
 def open_gallery(output, **options):
     """A test client of the gallery."""
     return create_app(output, Options(**options)).test_client()
 
 
 def look_again(client):
-    """Let the next request look at every run, however soon after the last look it comes."""
+    """Have the next request look at every run, however soon after the last look it comes."""
     client.application.extensions["gallery"].index._look = 0.0
 
 
@@ -58,23 +66,23 @@ def runs_on(page):
 
 
 def token_of(client):
-    """What a page of ours sends along with a change."""
+    """The token that our pages send along with a change."""
     return client.application.jinja_env.globals["csrf_token"]
 
 
 def post(client, address, **fields):
-    """A change, as our pages ask for it."""
+    """Make a change as our pages do."""
     return client.post(address, data={"token": token_of(client)} | fields)
 
 
 def post_json(client, address, **fields):
-    """A change, as our scripts ask for it."""
+    """Make a change as our scripts do."""
     accept = {"Accept": "application/json"}
     return client.post(address, data={"token": token_of(client)} | fields, headers=accept)
 
 
 def start(*options):
-    """The gallery in a process of its own, once it says where it is: process, address, stderr."""
+    """Start the gallery as a process. Returns the process and its address, once it is announced."""
     command = [sys.executable, str(ROOT / "gallery.py"), *map(str, options)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     line = process.stdout.readline()

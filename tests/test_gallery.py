@@ -39,14 +39,14 @@ def test_it_serves_until_ctrl_c_from_the_next_free_port(output):
             said = end(process)
     assert process.returncode == 0
     assert f"Port {port} is in use" in said and address.rpartition(":")[2] in said
-    assert "Everybody" not in said and "Traceback" not in said
+    assert "Everyone" not in said and "Traceback" not in said
 
 
-def test_beyond_this_machine_it_says_so(output):
+def test_listening_beyond_this_machine_is_announced(output):
     process, address = start(output, "--host", "0.0.0.0", "--port", "5400", "--read-only")
     said = end(process)
     assert address.startswith("http://0.0.0.0:")
-    assert "Everybody who reaches this machine's network can see these runs" in said
+    assert "Everyone on this machine's network can see these runs" in said
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ def test_beyond_this_machine_it_says_so(output):
         (["--interval", "0"], "--interval must be"),
         (["--port", "70000"], "--port must be"),
         (["--port", "x"], "invalid int value"),
-        (["--host", "198.51.100.7"], "no address of this machine"),
+        (["--host", "198.51.100.7"], "not an address of this machine"),
         (["--app-url", "javascript:alert(1)"], "--app-url must be"),
         (["--app-url", "http://"], "--app-url must be"),
         (["--what"], "--help lists the options"),
     ],
 )
-def test_what_cannot_be_carried_out_is_told_in_one_line(options, message, tmp_path, capsys):
+def test_unusable_options_are_explained_in_one_line(options, message, tmp_path, capsys):
     if options[0].startswith("-"):
         options = [str(tmp_path), *options]
     assert gallery.main(options) == 2
@@ -73,7 +73,7 @@ def test_what_cannot_be_carried_out_is_told_in_one_line(options, message, tmp_pa
     assert said.startswith("Error: ") and message in said and said.count("\n") == 1
 
 
-def test_a_port_is_free_on_the_host_that_is_asked_for():
+def test_a_port_is_checked_on_the_host_that_is_asked_for():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert in_use(port, "127.0.0.1")
@@ -81,7 +81,7 @@ def test_a_port_is_free_on_the_host_that_is_asked_for():
 
 
 def test_it_starts_without_what_is_slow_to_import():
-    """torch never, and until somebody looks at a picture or a run neither Pillow nor pydantic."""
+    """Never torch; and neither Pillow nor pydantic until someone looks at a picture or a run."""
     code = "import gallery, sys; print(*(n for n in sys.argv[1:] if n in sys.modules))"
     slow = ["torch", "numpy", "PIL", "pydantic", "streamlit"]
     done = subprocess.run(

@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 from gallery_runs import make_run, open_gallery
 
-from studio.gallery.query import READERS
+from studio.gallery.query import PARAMETERS
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ KINDS = {
 
 
 def check(description, schema, value, where="answer"):
-    """What JSON Schema asks, as far as our description uses it."""
+    """Check a value as JSON Schema asks, as far as our description uses it."""
     schema = resolve(description, schema)
     if "anyOf" in schema:
         resolved = [resolve(description, option) for option in schema["anyOf"]]
@@ -71,7 +71,7 @@ def test_every_route_and_every_filter_is_described(output):
     }
     assert set(description["paths"]) == {rule for rule in rules if rule.startswith("/api/")}
     parameters = description["paths"]["/api/runs"]["get"]["parameters"]
-    assert {parameter["name"] for parameter in parameters} == set(READERS)
+    assert {parameter["name"] for parameter in parameters} == set(PARAMETERS)
 
 
 def test_pages_and_filters(output):
@@ -94,6 +94,6 @@ def test_pages_and_filters(output):
         *("date_to=x", "steps_max=-1", "favourite=maybe", "q=" + "x" * 501),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(output, query):
+def test_parameters_that_make_no_sense_are_refused(output, query):
     answer = open_gallery(output).get(f"/api/runs?{query}")
     assert answer.status_code == 400 and query.partition("=")[0] in answer.json["error"]

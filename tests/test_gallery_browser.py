@@ -11,7 +11,7 @@ from pathlib import Path
 import imageio.v2 as imageio
 import numpy as np
 import pytest
-from gallery_runs import end, make_run, start
+from gallery_runs import end, make_bare_run, make_run, start
 from PIL import Image, ImageDraw
 from tabs import new_tab
 from waiting import wait_for
@@ -19,7 +19,7 @@ from waiting import wait_for
 from studio.base import files
 from studio.runs import storage
 
-EXCUSED = ("404", "ERR_FAILED")  # what is asked for was not there, or nobody answered
+EXCUSED = ("404", "ERR_FAILED")  # a requested file was missing, or the gallery did not answer
 NUMBER = 12
 PORT = 5600
 
@@ -34,7 +34,7 @@ def draw(folder, number, size):
 
 
 def fill(output):
-    """Finished runs in several aspects, a chain, a broken one and one that goes on."""
+    """Finished runs in several aspects, among them a chain; and a broken run."""
     names = []
     for number in range(NUMBER):
         size = [(128, 128), (160, 96), (96, 160), (512, 384)][number % 4]
@@ -52,7 +52,7 @@ def fill(output):
 
 
 class Site:
-    """A gallery in a process of its own and what it shows."""
+    """A gallery in a process of its own, and what it shows."""
 
     def __init__(self, folder, *options):
         self.output = folder / "output"
@@ -76,7 +76,7 @@ def kiosk(tmp_path_factory):
 
 @pytest.fixture
 def open_tab(chromium):
-    """Opens tabs, which are closed after the test; complaints of the browser fail it."""
+    """Opens tabs, which are closed after the test. Complaints of the browser fail the test."""
     contexts, complaints = [], []
 
     def open_one(address, **options):
@@ -90,7 +90,7 @@ def open_tab(chromium):
     for context in contexts:
         context.close()
     serious = [c for c in complaints if not any(word in c for word in EXCUSED)]
-    assert serious == [], "a page must not trip the browser"
+    assert serious == [], "the browser complains about a page"
 
 
 PAGES = {
@@ -115,11 +115,17 @@ TOO_SMALL = """[...document.querySelectorAll("a, button, input, select, textarea
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_fits_is_readable_and_asks_nobody_else(site, open_tab, page, scheme):
-    from axe_playwright_python.sync_playwright import Axe
-
+def test_every_page_fits_is_readable_and_loads_nothing_from_elsewhere(site, open_tab, page, scheme):
     tab = open_tab(site.url + PAGES[page].format(*site.names), color_scheme=scheme)
     tab.wait_for_load_state("load")
+    check_looks(tab)
+    assert [url for url in tab.strangers if not url.startswith(site.url)] == []
+
+
+def check_looks(tab):
+    """Nothing is cut off, too small to be pressed or hard to read, on large and small screens."""
+    from axe_playwright_python.sync_playwright import Axe
+
     for width in (2560, 1400, 390, 320):
         tab.set_viewport_size({"width": width, "height": 844})
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
@@ -127,10 +133,56 @@ def test_every_page_fits_is_readable_and_asks_nobody_else(site, open_tab, page, 
         if width in (1400, 390):
             found = Axe().run(tab).response["violations"]
             assert [f"{v['id']}: {v['nodes'][0]['html']}" for v in found] == []
-    assert [url for url in tab.strangers if not url.startswith(site.url)] == []
 
 
-def test_pictures_are_at_their_aspect(site, open_tab):
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory):
+    """The address of a gallery with a run of four pictures, the last, and two without any."""
+    output = tmp_path_factory.mktemp("engines") / "output"
+    for number in (1, 2):
+        make_bare_run(output, number, length=number)
+    folder = make_run(output, 3, model="Tiles")
+    image = draw(folder, 3, (160, 120))
+    for number in (2, 3, 4):
+        image.save(folder / f"output-{number}.PNG")
+    process, url = start(output, "--port", PORT)
+    yield url
+    end(process)
+
+
+OTHER_ENGINES = {
+    "wall": "/?engine=Waves",
+    "several pictures": "/runs/run00003",
+    "no picture": "/runs/run00001",
+    "comparing nothing": "/compare?a=run00001&b=run00002",
+    "comparing with a picture": "/compare?a=run00001&b=run00003",
+}
+
+
+@pytest.mark.parametrize("page", OTHER_ENGINES)
+def test_runs_of_other_engines_fit_on_every_page(engines, open_tab, page):
+    tab = open_tab(engines + OTHER_ENGINES[page])
+    tab.wait_for_load_state("load")
+    check_looks(tab)
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_compared_pictures_never_cover_the_table_below(engines, open_tab, width):
+    for page in ("comparing nothing", "comparing with a picture"):
+        tab = open_tab(engines + OTHER_ENGINES[page], viewport={"width": width, "height": 844})
+        below = box(tab, "#changes-title")["y"]
+        for caption in tab.locator("figcaption").all():
+            bottom = caption.bounding_box()
+            assert bottom["y"] + bottom["height"] <= below
+
+
+def test_on_a_phone_further_pictures_come_after_prompt_and_actions(engines, open_tab):
+    tab = open_tab(f"{engines}/runs/run00003", viewport={"width": 390, "height": 844})
+    tops = [box(tab, part)["y"] for part in ("#stage", "#prompt", ".actions", ".pictures")]
+    assert tops == sorted(tops) and tab.locator(".pictures img").count() == 3
+
+
+def test_pictures_keep_their_aspect(site, open_tab):
     tab = open_tab(f"{site.url}/?sort=oldest")
     loaded = "[...document.images].every(i => !i.src || i.complete || i.loading === 'lazy')"
     wait_for(lambda: tab.evaluate(loaded), "the pictures")
@@ -161,7 +213,7 @@ def test_a_white_picture_has_a_hairline(site, open_tab):
 
 def test_on_a_phone_picture_prompt_and_actions_come_first(site, open_tab):
     tab = open_tab(f"{site.url}/runs/{site.names[4]}", viewport={"width": 390, "height": 844})
-    parts = ("#stage", "#prompt", ".actions", ".films")
+    parts = ("#stage", "#prompt", ".actions", ".more")
     tops = [box(tab, part)["y"] for part in parts]
     assert tops == sorted(tops) and tops[2] < 844
 
@@ -227,7 +279,7 @@ def test_a_key_held_down_removes_one_run_and_undo_is_one_tab_away(site, open_tab
     assert in_trash(site) == []
 
 
-def test_undo_reaches_all_of_a_series(site, open_tab):
+def test_undo_brings_back_a_whole_series(site, open_tab):
     tab = open_tab(site.url)
     tab.locator(f'[data-run="{site.names[-1]}"] .open').focus()
     for _ in range(3):
@@ -278,7 +330,7 @@ def test_stepping_stays_in_the_list_that_it_came_from(site, open_tab):
 
 @pytest.fixture
 def running(site):
-    """Runs that go on, more than `/api/activity` tells of; the oldest first."""
+    """Running runs, more than `/api/activity` lists; the oldest first."""
     more = {"picture": None, "status": "running"}
     folders = [make_run(site.output, 60 + n, heartbeat=storage.now(), **more) for n in range(22)]
     yield folders
@@ -286,7 +338,7 @@ def running(site):
         shutil.rmtree(folder)
 
 
-def test_a_page_changes_in_place_and_never_under_the_fingers(site, open_tab, running):
+def test_a_page_changes_in_place_but_not_what_is_in_use(site, open_tab, running):
     folder = running[0]
     tab = open_tab(f"{site.url}/runs/{folder.name}")
     tab.evaluate("window.stayed = true")
@@ -420,7 +472,7 @@ def test_compare_with_the_slider(site, open_tab):
     tab.locator("#wall").wait_for()
 
 
-def test_without_javascript_all_can_be_read_and_done(site, open_tab):
+def test_everything_can_be_read_and_done_without_javascript(site, open_tab):
     tab = open_tab(site.url, java_script_enabled=False)
     assert tab.locator(".tile").count() == NUMBER + 2
     tile = tab.locator(f'[data-run="{site.names[-1]}"]')
@@ -440,7 +492,7 @@ def shown(tab):
     return tab.locator(".caption").text_content()
 
 
-def test_the_slideshow_moves_on_and_shows_what_comes(kiosk, open_tab):
+def test_the_slideshow_advances_and_shows_new_runs(kiosk, open_tab):
     tab = open_tab(f"{kiosk.url}/slideshow")
     seen = set()
     wait_for(lambda: seen.add(shown(tab)) or len(seen) > 4, "some slides")
@@ -461,7 +513,7 @@ def test_the_slideshow_moves_on_and_shows_what_comes(kiosk, open_tab):
 
 
 def png(width, height):
-    """A PNG of nothing but header and end."""
+    """A PNG with nothing but its header and its end."""
     parts = (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IEND", b"")
     chunks = [
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -474,7 +526,7 @@ def shows_a_picture(tab):
     return tab.evaluate("document.querySelector('.slide.shown img')?.naturalWidth > 0")
 
 
-def test_the_slideshow_moves_on_past_any_failure_and_is_never_black(kiosk, open_tab):
+def test_the_slideshow_advances_past_any_failure_and_is_never_black(kiosk, open_tab):
     broken = [make_run(kiosk.output, 90 + n, picture=None, text_input="broken") for n in range(3)]
     for folder, data in zip(broken, (png(64, 64), png(60_000, 60_000), png(8, 8)), strict=True):
         (folder / "output.PNG").write_bytes(data)

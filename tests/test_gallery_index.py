@@ -1,4 +1,4 @@
-"""What the gallery knows of the folders: what comes, changes, goes away and comes back."""
+"""What the gallery knows of the folders, while they appear, change, disappear and come back."""
 
 import errno
 import json
@@ -26,7 +26,7 @@ def library(client):
 
 
 def settle(output):
-    """As if the last change of the folder was long ago, so that it is listed when it changes."""
+    """As if the folder last changed long ago, so that it is listed only when it changes."""
     os.utime(output, ns=(0, 10**18))
 
 
@@ -44,7 +44,7 @@ def test_a_folder_that_was_away_for_a_moment_is_shown_again(output, address):
     for _ in range(3):
         look_again(client)
         client.get(address.format(name=names[0]))
-    assert runs_on(client.get("/")) == names, "what was known stays known"
+    assert runs_on(client.get("/")) == names, "the gallery keeps what it knew"
     output.with_name("away").rename(output)
     look_again(client)
     page = client.get("/")
@@ -65,7 +65,7 @@ def test_runs_that_went_while_the_folder_was_away_are_gone_when_it_comes_back(ou
     assert runs_on(client.get("/")) == [first.name]
 
 
-def test_another_folder_in_its_place_is_listed_though_its_time_is_the_same(output):
+def test_another_folder_in_its_place_is_listed_even_with_the_same_time(output):
     make_run(output, 1)
     other = make_run(output.with_name("other"), 2)
     settle(output)
@@ -147,7 +147,7 @@ def test_a_file_that_grows_within_a_tick_of_the_clock_is_read_again(output):
     assert "is cut off" not in client.get("/").text
 
 
-def test_a_picture_that_becomes_whole_while_it_is_judged_is_read_again(output, monkeypatch):
+def test_a_picture_that_becomes_whole_while_it_is_checked_is_read_again(output, monkeypatch):
     import gallery_utils
 
     folder = make_run(output, 1, size=(64, 64))
@@ -167,7 +167,7 @@ def test_a_picture_that_becomes_whole_while_it_is_judged_is_read_again(output, m
     assert "status-broken" not in client.get("/").text
 
 
-def test_what_an_older_picture_was_found_to_be_is_not_said_of_the_new_one(output):
+def test_a_problem_of_an_older_picture_is_not_blamed_on_the_new_one(output):
     folder = make_run(output, 1)
     client = open_gallery(output)
     index = library(client).index
@@ -205,7 +205,7 @@ def test_a_waiting_run_offers_what_can_be_done_with_it(output):
     name = wait_in(output, 1).name
     page = open_gallery(output).get(f"/runs/{name}").text
     assert ">Cancel<" in page and ">Move up<" in page and "Continue in the app" not in page
-    assert "400 steps still to be made" in page and "<span>0 steps" not in page
+    assert "400 steps to go" in page and "<span>0 steps" not in page
     looking = open_gallery(output, read_only=True).get(f"/runs/{name}").text
     assert ">Cancel<" not in looking and "Continue in the app" not in looking
 
@@ -243,7 +243,7 @@ def test_only_our_pages_change_the_queue(output, options):
 
 
 class Show:
-    """A slideshow as its script asks for it."""
+    """A slideshow that asks as its script does."""
 
     def __init__(self, client):
         self._client, self._cursor = client, ""
@@ -255,7 +255,7 @@ class Show:
         return answer["slide"]["run_id"]
 
 
-def test_after_newcomers_the_slideshow_continues_where_it_was(output):
+def test_after_newcomers_the_slideshow_resumes_where_it_was(output):
     names = [make_run(output, n).name for n in range(4)][::-1]
     show = Show(open_gallery(output))
     assert [show.next(), show.next()] == names[:2]
@@ -263,7 +263,7 @@ def test_after_newcomers_the_slideshow_continues_where_it_was(output):
     assert [show.next() for _ in range(4)] == [*new, *names[2:]]
 
 
-def test_newcomers_without_end_do_not_keep_the_others_away(output):
+def test_endless_newcomers_do_not_keep_the_others_away(output):
     names = [make_run(output, n).name for n in range(4)][::-1]
     show = Show(open_gallery(output))
     seen = []
@@ -273,7 +273,7 @@ def test_newcomers_without_end_do_not_keep_the_others_away(output):
     assert [name for name in seen if name in names] == names
 
 
-def test_a_run_of_the_future_does_not_stop_newcomers(output):
+def test_a_run_with_a_future_date_does_not_stop_newcomers(output):
     future = make_run(output, 1, name="20990101T000000-tomorrow")
     later = time.time() + 70 * 365 * 86_400
     os.utime(future / "output.PNG", (later, later))
@@ -284,7 +284,7 @@ def test_a_run_of_the_future_does_not_stop_newcomers(output):
     assert [show.next(), show.next()] == [new, old]
 
 
-def test_a_run_comes_when_its_picture_is_whole(output):
+def test_a_run_is_shown_when_its_picture_is_whole(output):
     names = [make_run(output, n).name for n in range(2)][::-1]
     client = open_gallery(output)
     show = Show(client)
@@ -297,7 +297,7 @@ def test_a_run_comes_when_its_picture_is_whole(output):
     assert show.next() == going.name
 
 
-def test_the_slideshow_shows_what_ended_well(output):
+def test_the_slideshow_shows_only_runs_that_ended_well(output):
     names = [make_run(output, n, status=s).name for n, s in enumerate(("done", "stopped"))]
     for number, status in enumerate(("failed", "interrupted", "running", "queued"), 5):
         make_run(output, number, status=status, heartbeat=storage.now())
@@ -330,7 +330,7 @@ def test_marks_of_a_read_only_folder_are_kept_and_saved_later(output, disk, from
     client = open_gallery(output) if from_the_start else client
     assert "tags and notes last until the gallery ends" in client.get("/").text
     assert "last until the gallery ends" in client.get(f"/runs/{one}").text
-    assert runs_on(client.get("/?tag=sea")) == [one], "what was marked before is there"
+    assert runs_on(client.get("/?tag=sea")) == [one], "earlier marks are there"
     post(client, f"/runs/{two}/favourite", on="1")
     post(client, f"/runs/{one}/tags/remove", tag="sea")
     assert runs_on(client.get("/?favourite=1")) == [two] and runs_on(client.get("/?tag=sea")) == []
@@ -342,7 +342,7 @@ def test_marks_of_a_read_only_folder_are_kept_and_saved_later(output, disk, from
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_what_is_in_the_way_of_favourites_may_be_taken_away(output):
+def test_favourites_are_saved_once_their_place_is_free(output):
     name = make_run(output, 1).name
     (output / ".gallery").write_text("in the way")
     client = open_gallery(output)
@@ -358,8 +358,8 @@ def test_strangers_are_not_told_of_favourites(output, disk):
     assert "cannot be written" not in open_gallery(output, read_only=True).get("/").text
 
 
-def test_the_older_index_is_made_again(output):
-    """One of another version, such as without the sizes of pictures."""
+def test_an_older_index_is_rebuilt(output):
+    """Such as one without the sizes of pictures."""
     import sqlite3
 
     name = make_run(output, 1).name

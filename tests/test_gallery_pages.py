@@ -1,4 +1,4 @@
-"""The gallery's pages as a browser without JavaScript has them: wall, search, one run, changes."""
+"""The gallery's pages without JavaScript: wall, search, one run, changes."""
 
 import html
 import io
@@ -73,14 +73,14 @@ def test_an_empty_folder_says_what_to_do(output):
         *("date_to=2026-99-99", "favourite=x", "q=" + "x" * 600, "page=99"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_told_and_the_nearest_page_shown(output, query):
+def test_senseless_parameters_are_reported_and_the_nearest_page_is_shown(output, query):
     name = make_run(output).name
     page = open_gallery(output).get(f"/?{query}")
     assert page.status_code == 200 and runs_on(page) == [name]
     assert 'role="alert"' in page.text
 
 
-def test_a_new_run_and_one_that_went_show_at_the_next_look(output):
+def test_new_and_missing_runs_show_at_the_next_look(output):
     first = make_run(output, 1)
     client = open_gallery(output)
     assert runs_on(client.get("/")) == [first.name]
@@ -124,7 +124,7 @@ def test_a_run_that_fell_silent_becomes_interrupted_by_itself(output, monkeypatc
     assert "status-interrupted" in client.get("/").text
 
 
-def test_a_heartbeat_alone_does_not_make_pages_load_anew(output):
+def test_a_heartbeat_alone_does_not_make_pages_reload(output):
     folder = make_run(output, 1, status="running", heartbeat=storage.now())
     client = open_gallery(output)
     before = client.get("/api/activity").json["revision"]
@@ -208,7 +208,7 @@ def test_sorting(output):
 
 
 def address(page, mark):
-    """Where a link of a page leads."""
+    """The address that a link of a page leads to."""
     found = re.search(rf'{mark} href="([^"]+)"', page.text)
     return found and html.unescape(found[1])
 
@@ -238,7 +238,7 @@ def test_stepping_goes_through_the_list_that_the_page_was_opened_from(output, so
     assert seen == found
 
 
-def test_a_run_that_is_no_longer_in_its_list_has_a_place_there(output):
+def test_a_run_that_no_longer_matches_keeps_a_place_in_its_list(output):
     names = [make_run(output, n, num_steps=10 * n).name for n in range(3)]
     client = open_gallery(output)
     page = client.get(f"/runs/{names[1]}?steps_max=0")
@@ -247,7 +247,7 @@ def test_a_run_that_is_no_longer_in_its_list_has_a_place_there(output):
     assert answer.location == f"/runs/{names[1]}?steps_max=0"
 
 
-def test_a_long_prompt_is_quoted_in_full_on_request_only(output):
+def test_a_long_prompt_is_shown_in_full_only_on_request(output):
     long = "a heart, " * 2000
     one = make_run(output, 1, text_input=long).name
     two = make_run(output, 2, text_input="a bird", parent=one).name
@@ -259,21 +259,21 @@ def test_a_long_prompt_is_quoted_in_full_on_request_only(output):
         assert "<h1" in page and page.count(long.strip()) >= 1
 
 
-def test_a_picture_known_to_be_broken_is_not_asked_for(output):
+def test_a_picture_known_to_be_broken_is_not_requested(output):
     folder = make_run(output, 1)
     data = bytearray((folder / "output.PNG").read_bytes())
     data[40:60] = bytes(20)
     (folder / "output.PNG").write_bytes(data)
     client = open_gallery(output)
     asked = f"/thumbs/{folder.name}"
-    assert asked in client.get("/").text, "that it is broken shows only when it is decoded"
+    assert asked in client.get("/").text, "only decoding shows that it is broken"
     assert client.get(asked).mimetype == "image/svg+xml"
     for page in ("/", f"/runs/{folder.name}"):
         assert asked not in client.get(page).text and "cannot be shown" in client.get(page).text
     assert 'id="picture"' not in client.get(f"/runs/{folder.name}").text
 
 
-def test_the_page_of_a_run_has_all_of_it(output):
+def test_the_page_of_a_run_shows_everything(output):
     folder = make_run(
         output, 1, text_input="a red heart", seed=2**64 - 1, use_mse_regularization=False,
         mse_weight=0.25,
@@ -388,7 +388,7 @@ def test_thumbnails_are_small_made_once_and_outside_the_runs(output):
 # --- Changing ----------------------------------------------------------------------------------
 
 
-def test_marks_are_kept_though_the_cache_is_deleted(output):
+def test_marks_survive_the_deletion_of_the_cache(output):
     name = make_run(output, 1).name
     client = open_gallery(output)
     assert post(client, f"/runs/{name}/favourite", on="1").status_code == 302
@@ -448,7 +448,7 @@ def test_remove_and_undo(output):
 
 
 @pytest.mark.parametrize("status", ["running", "queued"])
-def test_a_run_that_waits_or_goes_on_cannot_be_removed(output, status):
+def test_a_waiting_or_running_run_cannot_be_removed(output, status):
     name = make_run(output, 1, status=status, heartbeat=storage.now()).name
     client = open_gallery(output)
     assert post_json(client, f"/runs/{name}/trash").status_code == 409
@@ -480,7 +480,7 @@ def test_kiosk_and_read_only_change_nothing(output, mode, change):
     [{"token": ""}, {"token": "guessed"}, {"token": "\ud83d"}, {"origin": "http://evil.example"},
      {"origin": "null"}, {"origin": "https://localhost"}, {"host": "evil.example"}],
 )  # fmt: skip
-def test_a_change_must_come_from_a_page_of_ours(output, change, wrong):
+def test_a_change_must_come_from_one_of_our_pages(output, change, wrong):
     name = make_run(output, 1).name
     client = open_gallery(output)
     headers = {"Origin": wrong.get("origin", "http://localhost")}
@@ -494,7 +494,7 @@ def test_a_change_must_come_from_a_page_of_ours(output, change, wrong):
 
 
 @pytest.mark.parametrize("back", ["//evil.example", "https://evil.example", "/\\evil.example", "x"])
-def test_a_change_leads_back_to_us_only(output, back):
+def test_a_change_only_leads_back_to_us(output, back):
     name = make_run(output, 1).name
     answer = post(open_gallery(output), f"/runs/{name}/favourite", on="1", back=back)
     assert answer.location == "/"
@@ -519,7 +519,7 @@ def killed_while_marking(output, name, seconds):
     return process.communicate()[0].decode().split()
 
 
-def test_what_was_marked_survives_a_kill(output):
+def test_marks_survive_a_kill(output):
     name = make_run(output, 1).name
     said = killed_while_marking(output, name, 0.7)
     assert said
@@ -532,15 +532,15 @@ def test_what_was_marked_survives_a_kill(output):
 # --- Kiosk -------------------------------------------------------------------------------------
 
 
-def test_a_kiosk_shows_pictures_and_prompts_alone(output):
+def test_a_kiosk_shows_only_pictures_and_prompts(output):
     folder = make_run(output, 1, text_input="a red heart", vqgan_ckpt="secret_weights")
     make_run(output, 2, picture=None, text_input="no picture of it")
-    make_run(output, 3, status="running", heartbeat=storage.now(), text_input="goes on")
+    make_run(output, 3, status="running", heartbeat=storage.now(), text_input="half done")
     client = open_gallery(output, kiosk=True)
     for address in ("/", "/slideshow", f"/runs/{folder.name}", "/api/runs"):
         page = client.get(address).text
         assert "a red heart" in page, address
-        assert not any(w in page for w in ("secret_weights", "no picture of it", "goes on")), (
+        assert not any(w in page for w in ("secret_weights", "no picture of it", "half done")), (
             address
         )
     for address in ("/trash", f"/runs/{folder.name}/all.zip", f"/files/{folder.name}/details.json"):
@@ -566,15 +566,15 @@ def test_the_slideshow_goes_round_and_shows_new_runs_first(output):
     assert seen == [names[2], names[1], names[0], names[2], names[1]]
     new = make_run(output, 1, name="20251231T000000-finished").name
     step()
-    assert seen[-1] == new, "it was begun before the others and finished after them"
+    assert seen[-1] == new, "it began before the others and was finished after them"
     step()
-    assert seen[-1] == names[0], "it continues where it was"
+    assert seen[-1] == names[0], "it resumes where it was"
 
 
 @pytest.mark.parametrize(
     "cursor", ["x", "__", "1_1_", "nan_1_x", "1e999_1_x", "1_" + "9" * 30 + "_x"]
 )
-def test_a_cursor_that_is_none_begins_anew(output, cursor):
+def test_an_invalid_cursor_starts_at_the_newest(output, cursor):
     name = make_run(output, 1).name
     answer = open_gallery(output).get("/api/slides/next", query_string={"after": cursor})
     assert answer.json["slide"]["run_id"] == name
@@ -591,14 +591,14 @@ def test_without_pictures_the_slideshow_waits(output):
 
 
 @pytest.mark.parametrize("damage", [b"", b"no database", b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_broken_index_is_made_anew(output, damage):
+def test_a_broken_index_is_rebuilt(output, damage):
     name = make_run(output, 1).name
     open_gallery(output)
     (output / ".gallery" / "cache" / "index.sqlite").write_bytes(damage)
     assert runs_on(open_gallery(output).get("/")) == [name]
 
 
-def test_broken_favourites_are_put_aside_and_said(output, capsys):
+def test_broken_favourites_are_put_aside_and_reported(output, capsys):
     name = make_run(output, 1).name
     open_gallery(output)
     (output / ".gallery" / "curation.sqlite").write_bytes(b"no database" * 100)
@@ -608,7 +608,7 @@ def test_broken_favourites_are_put_aside_and_said(output, capsys):
     assert "curation.sqlite.broken" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_shown_all_the_same(output, capsys):
+def test_a_folder_that_cannot_be_written_is_still_shown(output, capsys):
     name = make_run(output, 1).name
     (output / ".gallery").write_text("in the way")
     client = open_gallery(output)
@@ -624,7 +624,7 @@ def test_a_warm_start_reads_no_run_again(output, monkeypatch):
     assert runs_on(open_gallery(output).get("/")) == names[::-1]
 
 
-def test_the_output_folder_may_go_while_it_is_shown(output):
+def test_the_output_folder_may_disappear_while_it_is_shown(output):
     make_run(output, 1)
     client = open_gallery(output)
     output.rename(output.with_name("elsewhere"))
@@ -643,7 +643,7 @@ def test_an_application_needs_a_folder(tmp_path):
         create_app(tmp_path / "nowhere", Options())
 
 
-def test_two_galleries_may_begin_with_the_same_empty_index(output):
+def test_two_galleries_may_start_with_the_same_empty_index(output):
     names = [make_run(output, n).name for n in range(40)]
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]\n"

@@ -1,4 +1,4 @@
-"""Large answers: parts of files, zips, and clients who stop reading."""
+"""Large answers: ranges of files, zips, and clients that stop reading."""
 
 import http.client
 import io
@@ -14,7 +14,7 @@ from gallery_runs import end, make_run, open_gallery, start
 PORT = 5650
 FILM = 80_000_000  # bytes
 STALLED = 100
-PATIENCE = 1.0  # seconds, within which a page must answer whoever else is there
+PATIENCE = 1.0  # seconds within which a page must answer, however many other clients there are
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def output(tmp_path):
     return tmp_path / "output"
 
 
-# --- Parts -------------------------------------------------------------------------------------
+# --- Ranges ------------------------------------------------------------------------------------
 
 WHOLE = bytes(range(250)) * 4
 RANGES = {
@@ -50,7 +50,7 @@ RANGES = {
 
 
 @pytest.mark.parametrize("asked", RANGES)
-def test_parts_of_a_file(output, asked):
+def test_ranges_of_a_file(output, asked):
     folder = make_run(output, 1)
     (folder / "anim.mp4").write_bytes(WHOLE)
     headers = {"Range": asked.encode().decode("latin-1")}
@@ -68,7 +68,7 @@ def test_parts_of_a_file(output, asked):
     assert expected == 416 or answer.headers["Accept-Ranges"] == "bytes"
 
 
-def test_a_part_of_another_file_than_before_is_the_whole(output):
+def test_a_range_of_a_replaced_file_gets_the_whole_file(output):
     folder = make_run(output, 1)
     (folder / "anim.mp4").write_bytes(WHOLE)
     address, client = f"/files/{folder.name}/anim.mp4", open_gallery(output)
@@ -81,7 +81,7 @@ def test_a_part_of_another_file_than_before_is_the_whole(output):
     assert head.status_code == 200 and head.content_length == 1000 and head.data == b""
 
 
-def test_an_empty_file_has_no_parts(output):
+def test_an_empty_file_has_no_ranges(output):
     folder = make_run(output, 1)
     (folder / "anim.mp4").touch()
     address, client = f"/files/{folder.name}/anim.mp4", open_gallery(output)
@@ -96,7 +96,7 @@ def test_an_empty_file_has_no_parts(output):
 @pytest.mark.parametrize("limit", [None, 1500, 3000])
 @pytest.mark.parametrize("count", [0, 1, 40])
 def test_the_length_of_a_zip_is_known_before(output, monkeypatch, count, limit):
-    """limit: from how many bytes on the format needs larger fields; of old 2 GB."""
+    """limit: the number of bytes from which the format needs larger fields; None: 2 GB."""
     if limit:
         monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
         monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 20)
@@ -111,7 +111,7 @@ def test_the_length_of_a_zip_is_known_before(output, monkeypatch, count, limit):
 
 
 @pytest.mark.parametrize("change", ["shorter", "replaced", "gone"])
-def test_a_zip_of_what_changes_meanwhile_is_cut_off_and_not_wrong(output, change):
+def test_a_zip_of_files_that_change_meanwhile_is_cut_off_rather_than_wrong(output, change):
     folder = make_run(output, 1)
     film = folder / "anim.mp4"
     film.write_bytes(bytes(300_000))
@@ -135,7 +135,7 @@ def test_a_file_that_becomes_shorter_ends_the_connection(output):
         _ = answer.data
 
 
-# --- Clients who stop reading ------------------------------------------------------------------
+# --- Clients that stop reading -----------------------------------------------------------------
 
 ASKED = "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -203,10 +203,10 @@ def test_a_film_that_is_read_slowly_arrives_whole(crowded):
             received += len(client.recv(1_000_000))
 
 
-# --- What is seen while it is sent ---------------------------------------------------------------
+# --- Broken pictures ---------------------------------------------------------------------------
 
 
-def test_a_broken_picture_has_a_drawing_and_no_error(output):
+def test_a_broken_picture_gets_a_drawing_and_no_error(output):
     folder = make_run(output, 1, picture=None)
     (folder / "output.PNG").write_bytes(b"no picture")
     client = open_gallery(output)

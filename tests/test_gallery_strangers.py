@@ -1,5 +1,5 @@
-"""What a gallery for others gives away: with --kiosk pictures and prompts, with --read-only no word
-of the machine."""
+"""What a gallery for others gives away: with --kiosk pictures and prompts, with --read-only nothing
+about the machine."""
 
 import io
 import json
@@ -76,7 +76,7 @@ def plain(path):
 
 
 @pytest.mark.parametrize("name", TOLD)
-def test_a_picture_keeps_its_pixels_and_says_nothing(tmp_path, name):
+def test_a_picture_keeps_its_pixels_and_loses_its_metadata(tmp_path, name):
     TOLD[name](tmp_path / name)
     with (tmp_path / name).open("ab") as file:
         file.write(SECRET.encode())  # where no decoder looks
@@ -89,7 +89,7 @@ def test_a_picture_keeps_its_pixels_and_says_nothing(tmp_path, name):
     assert not image.getexif() and SECRET.encode() not in data and b"seed" not in data
 
 
-def test_a_film_keeps_its_frames_and_says_nothing(tmp_path):
+def test_a_film_keeps_its_frames_and_loses_its_metadata(tmp_path):
     path = tmp_path / "anim.mp4"
     told_in_film(path)
     assert SECRET.encode() in path.read_bytes()
@@ -109,7 +109,7 @@ def test_a_film_keeps_its_frames_and_says_nothing(tmp_path):
         struct.pack(">I4s", 16, b"ftyp") + bytes(8) + struct.pack(">I4s", 2**31, b"udta"),
     ],
 )
-def test_of_what_is_unknown_or_broken_nothing_is_given(tmp_path, data):
+def test_files_that_are_unknown_or_broken_are_withheld(tmp_path, data):
     (tmp_path / "output.PNG").write_bytes(data)
     with (tmp_path / "output.PNG").open("rb") as opened, pytest.raises(OSError, match="it is"):
         plain_media(opened)
@@ -128,7 +128,7 @@ def test_of_what_is_unknown_or_broken_nothing_is_given(tmp_path, data):
         ("https://example.org/a/b", "https://example.org/a/b"),
     ],
 )
-def test_paths_are_cut_to_the_name(text, told):
+def test_paths_are_cut_to_file_names(text, told):
     assert without_folders(text) == told
 
 
@@ -146,7 +146,7 @@ def test_settings_without_the_machine():
 
 @pytest.fixture
 def told(output):
-    """A run that says of itself in every file what it knows."""
+    """A run in which every file holds secrets."""
     folder = make_run(
         output, 1, text_input="a red heart", host=SECRET, device=SECRET, vqgan_ckpt=f"/{SECRET}/w",
         error=f"refused: /{SECRET}/x", last_crash=SECRET, parent=None, seed=4711,
@@ -161,7 +161,7 @@ def told(output):
 
 
 def everything(client, folder):
-    """The body of every answer that tells of a run, by address; zips as what is in them."""
+    """The body of every answer about a run, by address; of zips the bodies of their files."""
     run = f"/runs/{folder.name}"
     addresses = ["/", "/?q=heart", "/slideshow", run, f"{run}/all.zip", f"/thumbs/{folder.name}"]
     addresses += [f"/compare?a={folder.name}&b={folder.name}", "/trash", "/api/runs"]
@@ -180,7 +180,7 @@ def everything(client, folder):
 
 
 @pytest.mark.parametrize("options", [KIOSK, READ_ONLY])
-def test_nothing_of_the_machine_is_given_away(output, told, options):
+def test_nothing_about_the_machine_is_given_away(output, told, options):
     bodies = everything(open_gallery(output, **options), told)
     assert [address for address, body in bodies.items() if SECRET.encode() in body] == []
     picture = Image.open(io.BytesIO(bodies[f"/files/{told.name}/output.PNG"]))
@@ -194,7 +194,7 @@ def test_the_owner_gets_every_file_as_it_is(output, told):
         assert client.get(f"/files/{told.name}/{path.name}").data == path.read_bytes()
 
 
-def test_read_only_shows_the_settings_all_the_same(output, told):
+def test_read_only_still_shows_the_settings(output, told):
     client = open_gallery(output, read_only=True)
     page = client.get(f"/runs/{told.name}").text
     assert "<dd>4711</dd>" in page and "details.json" in page and "traceback" not in page
@@ -202,7 +202,7 @@ def test_read_only_shows_the_settings_all_the_same(output, told):
     assert client.get(f"/api/runs/{told.name}").json["details"]["vqgan_ckpt"] == "w"
 
 
-def test_a_part_of_a_plain_file_is_plain(output, told):
+def test_a_range_of_a_plain_file_is_plain(output, told):
     address = f"/files/{told.name}/output.PNG"
     client = open_gallery(output, kiosk=True)
     whole = client.get(address)
@@ -212,7 +212,7 @@ def test_a_part_of_a_plain_file_is_plain(output, told):
     assert whole.headers["ETag"] != open_gallery(output).get(address).headers["ETag"]
 
 
-def test_a_kiosk_has_nothing_but_pictures_and_prompts(output, told):
+def test_a_kiosk_serves_nothing_but_pictures_and_prompts(output, told):
     bodies = everything(open_gallery(output, kiosk=True), told)
     for address, body in bodies.items():
         assert b"4711" not in body and b"seed" not in body and b"emoji_clip" not in body, address
@@ -221,7 +221,7 @@ def test_a_kiosk_has_nothing_but_pictures_and_prompts(output, told):
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", "running", "queued", "broken"])
-def test_a_kiosk_shows_what_ended_well(output, status):
+def test_a_kiosk_shows_only_runs_that_ended_well(output, status):
     good = [make_run(output, n, status=s).name for n, s in enumerate(("done", "stopped"))][::-1]
     facts = {"heartbeat": storage.now()} if status == "running" else {}
     bad = make_run(output, 5, status=status, text_input="unhappy", **facts)
@@ -248,7 +248,7 @@ def test_a_kiosk_cannot_be_asked_for_settings(output, query, found):
 
 
 @pytest.mark.parametrize("options", [KIOSK, READ_ONLY])
-def test_the_way_to_a_missing_folder_is_not_told(output, options):
+def test_the_path_of_a_missing_folder_is_not_told(output, options):
     name = make_run(output, 1).name
     client = open_gallery(output, **options)
     output.rename(output.with_name("elsewhere"))
@@ -258,7 +258,7 @@ def test_the_way_to_a_missing_folder_is_not_told(output, options):
 
 
 @pytest.mark.parametrize("options", [KIOSK, READ_ONLY])
-def test_what_was_removed_is_not_for_others(output, options):
+def test_strangers_do_not_see_removed_runs(output, options):
     name, other = (make_run(output, n).name for n in (1, 2))
     post(open_gallery(output), f"/runs/{name}/trash")
     client = open_gallery(output, **options)
@@ -269,7 +269,7 @@ def test_what_was_removed_is_not_for_others(output, options):
     assert is_offered == (options == READ_ONLY)
 
 
-def test_a_thumbnail_takes_nothing_along(output):
+def test_a_thumbnail_has_no_metadata(output):
     folder = make_run(output, 1)
     told_in_png(folder / "output.PNG")
     data = open_gallery(output).get(f"/thumbs/{folder.name}").data

@@ -1,4 +1,4 @@
-"""The gallery for programs: runs as JSON, and the description of that. Never imports torch."""
+"""The gallery for programs: runs as JSON, and the description of it. Never imports torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,10 @@ from flask import Blueprint, Response, jsonify, request, url_for
 from gallery_utils import STATUSES, clean
 from studio.base.version import __version__
 from studio.gallery import search
+from studio.gallery.facets import INDEXED
 from studio.gallery.lineage import lineage
 from studio.gallery.pages import library, need_tile, progress
-from studio.gallery.query import MAX_NUMBER, MAX_PER_PAGE, MAX_QUERY, NO, SORTS, YES
+from studio.gallery.query import PARAMETERS
 from studio.gallery.search import Tile
 
 api = Blueprint("api", __name__, url_prefix="/api")
@@ -30,7 +31,7 @@ def runs() -> Any:
         total=found.total,
         page=found.number,
         pages=found.pages,
-        n=asked.query.n,
+        n=asked.query["n"],
         message=found.message,
     )
 
@@ -62,7 +63,7 @@ def run(run_id: str) -> Response:
 
 @api.get("/activity")
 def activity() -> Response:
-    """What pages look at again and again: whether anything changed, and how far what runs is."""
+    """What pages poll: whether anything changed, and how far running runs are."""
     own = library()
     own.catch_up()
     running = [] if own.options.kiosk else _running()
@@ -85,7 +86,7 @@ def openapi() -> Response:
 
 
 def summary(tile: Tile) -> dict[str, Any]:
-    """A run as JSON; in a kiosk its picture and its prompt."""
+    """A run as JSON; in a kiosk only its picture and its prompt."""
     file = {
         kind: name and url_for("pages.file", run_id=tile.name, name=name)
         for kind, name in (("picture", tile.picture), ("animation", tile.animation))
@@ -107,8 +108,7 @@ def summary(tile: Tile) -> dict[str, Any]:
         "status": tile.status,
         "problem": tile.problem,
         "steps": clean(tile.steps),
-        "weights": tile.weights,
-        "clip_model": tile.clip,
+        **{facet.in_api: tile.facets[facet.name] for facet in INDEXED},
         "favourite": tile.favourite,
         "tags": list(tile.tags),
     }
@@ -137,7 +137,7 @@ def _object(needed: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {"type": "object", "required": list(needed), "properties": {**needed, **more}}
 
 
-def _asked(name: str, what: str, **schema: Any) -> dict[str, Any]:
+def _asked(name: str, what: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "description": what, "schema": schema}
 
 
@@ -162,8 +162,7 @@ NOT_IN_KIOSK = {
     "status": {"type": "string", "enum": list(STATUSES)},
     "problem": {"type": "string", "description": "Why it counts as broken; else empty."},
     "steps": MAYBE_NUMBER,
-    "weights": TEXT,
-    "clip_model": TEXT,
+    **{facet.in_api: TEXT for facet in INDEXED},
     "favourite": {"type": "boolean"},
     "tags": _list(TEXT),
 }
@@ -173,47 +172,17 @@ ONE_RUN = {
         "description": "details.json. Integers beyond 2^53 are strings.",
         "additionalProperties": True,
     },
-    "files": {"type": "object", "additionalProperties": TEXT, "description": "Names: addresses."},
+    "files": {
+        "type": "object",
+        "additionalProperties": TEXT,
+        "description": "Addresses by file names.",
+    },
     "note": TEXT,
     "ancestors": _list(TEXT),
     "children": _list(TEXT),
     "siblings": _list(TEXT),
 }
 ERROR = _object({"error": TEXT})
-STEPS = {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER}
-FILTERS = [
-    _asked(
-        "q",
-        'Words in prompt and settings, all of them; "in quotes" together; -without.',
-        type="string",
-        maxLength=MAX_QUERY,
-    ),
-    _asked(
-        "page",
-        "Counted from 1; beyond the last comes the last.",
-        type="integer",
-        minimum=1,
-        maximum=MAX_NUMBER,
-    ),
-    _asked("n", "Runs on a page.", type="integer", minimum=1, maximum=MAX_PER_PAGE),
-    _asked("sort", "In which order.", type="string", enum=list(SORTS)),
-    _asked("status", "Only with this status.", type="string", enum=list(STATUSES)),
-    _asked("weights", "Only with this VQGAN.", type="string", maxLength=200),
-    _asked("clip", "Only with this CLIP model.", type="string", maxLength=200),
-    _asked(
-        "size",
-        "Only of this size.",
-        type="string",
-        pattern="^[0-9]{1,6}x[0-9]{1,6}$",
-        example="1x1",
-    ),
-    _asked("steps_min", "At least so many steps.", **STEPS),
-    _asked("steps_max", "At most so many steps.", **STEPS),
-    _asked("date_from", "Begun on this day or later.", type="string", format="date"),
-    _asked("date_to", "Begun on this day or earlier.", type="string", format="date"),
-    _asked("favourite", "1: only favourites.", type="string", enum=[*YES, *NO]),
-    _asked("tag", "Only with this tag.", type="string", maxLength=100),
-]
 RUN_ID = {
     "name": "run_id",
     "in": "path",
@@ -241,13 +210,13 @@ DESCRIPTION = {
     "info": {
         "title": "VQGAN-CLIP Studio: the gallery",
         "version": __version__,
-        "description": "Reads only. A kiosk tells of a run its picture and its prompt alone.",
+        "description": "Read-only. Of a run, a kiosk tells only the picture and the prompt.",
     },
     "paths": {
         "/api/runs": _get(
             "Search, filter and page through the runs.",
             _answer("A page of runs.", _object({**RUN_PAGE, "message": TEXT})),
-            *FILTERS,
+            *(_asked(p.name, p.description, p.kind.schema) for p in PARAMETERS.values()),
             _400="A filter that makes no sense.",
         ),
         "/api/runs/{run_id}": _get(
@@ -258,15 +227,15 @@ DESCRIPTION = {
         ),
         "/api/activity": _get(
             "Whether anything changed, and how far running runs are.",
-            _answer("It.", _object({"revision": TEXT, "running": _list(ACTIVE_RUN)})),
+            _answer("The state.", _object({"revision": TEXT, "running": _list(ACTIVE_RUN)})),
         ),
         "/api/slides/next": _get(
-            "The picture to show after another one; new ones come first.",
+            "The picture to show after another one; newly finished runs come first.",
             _answer(
-                "The picture, null where there is none, and what asks for the next.",
+                "The picture, null without any, and the cursor for the next one.",
                 _object({"slide": {"anyOf": [SUMMARY, {"type": "null"}]}, "cursor": TEXT}),
             ),
-            _asked("after", "The cursor of the answer before.", **TEXT),
+            _asked("after", "The cursor of the previous answer.", TEXT),
         ),
         "/api/openapi.json": _get("This description.", _answer("OpenAPI 3.1.", {"type": "object"})),
     },

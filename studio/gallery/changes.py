@@ -1,6 +1,6 @@
-"""What people change in the gallery: marks, and what lies in the trash. Never imports torch.
+"""What people change in the gallery: marks, the queue and the trash. Never imports torch.
 
-Each is a form's POST, guarded in `gallery_guard`. A script asks for JSON and gets it.
+Each change is the POST of a form, checked in `guard`. Scripts ask for JSON and get it.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ changes = Blueprint("changes", __name__)
 
 @changes.post("/runs/<run_id>/favourite")
 def favourite(run_id: str) -> Any:
-    """on=1 or on=0."""
+    """Make a run a favourite (on=1), or take that back (on=0)."""
     tile = need_tile(run_id)
     curation.set_favourite(library().store, tile.name, request.form.get("on") == "1")
     return _done(tile.name)
@@ -28,7 +28,7 @@ def favourite(run_id: str) -> Any:
 
 @changes.post("/runs/<run_id>/tags")
 def add_tags(run_id: str) -> Any:
-    """tags=one, another."""
+    """Add tags (tags=one, another)."""
     tile = need_tile(run_id)
     tags = request.form.get("tags", "").split(",")
     curation.add_tags(library().store, tile.name, tags)
@@ -37,7 +37,7 @@ def add_tags(run_id: str) -> Any:
 
 @changes.post("/runs/<run_id>/tags/remove")
 def remove_tag(run_id: str) -> Any:
-    """tag=one."""
+    """Remove a tag (tag=one)."""
     tile = need_tile(run_id)
     curation.remove_tag(library().store, tile.name, request.form.get("tag", ""))
     return _done(tile.name)
@@ -45,7 +45,7 @@ def remove_tag(run_id: str) -> Any:
 
 @changes.post("/runs/<run_id>/note")
 def note(run_id: str) -> Any:
-    """note=text, before=the text that was shown."""
+    """Replace the note (note=text, before=the text that was shown)."""
     tile = need_tile(run_id)
     text, before = (request.form.get(name, "") for name in ("note", "before"))
     curation.set_note(library().store, tile.name, text, before)
@@ -54,7 +54,7 @@ def note(run_id: str) -> Any:
 
 @changes.post("/runs/<run_id>/cancel")
 def cancel(run_id: str) -> Any:
-    """Out of the queue; the run stays, with what it has."""
+    """Take a run out of the queue. Its folder stays, with what is in it."""
     from studio.queue import run_queue  # pydantic, behind it, would slow the start
 
     name = need_tile(run_id).name
@@ -65,7 +65,7 @@ def cancel(run_id: str) -> Any:
 
 @changes.post("/runs/<run_id>/up")
 def move_up(run_id: str) -> Any:
-    """One place earlier in the queue."""
+    """Move a run one place up in the queue."""
     from studio.queue import run_queue
 
     name = need_tile(run_id).name
@@ -76,10 +76,10 @@ def move_up(run_id: str) -> Any:
 
 @changes.post("/runs/<run_id>/trash")
 def remove(run_id: str) -> Any:
-    """To the trash."""
+    """Move a run to the trash."""
     tile = need_tile(run_id)
     if tile.status == "queued":
-        raise BadInput("The run waits in the queue. Cancel it first, then remove it.")
+        raise BadInput("The run is waiting in the queue. Cancel it first, then remove it.")
     trash.move_to_trash(library().output_dir, tile.name)
     library().catch_up()
     if _wants_json():
@@ -89,7 +89,7 @@ def remove(run_id: str) -> Any:
 
 @changes.post("/trash/<run_id>/restore")
 def restore(run_id: str) -> Any:
-    """Out of the trash again."""
+    """Take a run out of the trash again."""
     trash.restore(library().output_dir, run_id)
     library().catch_up()
     return _done(run_id)
@@ -97,7 +97,7 @@ def restore(run_id: str) -> Any:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What the file system refuses becomes a message."""
+    """Errors of the file system become messages."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Favourites, tags and notes: what people make of their runs. Never imports torch.
+"""Favourites, tags and notes: what people add to their runs. Never imports torch.
 
-They belong to the folder's name, so a run that comes back from the trash has its own again.
+They belong to the folder's name, so a run that is restored from the trash has them again.
 """
 
 import sqlite3
@@ -15,12 +15,12 @@ MAX_NOTE = 10_000
 
 
 def set_favourite(store: Store, run: str, favourite: bool) -> None:
-    """Make a run a favourite, or no longer. Raises BadInput."""
+    """Make a run a favourite, or take that back. Raises BadInput."""
     _set(store, run, "favourite", int(favourite))
 
 
 def set_note(store: Store, run: str, note: str, before: str) -> None:
-    """Replace the note `before`. Raises BadInput, also where another window was faster."""
+    """Replace the note `before`. Raises BadInput, also if another window was faster."""
     note, before = (text.replace("\r\n", "\n").strip() for text in (note, before))
     if len(note) > MAX_NOTE:
         raise BadInput(f"The note is too long: {len(note)} characters, at most {MAX_NOTE}.")
@@ -37,13 +37,13 @@ def add_tags(store: Store, run: str, tags: Iterable[str]) -> None:
     cleaned = [" ".join(tag.split()) for tag in tags]
     wanted = {tag.casefold(): tag for tag in reversed(cleaned) if tag}  # the first spelling counts
     if any(len(tag) > MAX_TAG for tag in wanted):
-        raise BadInput(f"A tag has at most {MAX_TAG} characters.")
+        raise BadInput(f"A tag can have at most {MAX_TAG} characters.")
     with store.lock:
         sql = "SELECT tag FROM curation.tags WHERE run = ?"
         known = {row[0].casefold() for row in store.connection.execute(sql, (run,))}
         new = [tag for key, tag in reversed(wanted.items()) if key not in known]
         if len(known) + len(new) > MAX_TAGS:
-            raise BadInput(f"A run has at most {MAX_TAGS} tags.")
+            raise BadInput(f"A run can have at most {MAX_TAGS} tags.")
         sql = "INSERT OR IGNORE INTO curation.tags (run, tag) VALUES (?, ?)"
         _write(store, [(sql, (run, tag)) for tag in new])
 
@@ -54,7 +54,7 @@ def remove_tag(store: Store, run: str, tag: str) -> None:
 
 
 def revision(store: Store) -> tuple[int, int]:
-    """Another pair after every change, by this process or by another."""
+    """A pair that changes with every mark, made by this process or by another."""
     with store.lock:
         (others,) = store.connection.execute("PRAGMA curation.data_version").fetchone()
         return others, store.marked

@@ -3,20 +3,18 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from gallery_utils import as_count
+from studio.runs.details_keys import BOOKKEEPING, ENGINE, engine_of
 
-# What belongs to one run alone and says nothing of how its picture was made.
-BOOKKEEPING = (
-    *("run_id", "run_folder", "prev_run_id", "parent", "ancestors", "queued_at", "start_time"),
-    *("end_time", "heartbeat", "steps_per_second", "losses", "status", "error", "warnings"),
-    *("stage", "chain", "continue_prev_run", "inputs_sha256", "schema_version", "host"),
-    *("crashes", "last_crash", "loss_history"),
-)
-TOLD = ("warnings",)  # of the above, what a person wants to see
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+TOLD = ("warnings",)  # bookkeeping that people want to see among the settings
 LABELS = {
+    ENGINE: "Engine",
     "num_steps": "Steps made",
     "planned_num_steps": "Steps planned",
     "init_image": "Starting image",
@@ -25,6 +23,8 @@ LABELS = {
     "prev_run_id": "Continues",
     "commit_sha": "Commit",
 }
+Details = Mapping[str, Any]
+Declared = Mapping[str, "FieldInfo"]  # an engine's settings, by name
 
 
 @dataclass(frozen=True)
@@ -45,78 +45,95 @@ class Difference:
     second: str
 
 
-def readable(details: Mapping[str, Any]) -> tuple[list[Setting], list[Setting]]:
-    """Every setting, those that are declared first and in their order; then the bookkeeping."""
-    declared = _declared()
+def readable(details: Details) -> tuple[list[Setting], list[Setting]]:
+    """Every setting, the engine first, then those that it declares, in their order; bookkeeping."""
+    details = _with_engine(details)
+    declared = _declared_by(engine_of(details))
     settings: list[Setting] = []
     records: list[Setting] = []
-    for key in _in_order(details):
+    for key in _in_order(details, declared):
         is_record = key in BOOKKEEPING and key not in TOLD or key.endswith("sha256")
-        used = _is_used(declared.get(key), details)
-        (records if is_record else settings).append(
-            Setting(_label(key), in_words(details[key]), used)
+        line = Setting(
+            _label(key, declared), value_in_words(details[key]), _is_used(key, details, declared)
         )
+        (records if is_record else settings).append(line)
     return settings, records
 
 
-def steps_to_make(details: Mapping[str, Any]) -> int | None:
+def steps_to_make(details: Details) -> int | None:
     """How many steps a run that waits will make; None without an end."""
     planned, made = details.get("planned_num_steps"), details.get("num_steps")
     left = (as_count(planned) or 0) - (as_count(made) or 0)
     return left if left > 0 else None
 
 
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
-    """What two runs do not share, apart from names and times."""
+def differences(first: Details, second: Details) -> list[Difference]:
+    """What two runs do not share, apart from bookkeeping.
+
+    A setting that the engines of both declare has the label that the first run's engine gives it.
+    """
+    first, second = _with_engine(first), _with_engine(second)
+    of_first, of_second = (_declared_by(engine_of(details)) for details in (first, second))
+    declared = {**of_first, **of_second, **of_first}
     return [
-        Difference(_label(key), _known(first, key), _known(second, key))
-        for key in _in_order({**first, **second})
+        Difference(_label(key, declared), _known(first, key), _known(second, key))
+        for key in _in_order({**first, **second}, declared)
         if key not in BOOKKEEPING and first.get(key) != second.get(key)
     ]
 
 
-def in_words(value: Any) -> str:
+def value_in_words(value: Any) -> str:
     """A value of details.json for people."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if value is None or value in ("", [], {}):
         return "none"
     if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
-        return ", ".join(map(in_words, value))
+        return ", ".join(map(value_in_words, value))
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
     return str(value)
 
 
-def _known(details: Mapping[str, Any], key: str) -> str:
-    return in_words(details[key]) if key in details else "–"
+def _with_engine(details: Details) -> Details:
+    """The details with the engine that the older layout leaves out; nothing stays nothing."""
+    return {**details, ENGINE: engine_of(details)} if details else details
 
 
-def _label(key: str) -> str:
-    declared = _declared().get(key, {})
-    label = LABELS.get(key) or declared.get("label") or key.replace("_", " ").strip().capitalize()
-    unit = declared.get("unit")
+def _known(details: Details, key: str) -> str:
+    return value_in_words(details[key]) if key in details else "–"
+
+
+def _label(key: str, declared: Declared) -> str:
+    facts = _facts(declared[key]) if key in declared else {}
+    label = LABELS.get(key) or facts.get("label") or key.replace("_", " ").strip().capitalize()
+    unit = facts.get("unit")
     return f"{label} ({unit})" if unit in ("px", "degrees") and unit not in label else label
 
 
-def _is_used(declared: Mapping[str, Any] | None, details: Mapping[str, Any]) -> bool:
-    switch = declared and declared["group"]
-    # The seed is used in any case: without the switch a random one.
-    return not switch or switch == "set_seed" or details.get(switch) is not False
+def _facts(field: "FieldInfo") -> Mapping[str, Any]:
+    from studio.settings.declare import meta
+
+    return meta(field)
 
 
-def _in_order(details: Mapping[str, Any]) -> list[str]:
-    first = [key for key in _declared() if key in details]
+def _is_used(key: str, details: Details, declared: Declared) -> bool:
+    """Whether the picture depended on a setting, as far as its engine is known."""
+    from studio.settings.declare import matters
+
+    return key not in declared or matters(declared[key], details)
+
+
+def _in_order(details: Details, declared: Declared) -> list[str]:
+    first = [key for key in (ENGINE, *declared) if key in details]
     return first + [key for key in details if key not in first]
 
 
-@cache
-def _declared() -> Mapping[str, Mapping[str, Any]]:
-    """The declarations of all settings of all models by name."""
-    from studio.engines import (
-        registry,  # pydantic, behind it, would take a third of the gallery's start
-    )
-    from studio.settings.declare import meta
+@lru_cache(maxsize=50)
+def _declared_by(engine: str) -> Declared:
+    """What an engine declares; empty for an engine that this installation does not know."""
+    # Imported late: pydantic, behind it, would take a third of the gallery's start.
+    from studio.engines import registry
 
-    kinds = [registry.get(name).settings for name in registry.names()]
-    return {name: meta(field) for kind in kinds for name, field in kind.model_fields.items()}
+    found = registry.find(engine)
+    return found.settings.model_fields if found else {}

@@ -28,13 +28,13 @@ TOKEN = "token"
 
 
 def protect(app: Flask, *, hosts: Iterable[str], can_change: bool) -> None:
-    """Refuse strange hosts, and changes that no page of ours asked for.
+    """Refuse unknown hosts, and changes that none of our pages asked for.
 
-    hosts: names that this machine may be called by, beside localhost and addresses in numbers. A
-    stranger's name that leads here (DNS rebinding) would let the stranger's page read ours.
+    hosts: names of this machine, beside localhost and numeric addresses. If other names were
+    accepted, a site whose name leads to this machine (DNS rebinding) could read our pages.
 
-    The token is the same for everybody who can read our pages, and new at each start: other sites'
-    pages cannot read it, and that is all it is for.
+    The token is the same for everyone who can read our pages, and new at each start. Pages of other
+    sites cannot read it, and that is all it is for.
     """
     known = {name.lower() for name in (*hosts, "localhost", *_own_names())}
     token = secrets.token_urlsafe(24)
@@ -45,8 +45,8 @@ def protect(app: Flask, *, hosts: Iterable[str], can_change: bool) -> None:
         if not _is_known(request.host, known):
             abort(
                 400,
-                f"The gallery is not known as {request.host[:100]}. Call it by its number, or start"
-                " it with --host and that name.",
+                f"The gallery does not answer to {request.host[:100]}. Use its numeric address, or"
+                " start it with --host and that name.",
             )
         if request.method not in SAFE and request.routing_exception is None:
             _check_change(token, can_change)
@@ -62,12 +62,12 @@ def _check_change(token: str, can_change: bool) -> None:
     origin = request.headers.get("Origin")
     own = f"{request.scheme}://{request.host}"
     if origin is not None and origin.lower() != own.lower():
-        abort(403, "Another site's page asked for this change.")
+        abort(403, "A page of another site asked for this change.")
     if not can_change:
         abort(403, "This gallery is for looking only.")
     given = request.form.get(TOKEN, "")
     if not secrets.compare_digest(given.encode("utf-8", "replace"), token.encode()):
-        abort(403, "The page is older than the gallery's last start. Go back and reload it.")
+        abort(403, "The gallery was restarted since the page was loaded. Go back and reload it.")
 
 
 def _is_known(host: str, known: set[str]) -> bool:

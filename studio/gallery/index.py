@@ -1,4 +1,4 @@
-"""The index of the runs, kept in step with the folders, the truth. Never imports torch."""
+"""The index of the runs, kept in step with their folders, the truth. Never imports torch."""
 
 import os
 import sqlite3
@@ -11,51 +11,48 @@ from datetime import datetime
 from typing import Any
 
 from gallery_utils import FINISHED, NO_STAMP, Run, Shelf, Stamp, as_count, as_text, stamp
-from studio.gallery.plain import MACHINE, without_folders
-from studio.gallery.store import Store
+from studio.gallery.facets import INDEXED
+from studio.gallery.plain import MACHINE
+from studio.gallery.store import COLUMNS, Store
+from studio.runs.details_keys import BOOKKEEPING
 from studio.runs.storage import ACTIVE, ID_LENGTH
 
 PAUSE = 0.4  # seconds between looks at the runs that are known
-PATIENCE = 0.01  # seconds that a look may take, beside what it finds to be new
-UNSETTLED = 2.5  # seconds in which a coarse file system's folder may change and keep its time
+PATIENCE = 0.01  # seconds that a look may take, apart from reading new runs
+UNSETTLED = 2.5  # seconds; a folder may change that soon and keep its time, on coarse file systems
 LATEST = 200
 BATCH = 500
 
-COLUMNS = (
-    *("name", "id8", "began", "day", "status", "problem", "prompt", "folded", "width", "height"),
-    *("steps", "weights", "clip", "picture", "stamp", "animation", "parent", "prev8"),
-    *("details_file", "folder_time", "details_time", "details_size", "picture_size", "arrived"),
-)
-# No page shows them.
+# No page shows these columns.
 UNSEEN = ("details_time", "details_size", "folder_time", "folded", "details_file", "arrived")
 PREVIEWED = ("stamp", "picture_size")
-NOT_SEARCHED = (
-    *("text_input", "losses", "loss_history", "heartbeat", "steps_per_second", "error", "warnings"),
+NOT_SEARCHED = {  # the prompt is searched by itself
+    "text_input",
     *MACHINE,
-)
-PLACES = ", ".join("?" * len(COLUMNS))
+    *(key for key, facts in BOOKKEEPING.items() if not facts.searched),
+}
 UPDATES = ", ".join(f"{column} = excluded.{column}" for column in COLUMNS)
 UPSERT = (
-    f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({PLACES})"
+    f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES (:{', :'.join(COLUMNS)})"
     f" ON CONFLICT (name) DO UPDATE SET {UPDATES} RETURNING id"
 )
-NO_NAME = "Its folder's name is no text that could be an address. Rename the folder."
+NO_NAME = "Its folder's name cannot be part of an address. Rename the folder."
 
-# What tells a change of a run: its folder's time, and the stamps of its details and its picture.
+# What shows a change of a run: its folder's time, and the stamps of its details and its picture.
 Look = tuple[int, Stamp, Stamp]
 NOTHING: Look = (0, NO_STAMP, NO_STAMP)
 
 
 class Index:
-    """What is known of every run. `catch_up` before a look at it makes that up to date.
+    """What is known of every run. Call `catch_up` before reading it.
 
-    problem: why the folder of them all cannot be read just now, for people; "" if it can. What was
-    known before stays known meanwhile.
+    problem: why the output folder cannot be read at the moment, for people; "" if it can. Until it
+    can be read again, the index keeps what it knows.
     """
 
     def __init__(self, shelf: Shelf, store: Store) -> None:
         self.started = time.time_ns()
-        self.revision = 0  # another number when a page would look another way
+        self.revision = 0  # changes whenever a page would look different
         self.problem = ""
         self._shelf, self._store = shelf, store
         self._lock = threading.Lock()
@@ -65,7 +62,7 @@ class Index:
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Take in new folders, always, and changed ones, as far as there is time.
+        """Read all new folders, and as many changed ones as there is time for.
 
         The active and the latest runs come first; the others take turns.
         """
@@ -78,18 +75,18 @@ class Index:
                 self._renew()
 
     def renew(self) -> None:
-        """Make the index anew from the folders."""
+        """Rebuild the index from the folders."""
         with self._lock:
             self._renew()
 
     def check(self, name: str) -> None:
-        """Take in what became of one run."""
+        """Bring one run up to date."""
         with self._lock:
             if self._root_state() and self._known.get(name, NOTHING) != self._look_at(name):
                 self._take_in([name])
 
     def note_problem(self, name: str, stamp: int, problem: str) -> None:
-        """Remember what showed only when the picture of that stamp was decoded: it is none."""
+        """Remember what only decoding the picture with that stamp showed: it is broken."""
         with self._writing() as connection:
             changed = connection.execute(
                 "UPDATE runs SET problem = ?, status = 'broken', width = 0, height = 0"
@@ -99,13 +96,13 @@ class Index:
             self.revision += changed.rowcount
 
     def gone(self) -> list[str]:
-        """The names of the runs that went since the last time, once."""
+        """The names of the runs that disappeared since the last call."""
         with self._lock:
             names, self._gone = self._gone, []
         return names
 
     def _learn(self) -> None:
-        """Take over what the index on disk knows."""
+        """Load what the index on disk knows."""
         with self._store.lock:
             rows = self._store.connection.execute(
                 "SELECT name, folder_time, details_time, details_size, stamp, picture_size,"
@@ -117,7 +114,7 @@ class Index:
         self._latest = deque((r["name"] for r in rows[-LATEST:]), LATEST)
         self._turns = deque(self._known)
         self._arrived = max((r["arrived"] for r in rows), default=0)
-        self._is_beginning = not rows  # what is there already when an index is begun did not arrive
+        self._is_beginning = not rows  # runs that a new index finds did not arrive
         self._listed: tuple[int, int, int] | None = None
         self.revision += 1
 
@@ -138,9 +135,9 @@ class Index:
             self._look = time.monotonic() + PAUSE
 
     def _root_state(self) -> tuple[int, int, int] | None:
-        """What differs when names came or went, or the folder is another; None without one."""
+        """Differs when names come or go, or the folder is replaced; None without a folder."""
         try:
-            # The dot, since what is in a folder can be read only where it may be entered as well.
+            # The dot fails as well where the folder may be read but not entered.
             descriptor = os.open(f"{self._shelf.root}/.", os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             self._note_root(_reason(error))
@@ -155,7 +152,7 @@ class Index:
         self.problem = problem
 
     def _compare_names(self, state: tuple[int, int, int]) -> None:
-        """New folders and missing ones."""
+        """Read new folders, and drop missing ones."""
         listed = time.time()
         try:
             names = {_as_key(name) for name in self._shelf.names()}
@@ -178,7 +175,7 @@ class Index:
             self._turns.rotate(-1)
             if self._has_changed(name):
                 changed.add(name)
-        # What is running becomes interrupted by silence alone, without any change.
+        # A running run becomes interrupted by silence alone, without any change of its files.
         running = {name for name, status in self._active.items() if status == "running"}
         self._take_in(changed | running)
 
@@ -208,7 +205,7 @@ class Index:
         return stamp(f"{self._shelf.root}/{name}")[0]
 
     def _lose(self, names: list[str]) -> None:
-        """Drop runs that were not found, unless all of them are away; list again in any case."""
+        """Drop runs that were not found, unless the whole folder is away. List again either way."""
         if names:
             self._listed = None
             if self._root_state():
@@ -230,7 +227,7 @@ class Index:
         sql = "SELECT * FROM runs WHERE name = ?"
         before = connection.execute(sql, (run.name,)).fetchone()
         row = _row(run, settings, judged[0], look) | {"arrived": self._arrival(run, before)}
-        (number,) = connection.execute(UPSERT, list(row.values())).fetchone()
+        (number,) = connection.execute(UPSERT, row).fetchone()
         if before is None or before["folded"] != row["folded"]:
             connection.execute("DELETE FROM words WHERE rowid = ?", (number,))
             words = (number, run.prompt, settings)
@@ -241,7 +238,7 @@ class Index:
         self.revision += before is None or _looks_different(before, row)
 
     def _arrival(self, run: Run, before: Mapping[str, Any] | None) -> int:
-        """When its whole picture came, in an order that no clock disturbs; 0 for those of old."""
+        """When its final picture came, in an order that no clock disturbs; 0 for older runs."""
         if before and before["status"] in FINISHED and before["picture"]:
             return before["arrived"]
         if self._is_beginning or run.status not in FINISHED or not run.picture:
@@ -290,7 +287,7 @@ class Index:
 
 
 def _row(run: Run, settings: str, details_file: str | None, look: Look) -> dict[str, Any]:
-    """A row of the index, in the order of COLUMNS, up to the last one."""
+    """A row of the index, without `arrived`."""
     details = run.details
     folder_time, details_stamp, picture_stamp = look
     return {
@@ -305,8 +302,6 @@ def _row(run: Run, settings: str, details_file: str | None, look: Look) -> dict[
         "width": run.width,
         "height": run.height,
         "steps": as_count(details.get("num_steps")),
-        "weights": without_folders(as_text(details.get("vqgan_ckpt")))[:200],
-        "clip": without_folders(as_text(details.get("clip_model")))[:200],
         "picture": run.picture,
         "stamp": picture_stamp[0],
         "animation": run.animation,
@@ -317,11 +312,12 @@ def _row(run: Run, settings: str, details_file: str | None, look: Look) -> dict[
         "details_time": details_stamp[0],
         "details_size": details_stamp[1],
         "picture_size": picture_stamp[1],
+        **{facet.name: facet.read(details) for facet in INDEXED if facet.read},
     }
 
 
 def _settings_text(run: Run) -> str:
-    """What of a run is found beside its prompt."""
+    """What a search finds of a run, beside its prompt."""
     facts = [
         f"{key} {value}"
         for key, value in run.details.items()
@@ -331,13 +327,13 @@ def _settings_text(run: Run) -> str:
 
 
 def _looks_different(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    # The preview of a run that goes on is followed by other means, see `/api/activity`.
+    # Pages follow the preview of an active run by other means, see `/api/activity`.
     unseen = {*UNSEEN, *PREVIEWED} if row["status"] in ACTIVE else UNSEEN
     return any(before[column] != row[column] for column in COLUMNS if column not in unseen)
 
 
 def _as_key(name: str) -> str:
-    """A folder's name as text; bytes that are none are written out."""
+    """A folder's name as text; bytes that are not text are escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -349,7 +345,7 @@ def _day(began: float) -> str:
 
 
 def _reason(error: OSError) -> str:
-    """Why the folder of all runs cannot be read."""
+    """Why the output folder cannot be read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "is not there any more"
     return f"cannot be read: {error.strerror or error}"

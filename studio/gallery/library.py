@@ -1,4 +1,4 @@
-"""An output folder as the gallery has it open: shelf, index, thumbnails, curation.
+"""An output folder that the gallery has open: shelf, index, thumbnails, curation.
 
 Never imports torch.
 """
@@ -31,18 +31,18 @@ OF_THE_MACHINE = ("traceback", "checkpoint")  # kinds of files
 
 @dataclass(frozen=True)
 class Options:
-    """How the gallery shows itself. interval: seconds that the slideshow stays on a picture."""
+    """How the gallery is shown. interval: seconds that the slideshow shows each picture."""
 
     per_page: int = 24
     kiosk: bool = False
     read_only: bool = False
     app_url: str = APP_URL
     interval: float = 10.0
-    hosts: tuple[str, ...] = ()  # names by which it may be called, beside localhost and numbers
+    hosts: tuple[str, ...] = ()  # names of this machine, beside localhost and numbers
 
     @property
     def can_change(self) -> bool:
-        """Whether who looks may mark, remove and restore: the owner, not a stranger."""
+        """Whether visitors may mark, remove and restore: owners may, strangers may not."""
         return not (self.kiosk or self.read_only)
 
     @property
@@ -54,7 +54,7 @@ class Options:
 
 
 class Library:
-    """What all requests share. Opening it takes in every run that is on disk."""
+    """What all requests share. Opening it reads every run on disk."""
 
     def __init__(self, output_dir: Path, options: Options) -> None:
         self.output_dir, self.options = output_dir, options
@@ -66,18 +66,18 @@ class Library:
 
     @property
     def revision(self) -> str:
-        """Another text when a page would look another way."""
+        """A text that changes whenever a page would look different."""
         marks = curation.revision(self.store)
         return "-".join(map(str, (self.index.started, self.index.revision, *marks)))
 
     def catch_up(self) -> None:
-        """See what changed in the folders."""
+        """Take in what changed in the folders."""
         self.index.catch_up()
         for name in self.index.gone():
             self._small_pictures().forget(name)
 
     def read_query(self, arguments: "MultiDict[str, str]", *, strict: bool = False) -> Asked:
-        """What an address asks for, as far as it may; see `gallery_query.read_query`."""
+        """What an address asks for, as far as it may; see `query.read_query`."""
         options = self.options
         return read_query(arguments, options.per_page, strict=strict, kiosk=options.kiosk)
 
@@ -88,16 +88,16 @@ class Library:
         if self.options.can_change and not self.store.lasts:
             told.append(
                 f"{where} cannot be written: favourites, tags and notes last until the gallery"
-                " ends, unless it can be written again before. Then they are saved."
+                " ends. If it becomes writable before that, they are saved."
             )
         return told
 
     def find(self, query: Query) -> Page:
-        """The runs that match. A kiosk shows whole pictures only, and finds them by prompt."""
+        """The runs that match. A kiosk shows finished pictures only, and searches prompts."""
         return search.find(self.store, query, kiosk=self.options.kiosk)
 
     def choices(self) -> search.Choices:
-        """What the filters can choose from, counted anew only when something changed."""
+        """The values that filters offer, counted again only when something changed."""
         revision = self.revision
         if self._choices[0] != revision:
             self._choices = revision, search.choices(self.store)
@@ -117,9 +117,9 @@ class Library:
         return tile
 
     def run(self, name: str) -> Run:
-        """All that a folder says, read now; an empty run where it went meanwhile.
+        """All that a folder says, read now; an empty run if it has gone.
 
-        Strangers get the files that are shown, and no word of this machine.
+        Strangers get the files that are shown, and nothing about this machine.
         """
         try:
             run = self.shelf.read(name)
@@ -131,7 +131,7 @@ class Library:
         return replace(run, files=files, details=plain_details(run.details))
 
     def open(self, run: str, name: str) -> Opened:
-        """A file of a run, for strangers without what it says of itself. Raises OSError."""
+        """A file of a run, for strangers without its metadata. Raises OSError."""
         kind = kind_of(name)
         if kind not in self.options.kinds:
             raise FileNotFoundError(name)
@@ -155,7 +155,7 @@ class Library:
             return self._small_pictures().get(run, opened, keep=not active and shelf is self.shelf)
 
     def thumbnail_of(self, tile: Tile) -> bytes:
-        """A small JPEG of a run's picture. Raises BadInput, which is then known of the run."""
+        """A small JPEG of a run's picture. Raises BadInput, which the index then remembers."""
         if not tile.picture:
             raise BadInput("It has no picture.")
         try:

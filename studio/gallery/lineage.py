@@ -13,7 +13,7 @@ MAX_RELATIVES = 60
 class Lineage:
     """A run's relatives. ancestors: the oldest first, the parent last.
 
-    missing: the parent that the run names and that is not there, or "".
+    missing: the parent that the run names but that is not here, or "".
     """
 
     ancestors: list[Tile]
@@ -26,7 +26,7 @@ class Lineage:
 
 
 def lineage(store: Store, tile: Tile) -> Lineage:
-    """The relatives of a run, as `parent` and, in older layouts, `prev_run_id` tell them."""
+    """The relatives of a run, as `parent` names them, or `prev_run_id` in older layouts."""
     ancestors: list[Tile] = []
     seen, parent = {tile.name}, _parent(store, tile)
     while parent and parent.name not in seen and len(ancestors) < MAX_ANCESTORS:

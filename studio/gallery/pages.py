@@ -22,6 +22,7 @@ from gallery_utils import Run, Shelf, media_type
 from studio.base.errors import BadInput
 from studio.gallery import search
 from studio.gallery.details import Difference, differences, readable, steps_to_make
+from studio.gallery.facets import FACETS, RANGES
 from studio.gallery.library import Library
 from studio.gallery.lineage import Lineage, lineage
 from studio.gallery.query import SORTS, Query
@@ -29,6 +30,7 @@ from studio.gallery.search import Tile
 from studio.gallery.sending import send_file
 from studio.gallery.zipping import as_zip
 from studio.runs import trash
+from studio.runs.details_keys import engine_of
 
 pages = Blueprint("pages", __name__)
 
@@ -44,7 +46,7 @@ def library() -> Library:
 
 
 def need_tile(run_id: str) -> Tile:
-    """A run by its id; a page that says 404 where there is none."""
+    """A run by its id. Answers 404 if there is none."""
     tile = library().tile(run_id)
     if tile is None:
         abort(404, f"There is no run {run_id[:100]}. It may have been removed or renamed.")
@@ -56,7 +58,7 @@ def wall() -> str:
     """All runs, or those asked for."""
     own = library()
     own.catch_up()
-    revision = own.revision  # before the look, so that no change is missed after it
+    revision = own.revision  # read first, so that no later change is missed
     asked = own.read_query(request.args)
     found = own.find(asked.query)
     problems = [f"{problem} It was left out." for problem in asked.problems]
@@ -64,7 +66,8 @@ def wall() -> str:
     return render_template(
         "gallery/wall.html",
         query=asked.query,
-        blank=Query(),
+        facets=FACETS,
+        ranges=RANGES,
         found=found,
         messages=[*problems, found.message] if found.message else problems,
         choices={} if own.options.kiosk else own.choices(),
@@ -81,7 +84,7 @@ def wall() -> str:
 def run(run_id: str) -> Any:
     """One run, and its place in the list that the address asks for."""
     own, tile = library(), need_tile(run_id)
-    revision = own.revision  # before the look, so that no change is missed after it
+    revision = own.revision  # read first, so that no later change is missed
     query = own.read_query(request.args).query
     if tile.name != run_id:
         return redirect(run_address(tile, query))
@@ -94,6 +97,8 @@ def run(run_id: str) -> Any:
         tile=tile,
         run=found,
         files=found.files,
+        pictures=found.pictures,
+        engine=engine_of(found.details),
         settings=settings,
         records=records,
         to_make=steps_to_make(found.details),
@@ -102,7 +107,7 @@ def run(run_id: str) -> Any:
         progress=progress(tile),
         query=query,
         place=place,
-        steps_to=STEPS_TO.get(query.sort, ("Previous", "Next")),
+        steps_to=STEPS_TO.get(query["sort"], ("Previous", "Next")),
         revision=revision,
         relatives=relatives,
         changes=_changes(own, tile, relatives) if relatives else {},
@@ -112,7 +117,7 @@ def run(run_id: str) -> Any:
 
 @pages.get("/runs/<run_id>/all.zip")
 def download(run_id: str) -> Response:
-    """Every file of a run in one."""
+    """All files of a run as one zip."""
     if library().options.kiosk:
         abort(404)
     tile = need_tile(run_id)
@@ -153,7 +158,7 @@ def removed() -> str:
 
 @pages.get("/slideshow")
 def slideshow() -> str:
-    """One picture after the other, by itself; without JavaScript too."""
+    """One picture after the other, by itself, also without JavaScript."""
     own = library()
     own.catch_up()
     tile = own.tile(request.args.get("at", ""))
@@ -169,7 +174,7 @@ def slideshow() -> str:
 
 @pages.get("/files/<run_id>/<name>")
 def file(run_id: str, name: str) -> Response:
-    """A file of a run; in a kiosk its picture and its film."""
+    """A file of a run; in a kiosk only its pictures and its film."""
     own = library()
     try:
         if own.options.kiosk and not _is_shown_in_kiosk(run_id, name):
@@ -185,12 +190,14 @@ def file(run_id: str, name: str) -> Response:
 
 def _is_shown_in_kiosk(run_id: str, name: str) -> bool:
     tile = library().tile(run_id)
-    return tile is not None and name in (tile.picture, tile.animation)
+    if tile is None:
+        return False
+    return name in (tile.picture, tile.animation) or name in library().run(tile.name).pictures
 
 
 @pages.get("/thumbs/<run_id>")
 def thumb(run_id: str) -> Response:
-    """The picture of a run made small; a drawing where it has none that can be shown."""
+    """A thumbnail of a run's picture; a drawing if there is no picture to show."""
     own = library()
     tile = need_tile(run_id)
     try:
@@ -201,7 +208,7 @@ def thumb(run_id: str) -> Response:
 
 @pages.get("/trash/<run_id>/thumb")
 def trashed_thumb(run_id: str) -> Response:
-    """As `thumb`, of a removed run."""
+    """As `thumb`, for a removed run."""
     shelf = _trash()
     if not shelf.has(run_id):
         abort(404, f"There is no run {run_id[:100]} in the trash.")
@@ -214,7 +221,7 @@ def trashed_thumb(run_id: str) -> Response:
 
 @pages.get("/static/<name>")
 def static(name: str) -> Response:
-    """Style and scripts; the folder holds another page's as well."""
+    """The gallery's style and scripts; the folder holds those of the app as well."""
     if name != "icon.svg" and not name.startswith("gallery"):
         abort(404)
     return current_app.send_static_file(name)
@@ -224,7 +231,7 @@ def static(name: str) -> Response:
 
 
 def progress(tile: Tile) -> dict[str, Any]:
-    """step, planned (None without an end) and seconds_left of a run that goes on, else empty."""
+    """step, planned (None without an end) and seconds_left of a running run, else empty."""
     if tile.status != "running":
         return {}
     told = library().shelf.progress(tile.name)
@@ -240,14 +247,14 @@ def progress(tile: Tile) -> dict[str, Any]:
 
 
 def local_address(address: str) -> str:
-    """Where to go back to: an address of ours, whatever was asked for."""
+    """Where to go back to: the address if it is ours, else the wall."""
     parts = urlsplit(address.replace("\\", "/"))
     is_ours = address.startswith("/") and not address.startswith("//") and address.isprintable()
     return address if is_ours and not parts.netloc and not parts.scheme else url_for("pages.wall")
 
 
 def _removed(run_id: str) -> str:
-    """The name of a run that lies in the trash, to offer undoing its removal."""
+    """The name of a run whose removal can be undone: it is in the trash; else ""."""
     if not run_id or not library().options.can_change:
         return ""
     with suppress(BadInput):  # the trash is a link
@@ -256,7 +263,7 @@ def _removed(run_id: str) -> str:
 
 
 def _trash() -> Shelf:
-    """The removed runs, for who may restore them."""
+    """The removed runs. Answers 404 to people who may not restore them."""
     if not library().options.can_change:
         abort(404)
     return Shelf(trash.folder_of(library().output_dir))
@@ -270,7 +277,7 @@ def _as_json(found: Run) -> str:
 
 
 def _changes(own: Library, tile: Tile, family: Lineage) -> dict[str, list[Difference]]:
-    """What each run of a chain does otherwise than the one that it continues, by its name."""
+    """What each run of a chain changed in the run that it continues, by the run's name."""
     chain = [*family.ancestors, tile]
     steps = [*pairwise(chain), *((tile, child) for child in family.children[:MAX_CHILDREN])]
     details = {t.name: own.run(t.name).details for t in {t for step in steps for t in step}}
@@ -297,7 +304,7 @@ def _no_picture() -> Response:
 
 
 def _offer(response: Response, name: str) -> None:
-    """Have the browser save the answer as a file of that name, in whichever alphabet."""
+    """Have the browser save the answer as a file with that name, in any alphabet."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
     full = quote(name.encode("utf-8", "replace"), safe="")
     response.headers["Content-Disposition"] = (
@@ -311,5 +318,5 @@ def query_address(query: Query, **changes: Any) -> str:
 
 
 def run_address(tile: Tile, query: Query) -> str:
-    """A run's page, with the list that it is a part of."""
+    """The address of a run's page, with the list that it was opened from."""
     return url_for("pages.run", run_id=tile.name, **query.as_arguments(page=1))

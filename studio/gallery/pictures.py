@@ -1,4 +1,4 @@
-"""Thumbnails, and what a picture says of itself. Never imports torch."""
+"""Thumbnails, and the settings inside pictures. Never imports torch."""
 
 import os
 import re
@@ -17,19 +17,19 @@ from studio.runs import storage
 
 SIDE = 512  # of a thumbnail, the longer one, in pixels
 QUALITY = 88
-MAX_PIXELS = 25_000_000  # of a picture to be made small: 100 MB in memory
+MAX_PIXELS = 25_000_000  # of a picture that gets a thumbnail: 100 MB in memory
 XP_TITLE, XP_COMMENT = 0x9C9B, 0x9C9C
 OTHER_NAMES = {"text_prompts": "text_input", "iterations": "num_steps", "model": "vqgan_ckpt"}
 
-# One picture at a time and always in the same thread: decoding is what takes memory, and every
-# thread that did it once would keep some.
+# One picture at a time, and always in the same thread: decoding takes memory, and every thread that
+# decodes would keep some of it.
 _decoder = ThreadPoolExecutor(1, "thumbnails")
 
 
 class Thumbnails:
     """Small copies of pictures in a folder of their own, each made once.
 
-    A thumbnail has its picture's time, so that a picture that changed is known by another one.
+    A thumbnail's file has its picture's time, so that a changed picture gets a new one.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -38,7 +38,7 @@ class Thumbnails:
     def get(self, name: str, picture: BinaryIO, *, keep: bool = True) -> bytes:
         """A JPEG of the open picture of the run `name`. Raises BadInput, which says what is wrong.
 
-        keep: whether to save it, which does not pay for a picture that changes all the time.
+        keep: whether to save it, which is not worth it for a picture that changes all the time.
         """
         made = os.fstat(picture.fileno()).st_mtime_ns
         path = self._path(name) if keep else None
@@ -60,7 +60,7 @@ class Thumbnails:
 
 
 def small_copy(picture: BinaryIO) -> bytes:
-    """A JPEG of at most SIDE x SIDE. Raises BadInput for what is no usable picture.
+    """A JPEG of at most SIDE x SIDE. Raises BadInput if the picture is unusable.
 
     Small pictures grow by a whole factor, so that their pixels stay squares.
     """
@@ -70,20 +70,20 @@ def small_copy(picture: BinaryIO) -> bytes:
             _check_size(image)
             image.load()
             image = _fitted(image)
-        image.info.clear()  # of which the encoder would take the comment along
+        image.info.clear()  # the encoder would copy a comment from there
         return encode_jpeg(image, QUALITY)
     except BadInput:
         raise
     except Image.UnidentifiedImageError:
-        raise BadInput("The picture's file is none that can be read.") from None
+        raise BadInput("The picture's file cannot be read as a picture.") from None
     except (Image.DecompressionBombError, MemoryError):
-        raise BadInput("The picture is too large to be shown small.") from None
-    except Exception:  # a decoder fed with a broken file raises whatever it likes
+        raise BadInput("The picture is too large for a thumbnail.") from None
+    except Exception:  # a broken file can make a decoder raise anything
         raise BadInput("The picture is broken: it cannot be decoded to its end.") from None
 
 
 def measure(picture: BinaryIO, name: str) -> tuple[tuple[int, int], str]:
-    """Width and height from the header, and what is wrong, or ""; (0, 0) where that is unknown."""
+    """Width and height from the header, and what is wrong, or ""; (0, 0) if unknown."""
     try:
         with opened_image(picture) as image:
             size, is_jpeg = image.size, image.format == "JPEG"
@@ -92,14 +92,14 @@ def measure(picture: BinaryIO, name: str) -> tuple[tuple[int, int], str]:
         return size, f"{name} is cut off: its end is missing." if cut else ""
     except Image.DecompressionBombError:
         return (0, 0), f"{name} is too large to be shown."
-    except Exception:  # a decoder fed with a broken file raises whatever it likes
-        return (0, 0), f"{name} is no picture that can be read."
+    except Exception:  # a broken file can make a decoder raise anything
+        return (0, 0), f"{name} cannot be read as a picture."
 
 
 def embedded_details(picture: BinaryIO) -> dict[str, Any]:
-    """The settings in a picture's text chunks or EXIF: ours, or another program's by our names.
+    """The settings in a picture's text chunks or EXIF; another program's under our names.
 
-    Empty where there are none. Raises OSError.
+    Empty if there are none. Raises OSError.
     """
     try:
         with opened_image(picture) as image:
@@ -117,7 +117,7 @@ def embedded_details(picture: BinaryIO) -> dict[str, Any]:
 
 
 def _fitted(image: Image.Image) -> Image.Image:
-    """As RGB in its size as a thumbnail, reduced first, since large pictures come in all modes."""
+    """As RGB at a thumbnail's size; reduced first, since large pictures come in all modes."""
     if max(image.size) > SIDE * 2:
         factor = max(image.size) // (SIDE * 2) + 1
         if image.mode in ("RGB", "RGBA", "L", "LA"):
@@ -142,11 +142,11 @@ def _fitted(image: Image.Image) -> Image.Image:
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise BadInput(f"The picture is too large to be shown small ({width}x{height}).")
+        raise BadInput(f"The picture is too large for a thumbnail ({width}x{height}).")
 
 
 def _from_exif(image: Image.Image) -> dict[str, str]:
-    """What Windows shows as title and comments, where some programs keep all their settings."""
+    """What Windows shows as title and comments; some programs keep all settings there."""
     exif = image.getexif()
     pairs = re.findall(r"(\w+): (.*?)(?=, \w+: |$)", _utf16(exif.get(XP_COMMENT)), re.DOTALL)
     title = _utf16(exif.get(XP_TITLE))

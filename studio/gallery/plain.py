@@ -1,9 +1,9 @@
-"""Files for strangers: pictures and films without what they say of themselves, settings without
-what they say of this machine. Never imports torch.
+"""Files for strangers: pictures and films without metadata, settings without facts about this
+machine. Never imports torch.
 
-A picture's pixels and a film's frames stay as they are, byte by byte. What else the file says is
-written over while it is read, by as many bytes that mean nothing, so that every length and every
-place in it stay true.
+A picture's pixels and a film's frames stay as they are, byte for byte. Metadata is overwritten
+while the file is read, with as many bytes that mean nothing, so that every length and every offset
+in the file stays right.
 """
 
 import io
@@ -17,9 +17,11 @@ from typing import Any, BinaryIO
 
 from studio.base import files
 from studio.base.errors import BadInput
+from studio.runs.details_keys import BOOKKEEPING
 
-MASK = tuple[int, bytes]  # from where in the file, and what stands there instead
-MACHINE = ("host", "device", "last_crash")  # keys of details.json
+MASK = tuple[int, bytes]  # an offset in the file, and what is read there instead
+# Keys of details.json that say something about this machine.
+MACHINE = ("device", *(key for key, facts in BOOKKEEPING.items() if facts.of_the_machine))
 PROMPT = "text_input"
 PATH = re.compile(r"(?<![\w./\\:])(?:[A-Za-z]:\\|~?/)(?:[^\s\"'/\\][^\n\"'/\\]*[/\\])+")
 
@@ -33,15 +35,17 @@ MP4_WITHIN = {b"moov", b"trak", b"mdia", b"minf", b"moof", b"traf"}
 MP4_SAYS = {b"udta", b"meta", b"uuid", b"free", b"skip"}
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 JPEG_END, JPEG_ALONE = 0xD9, (0x01, 0xD8)
-JPEG_SAYS = {0xFE, *range(0xE1, 0xF0)} - {0xEE}  # comments and applications' own but Adobe's
-JPEG_NOTHING = b"\xef"  # the last of the applications' own
+JPEG_SAYS = {0xFE, *range(0xE1, 0xF0)} - {
+    0xEE
+}  # comments and application segments, but not Adobe's
+JPEG_NOTHING = b"\xef"  # the last of the application segments
 JPEG_COLOURS = b"ICC_PROFILE\0"
 
 
 def plain_media(opened: BinaryIO) -> BinaryIO:
-    """A picture or a film of a known format without what it says of itself.
+    """A picture or a film in a known format, without its metadata.
 
-    Raises OSError for other formats, of which nobody knows what they say.
+    Raises OSError for other formats, whose metadata nobody knows, and for broken files.
     """
     opened.seek(0)
     head = opened.read(12)
@@ -51,11 +55,11 @@ def plain_media(opened: BinaryIO) -> BinaryIO:
                 return io.BufferedReader(_Masked(opened, list(find(opened))))
             except (struct.error, ValueError) as error:
                 raise OSError(f"it is broken: {error}") from None
-    raise OSError("it is of no known format")
+    raise OSError("it is in an unknown format")
 
 
 def plain_json(opened: BinaryIO) -> BinaryIO:
-    """The settings in a file without what they say of this machine. Raises OSError."""
+    """The settings in a file, without facts about this machine. Raises OSError."""
     try:
         details = files.parse_json(opened.read(files.MAX_JSON_BYTES), "It")
     except BadInput as error:
@@ -64,7 +68,7 @@ def plain_json(opened: BinaryIO) -> BinaryIO:
 
 
 def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without this machine's name and device, and with files by their names alone."""
+    """Settings without this machine's name and device, and with file names for paths."""
     return {
         key: value if key == PROMPT else _without_paths(value)
         for key, value in details.items()
@@ -73,7 +77,7 @@ def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_folders(text: str) -> str:
-    """A text whose absolute paths are cut to the files' names."""
+    """A text in which absolute paths are cut to file names."""
     return PATH.sub("", text)
 
 
@@ -86,7 +90,7 @@ def _without_paths(value: Any) -> Any:
 
 
 class _Masked(io.RawIOBase):
-    """A file of which some parts read as something else, just as long."""
+    """A file in which some parts are read as other bytes, just as many."""
 
     def __init__(self, opened: BinaryIO, masks: list[MASK]) -> None:
         self._file, self._masks = opened, masks

@@ -1,18 +1,17 @@
 """What an address asks of the gallery. Never imports torch."""
 
-import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, fields, replace
-from datetime import date
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
-from gallery_utils import STATUSES
+from studio.gallery.facets import FILTERS
+from studio.gallery.parameters import Parameter, any_text, one_of, whole_number
 
 MAX_PER_PAGE = 200
-MAX_NUMBER = 1_000_000_000
 MAX_QUERY = 500
+PER_PAGE = 24
 SORTS = {
     "newest": "Newest first",
     "oldest": "Oldest first",
@@ -20,49 +19,66 @@ SORTS = {
     "steps": "Most steps",
     "size": "Largest",
 }
-YES, NO = ("1", "true", "on"), ("0", "false")
-SIZE = re.compile(r"0*([0-9]{1,6})[x×]0*([0-9]{1,6})")
-WHOLE = re.compile(r"0*([0-9]{1,15})")  # its zeros do not count
+WORDS = 'Words in prompt and settings, all of them; "in quotes" together; -without.'
+PARAMETERS: Mapping[str, Parameter] = {
+    parameter.name: parameter
+    for parameter in (
+        Parameter("q", WORDS, any_text(MAX_QUERY), "", in_kiosk=True),
+        Parameter(
+            "page",
+            "Counted from 1; beyond the last page comes the last.",
+            whole_number(1),
+            1,
+            in_kiosk=True,
+        ),
+        Parameter("n", "Runs on a page.", whole_number(1, MAX_PER_PAGE), PER_PAGE, in_kiosk=True),
+        Parameter("sort", "The order of the runs.", one_of(SORTS), "newest"),
+        *FILTERS,
+    )
+}
+LOOKS = ("page", "n", "sort")  # how the runs are shown, not which of them
 
 
 @dataclass(frozen=True)
 class Query:
-    """What to show. Empty and None filters let everything through.
+    """What to show. values: of parameters, by name; those left out have their defaults.
 
-    q: words that all must be found, each also as a word's beginning; "in quotes" one after the
-    other; -without. date_from and date_to: days as YYYY-MM-DD, both included.
+    The word search `q`: words that all must be found, each also as a word's beginning; "in quotes"
+    one after the other; -without.
     """
 
-    q: str = ""
-    page: int = 1
-    n: int = 24
-    sort: str = "newest"
-    status: str = ""
-    weights: str = ""
-    clip: str = ""
-    size: str = ""
-    steps_min: int | None = None
-    steps_max: int | None = None
-    date_from: str = ""
-    date_to: str = ""
-    favourite: bool = False
-    tag: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a parameter. Raises KeyError where there is no such parameter."""
+        return self.values.get(name, PARAMETERS[name].default)
 
     def as_arguments(self, **changes: Any) -> dict[str, Any]:
-        """The query of an address that asks for this, without what goes without saying."""
-        changed = replace(self, **changes)
-        pairs = ((f.name, getattr(changed, f.name), f.default) for f in fields(Query))
-        return {name: _in_address(value) for name, value, default in pairs if value != default}
+        """The query of an address that asks for this, without parameters at their defaults.
+
+        changes: values that replace those of this query; None stands for the default.
+        """
+        values = {**self.values, **changes}
+        return {
+            name: 1 if values[name] is True else values[name]
+            for name, parameter in PARAMETERS.items()
+            if values.get(name) not in (None, parameter.default)
+        }
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The search and the filters: what not every run meets."""
+        return self.as_arguments(**dict.fromkeys(LOOKS))
 
     @property
     def is_filtered(self) -> bool:
-        """Whether not all runs are asked for."""
-        return bool(self.as_arguments(page=1, n=24, sort="newest"))
+        """Whether the query leaves out some runs."""
+        return bool(self.chosen)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What an address asks for, as far as it makes sense; problems tell of the rest."""
+    """What an address asks for, as far as it makes sense; problems say what does not."""
 
     query: Query
     problems: list[str] = field(default_factory=list)
@@ -71,94 +87,22 @@ class Asked:
 def read_query(
     arguments: MultiDict[str, str], per_page: int, *, strict: bool = False, kiosk: bool = False
 ) -> Asked:
-    """The query of an address. Whatever is wrong in it is left out and named.
+    """The query of an address. What is wrong in it is left out, and named in the problems.
 
-    strict: for programs, to which an empty number or one given twice is wrong as well. kiosk: only
-    what asks for nothing but pictures and prompts.
+    strict: for programs; empty parameters, and those given twice, are wrong as well. kiosk: read
+    only the parameters that strangers may use in a kiosk.
     """
     values: dict[str, Any] = {"n": per_page}
     problems = []
-    for name in IN_KIOSK if kiosk else READERS:
-        given = arguments.getlist(name)
+    for name, parameter in PARAMETERS.items():
+        given = arguments.getlist(name) if parameter.in_kiosk or not kiosk else []
         text = given[0] if given and strict else "".join(given[:1]).strip()
         if strict and len(given) > 1:
             problems.append(f"{name} is given {len(given)} times.")
         if not given or not (text or strict):
             continue
         try:
-            values[name] = READERS[name](text)
+            values[name] = parameter.kind.read(text)
         except ValueError as error:
             problems.append(f"{name}={text[:40]}: {error}.")
-    return Asked(Query(**values), problems)
-
-
-def _count(smallest: int, largest: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        found = WHOLE.fullmatch(text)
-        number = int(found[1]) if found else None
-        if number is None or not smallest <= number <= largest:
-            raise ValueError(f"it must be a whole number from {smallest} to {largest}")
-        return number
-
-    return read
-
-
-def _one_of(names: Collection[str]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in names:
-            raise ValueError(f"it must be one of {', '.join(names)}")
-        return text
-
-    return read
-
-
-def _size(text: str) -> str:
-    found = SIZE.fullmatch(text)
-    if not found:
-        raise ValueError("it must be a size such as 640x480")
-    return f"{int(found[1])}x{int(found[2])}"
-
-
-def _day(text: str) -> str:
-    try:
-        return date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise ValueError("it must be a day such as 2026-11-20") from None
-
-
-def _yes(text: str) -> bool:
-    if text not in (*YES, *NO):
-        raise ValueError("it must be 1 or 0")
-    return text in YES
-
-
-def _text(limit: int) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if len(text) > limit:
-            raise ValueError(f"it must be at most {limit} characters long")
-        return text
-
-    return read
-
-
-READERS = {
-    "q": _text(MAX_QUERY),
-    "page": _count(1, MAX_NUMBER),
-    "n": _count(1, MAX_PER_PAGE),
-    "sort": _one_of(SORTS),
-    "status": _one_of(STATUSES),
-    "weights": _text(200),
-    "clip": _text(200),
-    "size": _size,
-    "steps_min": _count(0, MAX_NUMBER),
-    "steps_max": _count(0, MAX_NUMBER),
-    "date_from": _day,
-    "date_to": _day,
-    "favourite": _yes,
-    "tag": _text(100),
-}
-IN_KIOSK = ("q", "page", "n")
-
-
-def _in_address(value: Any) -> Any:
-    return 1 if value is True else value
+    return Asked(Query(values), problems)

@@ -1,23 +1,25 @@
-"""Answers out of the index: pages of runs, places in lists, slides. Never imports torch."""
+"""Answers from the index: pages of runs, places in lists, slides. Never imports torch."""
 
 import re
+import sqlite3
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
 from gallery_utils import FINISHED
+from studio.gallery.facets import FACETS, FILTERS, INDEXED
 from studio.gallery.query import Query
 from studio.gallery.store import Store
 from studio.runs.storage import ACTIVE
 
 MAX_WORDS = 30
 SMALL = 256  # pixels of a picture's longer side
-MAX_IN_A_ROW = 8  # runs that were finished meanwhile
+MAX_IN_A_ROW = 8  # newly finished runs, before the slideshow resumes its tour
 MAX_ARRIVAL = 2**63 - 1
 Choices = dict[str, list[tuple[str, int]]]
-# What each order goes by, all in one direction, so that rows compare as one (`place`).
+# The columns that each order sorts by, all in one direction, so that `place` can compare rows.
 ORDERS = {
     "newest": (("began", "name"), "DESC"),
     "oldest": (("began", "name"), "ASC"),
@@ -29,13 +31,16 @@ OPPOSITE = {"ASC": "DESC", "DESC": "ASC"}
 TERM = re.compile(r'(-?)"([^"]*)"?|(-?)(\S+)')
 ARRIVAL = r"([0-9]{1,18}|[1-8][0-9]{18})"
 CURSOR = re.compile(rf"(-?[0-9.e+]{{1,25}})_{ARRIVAL}_{ARRIVAL}_(.{{1,255}})", re.DOTALL)
-# Scripts that put no spaces between words, which the index would take for one long word.
+# Scripts without spaces between words. The index would take a whole sentence for one word.
 UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A run as the wall shows it. stamp: changes with its picture."""
+    """A run as the wall shows it.
+
+    stamp: changes with its picture. facets: the values of INDEXED by their names.
+    """
 
     name: str
     began: float
@@ -45,8 +50,6 @@ class Tile:
     width: int
     height: int
     steps: int | None
-    weights: str
-    clip: str
     picture: str | None
     stamp: int
     animation: str | None
@@ -56,6 +59,7 @@ class Tile:
     favourite: bool
     note: str
     tags: tuple[str, ...] = ()
+    facets: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def date(self) -> datetime | None:
@@ -67,41 +71,41 @@ class Tile:
 
     @property
     def title(self) -> str:
-        """What to call it: its prompt, cut."""
+        """Its prompt, cut; other words where it has none."""
         text = self.prompt or "Without a prompt"
         return text if len(text) <= 300 else f"{text[:299]}…"
 
     @property
     def ratio(self) -> int:
-        """Width by height in per cent, in the steps of the style sheet."""
+        """Width divided by height in per cent, rounded to the steps of the style sheet."""
         if not (self.width and self.height):
             return 100
         return min(300, max(50, 5 * round(20 * self.width / self.height)))
 
     @property
     def has_picture(self) -> bool:
-        """Whether there is a picture to ask for: a file whose size could be read."""
+        """Whether there is a picture to show: a file whose size could be read."""
         return bool(self.picture and self.width and self.height)
 
     @property
     def is_small(self) -> bool:
-        """Whether its pixels are to be seen as squares."""
+        """Whether its picture is enlarged with pixels as squares."""
         return self.has_picture and max(self.width, self.height) <= SMALL
 
     @property
     def is_active(self) -> bool:
-        """Whether it waits or goes on."""
+        """Whether it is waiting or running."""
         return self.status in ACTIVE
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is finished and has a picture that can be shown to anybody."""
+        """Whether it is finished and has a picture to show to anyone."""
         return bool(self.picture) and self.status in FINISHED
 
 
 @dataclass(frozen=True)
 class Page:
-    """An answer. number and pages count from 1; message: what was not to be had, or ""."""
+    """A page of runs. number and pages count from 1. message: what there is not, or ""."""
 
     tiles: list[Tile]
     total: int
@@ -113,31 +117,32 @@ class Page:
 def find(store: Store, query: Query, *, kiosk: bool = False) -> Page:
     """The runs that match; a page beyond the last one gives the last.
 
-    kiosk: only those with a picture that can be shown to anybody, found by their prompts alone.
+    kiosk: only finished runs with a picture, searched by their prompts alone.
     """
     where, values = _conditions(query, kiosk=kiosk)
     with store.lock:
         total = _count(store, f"WHERE {where}", values)
-        pages = max(1, -(-total // query.n))
-        number = min(query.page, pages)
-        order = _order_by(*ORDERS[query.sort])
+        pages = max(1, -(-total // query["n"]))
+        number = min(query["page"], pages)
+        order = _order_by(*ORDERS[query["sort"]])
         tiles = _tiles(
             store,
             f"WHERE {where} {order} LIMIT ? OFFSET ?",
-            [*values, query.n, (number - 1) * query.n],
+            [*values, query["n"], (number - 1) * query["n"]],
         )
-    message = f"There is no page {query.page}; this is the last." if number < query.page else ""
+    is_beyond = number < query["page"]
+    message = f"There is no page {query['page']}; this is the last." if is_beyond else ""
     return Page(tiles, total, number, pages, message)
 
 
 def get_tile(store: Store, name: str) -> Tile | None:
-    """The run of that folder, or None."""
+    """The run in that folder, or None."""
     found = select_tiles(store, "name = ?", [name], limit=1)
     return found[0] if found else None
 
 
 def select_tiles(store: Store, where: str, values: list[Any], *, limit: int) -> list[Tile]:
-    """Runs by a condition of ours, the newest first."""
+    """The runs that meet an SQL condition of ours, the newest first."""
     with store.lock:
         order = _order_by(*ORDERS["newest"])
         return _tiles(store, f"WHERE {where} {order} LIMIT ?", [*values, limit])
@@ -145,7 +150,7 @@ def select_tiles(store: Store, where: str, values: list[Any], *, limit: int) -> 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run is in a list. page: the one of the list that it is on, counted from 1."""
+    """Where a run is in a list. page: the page of the list that shows it, from 1."""
 
     before: Tile | None
     after: Tile | None
@@ -153,12 +158,12 @@ class Place:
 
 
 def place(store: Store, query: Query, tile: Tile, *, kiosk: bool = False) -> Place:
-    """The place of a run among those that match, or where it would be if it is none of them.
+    """The place of a run among those that match, or where it would be if it does not match.
 
     kiosk: see `find`.
     """
     where, values = _conditions(query, kiosk=kiosk)
-    keys, forth = ORDERS[query.sort]
+    keys, forth = ORDERS[query["sort"]]
     back, columns = OPPOSITE[forth], ", ".join(keys)
     values.append(tile.name)
 
@@ -172,15 +177,15 @@ def place(store: Store, query: Query, tile: Tile, *, kiosk: bool = False) -> Pla
             for way in (back, forth)
         )
         number = _count(store, beyond(back), values)
-    return Place(next(iter(before), None), next(iter(after), None), number // query.n + 1)
+    return Place(next(iter(before), None), next(iter(after), None), number // query["n"] + 1)
 
 
 @dataclass(frozen=True)
 class Cursor:
     """Where a slideshow is: its place in the tour of all runs, from the newest to the oldest.
 
-    seen: the last arrival that was shown. until: the one after which the tour goes on; 0 while it
-    does.
+    seen: the latest arrival that was shown. until: the arrival after which the tour resumes; 0
+    during the tour.
     """
 
     began: float
@@ -195,9 +200,9 @@ class Cursor:
 def next_slide(store: Store, text: str) -> tuple[Tile | None, str]:
     """The picture to show next, and the cursor that asks for the one after it.
 
-    First come the runs that were finished meanwhile, then the tour goes on where it was. However
-    fast they come, it takes a step after those that were there when the first of them was shown.
-    After the oldest, and for a cursor that is none, comes the newest. None without any picture.
+    Runs that were finished meanwhile come first; then the tour resumes where it was. However fast
+    runs arrive, the tour takes a step after those that were there when the first of them was shown.
+    The newest run follows the oldest one, and an invalid cursor. None without any picture.
     """
     cursor = _read_cursor(text)
     with store.lock:
@@ -212,9 +217,9 @@ def next_slide(store: Store, text: str) -> tuple[Tile | None, str]:
 
 
 def slide_cursor(store: Store, tile: Tile, before: Cursor | None = None) -> str:
-    """What asks for the picture after this one of the tour. before: where the show was until now.
+    """The cursor for the picture after this one of the tour.
 
-    Whoever begins here has seen all newcomers.
+    before: where the slideshow was until now. A slideshow that starts here has seen all newcomers.
     """
     with store.lock:
         seen = before.seen if before else _arrived(store, "1")
@@ -228,7 +233,7 @@ def _newcomer(store: Store, cursor: Cursor) -> Tile | None:
 
 
 def _last_in_a_row(store: Store, seen: int) -> int:
-    """The arrival after which the tour goes on, though there may be more."""
+    """The arrival after which the tour resumes, even if there are more."""
     next_ones = f"{WHOLE} AND arrived > ? ORDER BY arrived LIMIT {MAX_IN_A_ROW}"
     return _arrived(store, f"id IN (SELECT id FROM runs WHERE {next_ones})", seen)
 
@@ -258,51 +263,25 @@ def _read_cursor(text: str) -> Cursor | None:
 
 
 def choices(store: Store) -> Choices:
-    """What the filters can choose from, with how many runs have it, the most frequent first."""
-    counts = "SELECT {0}, count(*) FROM runs WHERE {1} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 200"
-    size = "width || 'x' || height"
-    tags = (
-        "SELECT tag, count(*) FROM curation.tags JOIN runs ON run = name"
-        " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 500"
-    )
-    asked = {
-        "status": counts.format("status", "status <> ''"),
-        "weights": counts.format("weights", "weights <> ''"),
-        "clip": counts.format("clip", "clip <> ''"),
-        "size": counts.format(size, "width > 0"),
-        "tag": tags,
-    }
+    """The values that filters offer, with how many runs have each, the most frequent first."""
     with store.lock:
-        found = {name: store.connection.execute(sql).fetchall() for name, sql in asked.items()}
+        found = {f.name: store.connection.execute(f.counts).fetchall() for f in FACETS}
     return {name: [(row[0], row[1]) for row in rows] for name, rows in found.items()}
 
 
+MARKED = ("favourite", "note", "tags")  # what people made of the run, from other tables
+TILE_COLUMNS = [f.name for f in fields(Tile) if f.name not in (*MARKED, "facets")]
 WHOLE = f"picture IS NOT NULL AND status IN {FINISHED}"
 FOLDED_PROMPT = "substr(folded, 1, instr(folded, char(10)) - 1)"
-FAVOURITE = "name IN (SELECT run FROM curation.marks WHERE favourite)"
-FILTERS = {
-    "status": "status = ?",
-    "weights": "weights = ?",
-    "clip": "clip = ?",
-    "size": "width || 'x' || height = ?",
-    "steps_min": "steps >= ?",
-    "steps_max": "steps <= ?",
-    "date_from": "day >= ?",
-    "date_to": "day <= ? AND day <> ''",
-    "tag": "name IN (SELECT run FROM curation.tags WHERE tag = ? COLLATE NOCASE)",
-}
 
 
 def _conditions(query: Query, *, kiosk: bool) -> tuple[str, list[Any]]:
     parts, values = [WHOLE if kiosk else "1"], []
-    for name, condition in FILTERS.items():
-        value = getattr(query, name)
-        if value not in ("", None):
-            parts.append(condition)
-            values.append(value)
-    if query.favourite:
-        parts.append(FAVOURITE)
-    for found in list(TERM.finditer(query.q.replace("\0", " ")))[:MAX_WORDS]:
+    for one in FILTERS:
+        if query[one.name] not in ("", one.default):
+            parts.append(one.condition)
+            values.append(query[one.name])
+    for found in list(TERM.finditer(query["q"].replace("\0", " ")))[:MAX_WORDS]:
         without, term = found[1] or found[3], (found[2] or found[4] or "").strip()
         if term:
             condition, value = _term_condition(term, prompts_only=kiosk)
@@ -320,7 +299,7 @@ def _term_condition(term: str, *, prompts_only: bool) -> tuple[str, str]:
 
 
 def _is_odd(character: str) -> bool:
-    """Whether the index of words does not know the character, or not as part of words."""
+    """Whether the index of words drops the character, or joins it to its neighbours."""
     code = ord(character)
     is_unspaced = any(low <= code <= high for low, high in UNSPACED)
     return is_unspaced or unicodedata.category(character) in ("So", "Sm", "Sk", "Sc")
@@ -336,16 +315,23 @@ def _count(store: Store, where: str, values: list[Any]) -> int:
 
 
 def _tiles(store: Store, rest: str, values: list[Any]) -> list[Tile]:
-    names = [f.name for f in fields(Tile) if f.name not in ("favourite", "note", "tags")]
+    columns = ", ".join((*TILE_COLUMNS, *(facet.name for facet in INDEXED)))
     marks = "coalesce(favourite, 0) AS favourite, coalesce(note, '') AS note"
     joined = "runs LEFT JOIN curation.marks ON run = name"
-    sql = f"SELECT {', '.join(names)}, {marks} FROM {joined} {rest}"
-    rows = [dict(row) for row in store.connection.execute(sql, values)]
-    tags = _tags(store, [row["name"] for row in rows])
-    return [
-        Tile(**row | {"favourite": bool(row["favourite"]), "tags": tags.get(row["name"], ())})
-        for row in rows
-    ]
+    rows = store.connection.execute(f"SELECT {columns}, {marks} FROM {joined} {rest}", values)
+    found = rows.fetchall()
+    tags = _tags(store, [row["name"] for row in found])
+    return [_tile(row, tags.get(row["name"], ())) for row in found]
+
+
+def _tile(row: sqlite3.Row, tags: tuple[str, ...]) -> Tile:
+    return Tile(
+        **{column: row[column] for column in TILE_COLUMNS},
+        favourite=bool(row["favourite"]),
+        note=row["note"],
+        tags=tags,
+        facets={facet.name: row[facet.name] for facet in INDEXED},
+    )
 
 
 def _tags(store: Store, names: list[str]) -> dict[str, tuple[str, ...]]:

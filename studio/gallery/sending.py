@@ -1,7 +1,7 @@
-"""Large answers: sent as fast as each client reads, while no thread waits for it.
+"""Large answers, sent as fast as each client reads, while no thread waits for the client.
 
-The server hands what is a `Sending` to its one loop over all connections, so that clients who stop
-reading cost a socket and an open file, and nobody waits for them. Never imports torch.
+The server hands a `Sending` to its one loop over all connections. A client that stops reading costs
+a socket and an open file, and keeps nobody waiting. Never imports torch.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ CHUNK = 65_536
 
 @dataclass(frozen=True)
 class Opened:
-    """A file to send, as long as it is now. mark: another one where its content may be another."""
+    """An open file, and its size now in bytes. mark: differs when the content may differ."""
 
     file: BinaryIO
     size: int
@@ -26,7 +26,7 @@ class Opened:
 
 
 class Sending(ReadOnlyFileBasedBuffer):
-    """Parts of `length` bytes in all, each made when the one before was taken.
+    """Parts of `length` bytes in all, each made when the previous one was taken.
 
     parts may raise OSError, which ends the connection: the client sees that something is missing.
     """
@@ -40,18 +40,18 @@ class Sending(ReadOnlyFileBasedBuffer):
         return self.remain
 
     def get(self, numbytes: int = -1, skip: bool = False) -> bytes:
-        """What comes next, of the current part only; it stays there until it is skipped."""
+        """The next bytes, of the current part only. They stay until they are skipped."""
         if not self._next and self.remain:
             self._next = next(self._parts, b"")
             if not self._next:
-                raise OSError("what is sent became shorter")
+                raise OSError("the file became shorter")
         data = self._next[:numbytes] if numbytes >= 0 else self._next
         if skip:
             self.skip(len(data))
         return data
 
     def skip(self, numbytes: int, allow_prune: bool = False) -> None:
-        """Drop what was taken."""
+        """Drop bytes that were taken."""
         self._next = self._next[numbytes:]
         self.remain -= numbytes
 
@@ -61,13 +61,13 @@ class Sending(ReadOnlyFileBasedBuffer):
         return self.get(skip=True)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._close()
         self.remain = 0
 
 
 def send_file(opened: Opened, kind: str) -> Response:
-    """An open file, or the part or nothing of it that the browser wants."""
+    """An answer with an open file: all of it, the range asked for, or 304."""
     try:
         part = _asked_part(opened)
     except RequestedRangeNotSatisfiable:
@@ -87,9 +87,9 @@ def send_file(opened: Opened, kind: str) -> Response:
 
 
 def _asked_part(opened: Opened) -> tuple[int, int] | None:
-    """The only part that is asked for, in bytes; None for the whole file.
+    """The one range that is asked for, in bytes; None for the whole file.
 
-    Other units, several parts at once, and parts of an older file are asked for in vain.
+    Whoever asks in other units, for several ranges, or for a range of an older file gets all of it.
     """
     asked = request.range
     if request.method != "GET" or asked is None or asked.units != "bytes" or len(asked.ranges) > 1:

@@ -1,35 +1,58 @@
 """The gallery's own files in `.gallery/` of the output folder, opened as one SQLite connection.
 
-`cache/` may be deleted at any time, also under a gallery that runs. `curation.sqlite` is what
-people made of their runs, favourites, tags and notes; nothing deletes that. Never imports torch.
+`cache/` may be deleted at any time, even while a gallery is running. `curation.sqlite` holds what
+people add to their runs: favourites, tags and notes. Nothing deletes it. Never imports torch.
 """
 
 import os
 import sqlite3
 import sys
 import threading
+import zlib
 from contextlib import closing
 from pathlib import Path
 
 from filelock import FileLock
+
+from studio.gallery.facets import INDEXED
 
 HOME = ".gallery"
 INDEX = Path("cache", "index.sqlite")
 THUMBNAILS = Path("cache", "thumbnails")
 CURATION = "curation.sqlite"
 LOCK = Path("cache", "lock")
-VERSION = 2  # of the index; another one is made anew
 BUSY_SECONDS = 10.0
-MARKS = ("marks", "tags")  # the tables of what people marked
+MARKS = ("marks", "tags")  # the tables of what people mark
 Change = tuple[str, tuple[object, ...]]  # SQL and its values
 
-INDEX_TABLES = """
+COLUMNS = {
+    "name": "TEXT NOT NULL UNIQUE",
+    "id8": "TEXT",
+    "began": "REAL",
+    "day": "TEXT",
+    "status": "TEXT",
+    "problem": "TEXT",
+    "prompt": "TEXT",
+    "folded": "TEXT",
+    "width": "INTEGER",
+    "height": "INTEGER",
+    "steps": "INTEGER",
+    "picture": "TEXT",
+    "stamp": "INTEGER",
+    "animation": "TEXT",
+    "parent": "TEXT",
+    "prev8": "TEXT",
+    "details_file": "TEXT",
+    "folder_time": "INTEGER",
+    "details_time": "INTEGER",
+    "details_size": "INTEGER",
+    "picture_size": "INTEGER",
+    "arrived": "INTEGER",
+    **{facet.name: "TEXT" for facet in INDEXED},
+}
+INDEX_TABLES = f"""
 CREATE TABLE runs (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, id8 TEXT, began REAL, day TEXT,
-    status TEXT, problem TEXT, prompt TEXT, folded TEXT, width INTEGER, height INTEGER,
-    steps INTEGER, weights TEXT, clip TEXT, picture TEXT, stamp INTEGER, animation TEXT,
-    parent TEXT, prev8 TEXT, details_file TEXT, folder_time INTEGER, details_time INTEGER,
-    details_size INTEGER, picture_size INTEGER, arrived INTEGER
+    id INTEGER PRIMARY KEY, {", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}
 );
 CREATE INDEX by_began ON runs (began, name);
 CREATE INDEX by_id8 ON runs (id8);
@@ -39,6 +62,7 @@ CREATE INDEX by_status ON runs (status);
 CREATE INDEX by_arrived ON runs (arrived);
 CREATE VIRTUAL TABLE words USING fts5(prompt, settings, tokenize='unicode61 remove_diacritics 2');
 """
+READING = 3  # raise it when what stands in a column is read from the folders in another way
 CURATION_TABLES = """
 CREATE TABLE IF NOT EXISTS curation.marks (
     run TEXT PRIMARY KEY, favourite INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT ''
@@ -49,34 +73,42 @@ CREATE TABLE IF NOT EXISTS curation.tags (
 """
 
 
-class Store:
-    """One connection for all threads, to be used while holding `lock`.
+def version_of(tables: str) -> int:
+    """The version of an index with those tables. Another version's index is replaced by itself."""
+    return zlib.crc32(f"{READING} {tables}".encode()) & 0x7FFFFFFF
 
-    Where the folder cannot be written, all is kept in memory: the pictures are still seen. What
-    people mark meanwhile is saved once it can be.
+
+VERSION = version_of(INDEX_TABLES)
+
+
+class Store:
+    """One connection for all threads. Hold `lock` while using it.
+
+    If the folder cannot be written, everything is kept in memory, so that the pictures can still be
+    seen. What people mark meanwhile is saved as soon as it can be.
     """
 
     def __init__(self, output_dir: Path) -> None:
         self.home = output_dir / HOME
         self.lock = threading.RLock()
         self.lasts = True  # whether what people mark outlives this process
-        self.marked = 0  # how often this process changed what people made of their runs
+        self.marked = 0  # how many changes of the marks this process made
         self._unsaved: list[Change] = []
         self._open()
 
     @property
     def thumbnails(self) -> Path | None:
-        """Where thumbnails may be kept."""
+        """Where thumbnails may be kept; None if nothing can be written."""
         return self.home / THUMBNAILS if self.lasts else None
 
     def reopen_if_changed(self) -> bool:
-        """Open the files again where somebody deleted them, or where they can be written again.
+        """Open the files again if someone deleted them, or if they have become writable.
 
-        Returns whether that was so.
+        Returns whether it did.
         """
         with self.lock:
             if not os.access(self.home.parent, os.R_OK | os.X_OK):
-                return False  # there is nothing to open it in; it may return
+                return False  # the folder is away; it may come back
             could_write = self._can_write
             self.hold_if_read_only()
             may_last = self._can_write and not could_write
@@ -87,14 +119,14 @@ class Store:
             return True
 
     def hold_if_read_only(self) -> None:
-        """Keep what people mark in memory from now on where it cannot be written any more."""
+        """From now on keep what people mark in memory, if it can no longer be written."""
         self._can_write = self._is_writable()
         if self.lasts and not self._can_write:
             self.connection.execute("DETACH curation")
             self._hold("it is read-only")
 
     def change(self, changes: list[Change]) -> None:
-        """Change what people made of their runs. Raises sqlite3.Error, and nothing changes then."""
+        """Make all the changes of marks, or none. Raises sqlite3.Error."""
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             for sql, values in changes:
@@ -109,23 +141,23 @@ class Store:
             self._unsaved += changes
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         with self.lock:
             self.connection.close()
 
     def renew(self) -> None:
-        """An empty index instead of one that broke; in memory where the disk is full."""
+        """Replace a broken index by an empty one, in memory if the disk is full."""
         with self.lock:
             self.connection.close()
-            self._open(anew=True)
+            self._open(fresh=True)
 
-    def _open(self, *, anew: bool = False) -> None:
+    def _open(self, *, fresh: bool = False) -> None:
         self._can_write = self._is_writable()
         try:
             self.home.mkdir(exist_ok=True)
             (self.home / INDEX).parent.mkdir(exist_ok=True)
-            with FileLock(self.home / LOCK):  # two galleries may begin at the same time
-                self.connection = self._connect_index(anew)
+            with FileLock(self.home / LOCK):  # two galleries may start at the same time
+                self.connection = self._connect_index(fresh)
                 self._attach_curation()
                 self.lasts = True
                 self._save_unsaved()
@@ -141,7 +173,7 @@ class Store:
             self._unsaved = []
 
     def _hold(self, why: str) -> None:
-        """Begin to keep in memory what people mark, with what they marked before."""
+        """Keep what people mark in memory from now on, with what they marked before."""
         if self.lasts:
             print(
                 f"{self.home} cannot be written ({why}): favourites, tags and notes last until the"
@@ -167,10 +199,10 @@ class Store:
             not os.path.lexists(path) or os.access(path, os.W_OK)
         )
 
-    def _connect_index(self, anew: bool) -> sqlite3.Connection:
-        """The index as it lies there, or an empty one instead of what is none."""
+    def _connect_index(self, fresh: bool) -> sqlite3.Connection:
+        """The index on disk, or an empty one in place of a file that is not one."""
         path = self.home / INDEX
-        if not anew and (connection := _usable(path)):
+        if not fresh and (connection := _usable(path)):
             return connection
         for suffix in ("", "-wal", "-shm", "-journal"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -188,7 +220,9 @@ class Store:
         except sqlite3.DatabaseError:
             aside = path.with_name(f"{path.name}.broken")
             path.replace(aside)
-            print(f"{path} was broken. It is {aside} now; a new one is begun.", file=sys.stderr)
+            print(
+                f"{path} was broken. It is now {aside}, and a new file was made.", file=sys.stderr
+            )
             self._try_curation(path)
 
     def _try_curation(self, path: Path) -> None:
@@ -205,7 +239,7 @@ class Store:
 
 
 def _read_curation(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """The rows of what people marked, by table, of a file that may lie where nothing is written."""
+    """The rows of marks in a file, by table, also where nothing can be written."""
     try:
         address = f"{path.as_uri()}?mode=ro&immutable=1"
         with closing(sqlite3.connect(address, uri=True)) as connection:
@@ -215,7 +249,7 @@ def _read_curation(path: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def _usable(path: Path) -> sqlite3.Connection | None:
-    """The index in a file, or None for another version's or what is none."""
+    """The index in a file; None for another version's, or for a file that is not an index."""
     try:
         connection = _connect(path)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -232,7 +266,7 @@ def _usable(path: Path) -> sqlite3.Connection | None:
 
 
 def _connect(path: Path | str) -> sqlite3.Connection:
-    # Autocommit: who writes several rows says BEGIN IMMEDIATE.
+    # Autocommit: code that writes several rows says BEGIN IMMEDIATE.
     connection = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )

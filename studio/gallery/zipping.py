@@ -1,4 +1,4 @@
-"""A run as one zip file, made while it is sent, so that it needs no memory. Never imports torch."""
+"""A run as a zip file that is made while it is sent, so it needs no memory. Never imports torch."""
 
 import io
 import zipfile
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from studio.gallery.sending import CHUNK, Opened, Sending
 
 RESERVED = '\\:*?"<>|'  # on some systems
-# Of the format, in bytes: what stands before a file and after it, its entry in the list at the end
-# with what large numbers need there, and the end of that list for few files and for many.
+# Lengths in bytes, fixed by the format: the header before a file and the descriptor after it; its
+# entry in the directory at the end, and what large numbers add to it; the end of the directory, and
+# what large zips add to that.
 BEFORE, AFTER, LISTED, LARGE, END, LARGE_END = 50, 24, 46, 4, 22, 76
 
 
@@ -19,7 +20,7 @@ Opener = Callable[[str], Opened]
 
 @dataclass(frozen=True)
 class _File:
-    """A file as it was when the zip was begun."""
+    """A file as it was when the zip was started."""
 
     name: str
     size: int
@@ -27,7 +28,7 @@ class _File:
 
 
 class _Outbox(io.RawIOBase):
-    """What was written and not yet taken."""
+    """What was written and not taken yet."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -45,10 +46,10 @@ class _Outbox(io.RawIOBase):
 
 
 def as_zip(run: str, names: Iterable[str], open_file: Opener) -> Sending:
-    """A zip of a run's files in a folder of the run's name.
+    """A zip of a run's files, in a folder with the run's name.
 
-    Pictures and videos do not get smaller, so nothing is compressed. Files that are gone are left
-    out. Small files come first: of a run that goes on they are replaced soonest.
+    Pictures and videos do not get smaller, so nothing is compressed. Missing files are left out.
+    Small files come first, since a running run replaces them most often.
     """
     files = sorted(_files(names, open_file), key=lambda file: file.size)
     folder = "".join(c if c.isprintable() and c not in RESERVED else "_" for c in run).strip(". ")
@@ -76,7 +77,7 @@ def _parts(files: list[_File], folder: str, open_file: Opener) -> Iterator[bytes
 
 
 def _contents(file: _File, opened: Opened) -> Iterator[bytes]:
-    """A file as long as it was. Raises OSError where it is another one now, or shorter."""
+    """A file up to its length then. Raises OSError if it was replaced or became shorter."""
     with opened.file as source:
         left = file.size
         if opened.inode != file.inode:
@@ -90,7 +91,7 @@ def _contents(file: _File, opened: Opened) -> Iterator[bytes]:
 
 
 def _length(files: list[_File], folder: str) -> int:
-    """Of the whole zip, as `zipfile` writes it."""
+    """The length of the whole zip in bytes, as `zipfile` writes it."""
     at = listed = 0
     for file in files:
         name = len(f"{folder}/{file.name}".encode())

@@ -1,0 +1,60 @@
+"""The bookkeeping keys of details.json, each declared once with what else is true of it.
+
+All other keys are settings, or say how the picture was computed. Never imports torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ENGINE = "model"  # the key that names the engine
+# The engine of details without that key: when they were written, there was no other.
+FIRST_ENGINE = "VQGAN-CLIP"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is true of a bookkeeping key.
+
+    of_this_run: another run with the same settings and the same seed has another value. Such keys
+    do not travel inside pictures and films, which are then the same, byte by byte.
+    of_the_machine: it says something about this machine, which strangers are not told.
+    searched: a search finds runs by its value.
+    """
+
+    of_this_run: bool = False
+    of_the_machine: bool = False
+    searched: bool = True
+
+
+BOOKKEEPING: Mapping[str, Key] = {
+    "run_id": Key(of_this_run=True),
+    "run_folder": Key(of_this_run=True),
+    "queued_at": Key(of_this_run=True),
+    "start_time": Key(of_this_run=True),
+    "end_time": Key(of_this_run=True),
+    "heartbeat": Key(of_this_run=True, searched=False),
+    "steps_per_second": Key(of_this_run=True, searched=False),
+    "host": Key(of_this_run=True, of_the_machine=True, searched=False),
+    "crashes": Key(of_this_run=True),
+    "last_crash": Key(of_this_run=True, of_the_machine=True, searched=False),
+    "loss_history": Key(of_this_run=True, searched=False),
+    "losses": Key(searched=False),
+    "status": Key(),
+    "error": Key(searched=False),
+    "warnings": Key(searched=False),
+    "parent": Key(),
+    "prev_run_id": Key(),
+    "ancestors": Key(),
+    "continue_prev_run": Key(),
+    "stage": Key(),
+    "chain": Key(),
+    "inputs_sha256": Key(),
+    "schema_version": Key(),
+}
+OF_THIS_RUN = frozenset(key for key, facts in BOOKKEEPING.items() if facts.of_this_run)
+
+
+def engine_of(details: Mapping[str, Any]) -> str:
+    """The name of the engine that made a run; "" where nothing is known of the run."""
+    return str(details.get(ENGINE) or FIRST_ENGINE) if details else ""
