@@ -1,0 +1,190 @@
+"""The engine of docs/adding-an-engine.md, put into a copy of the project and removed again."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+from test_architecture import broken_rules
+from waiting import wait_for
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "adding-an-engine.md"
+COPIED = ("*.py", "*.yaml", "*.md", "studio", "static", "templates", ".streamlit")
+FILE = re.compile(r"^`(studio/\S+\.py)`:\n\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINE = re.compile(r'^    "Weave": .*\n', re.MULTILINE)
+REGISTRY = "studio/engines/registry.py"
+FIRST_LINE = '    "VQGAN-CLIP": "studio.engines.vqgan_clip.engine:VQGANCLIP",\n'
+SMALL = ("--xdim", "48", "--ydim", "32")
+
+
+class Copy:
+    """A copy of the project, in which the engine is added as the page says."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.output = root / "output"
+        for pattern in COPIED:
+            for path in ROOT.glob(pattern):
+                copy = shutil.copytree if path.is_dir() else shutil.copy
+                copy(path, root / path.name)
+        (root / "assets").symlink_to(ROOT / "assets")
+        self.before = self.files()
+
+    def add(self) -> None:
+        page = PAGE.read_text(encoding="utf-8")
+        for name, text in FILE.findall(page):
+            path = self.root / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        registry = self.root / REGISTRY
+        line = LINE.search(page)
+        assert line and FIRST_LINE in registry.read_text(encoding="utf-8")
+        text = registry.read_text(encoding="utf-8").replace(FIRST_LINE, FIRST_LINE + line[0])
+        registry.write_text(text, encoding="utf-8")
+
+    def remove(self) -> None:
+        shutil.rmtree(self.root / "studio/engines/weave")
+        registry = self.root / REGISTRY
+        registry.write_text(LINE.sub("", registry.read_text(encoding="utf-8")), encoding="utf-8")
+
+    def files(self) -> dict[str, str]:
+        paths = [*self.root.glob("*.py"), *(self.root / "studio").rglob("*.py")]
+        return {str(p.relative_to(self.root)): p.read_text(encoding="utf-8") for p in paths}
+
+    def command(self, *words: object) -> list[str]:
+        return [sys.executable, "generate.py", *map(str, words), "--output-dir", str(self.output)]
+
+    def generate(self, *words: object, status: int = 0) -> Any:
+        done = subprocess.run(
+            self.command(*words), cwd=self.root, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == status, done.stderr
+        return done
+
+    def run(self, *words: object) -> Path:
+        """A run of the engine; returns its folder."""
+        return Path(self.generate(*words).stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    copy = Copy(tmp_path_factory.mktemp("project"))
+    copy.add()
+    return copy
+
+
+def details_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "details.json").read_text(encoding="utf-8"))
+
+
+def pictures_of(folder: Path) -> list[np.ndarray]:
+    paths = sorted(folder.glob("output*.PNG"), key=lambda path: (len(path.name), path.name))
+    return [np.asarray(Image.open(path)) for path in paths]
+
+
+def same(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+    return len(some) == len(others) > 0 and all(map(np.array_equal, some, others))
+
+
+def test_it_keeps_the_rules(copy: Copy) -> None:
+    assert broken_rules(copy.files()) == []
+
+
+def test_a_run_from_the_command_line(copy: Copy) -> None:
+    folder = copy.run("red, #336699", "--engine", "Weave", "--num-steps", "5", *SMALL)
+    details = details_of(folder)
+    assert (details["model"], details["status"], details["num_steps"]) == ("Weave", "done", 5)
+    assert (details["pattern"], details["losses"]) == ("twill", {})
+    first, second = pictures_of(folder)
+    assert first.shape == second.shape == (32, 48, 3) and not np.array_equal(first, second)
+    film = imageio_ffmpeg.read_frames(str(folder / "anim.mp4"))
+    facts = next(film)
+    film.close()
+    assert (facts["fps"], facts["source_size"]) == (12, (96, 32))
+    assert imageio_ffmpeg.count_frames_and_secs(str(folder / "anim.mp4"))[0] == 5
+
+
+def test_its_own_defaults_and_grammar(copy: Copy) -> None:
+    help_page = copy.generate("--engine", "Weave", "--help").stdout
+    assert "--cloths" in help_page and "--cutn" not in help_page
+    refused = copy.generate("a red heart", "--engine", "Weave", status=2).stderr
+    assert "not a list of colours" in refused and "Traceback" not in refused
+    assert "No colour" in copy.generate("--engine", "Weave", status=2).stderr
+    unknown = copy.generate("red", "--engine", "Wove", status=2).stderr
+    assert "There are: VQGAN-CLIP, Weave" in unknown
+
+
+@pytest.mark.parametrize("source", ["details.json", "output.PNG", "output-2.PNG"])
+def test_settings_of_a_run_bring_the_engine_along(copy: Copy, source: str) -> None:
+    folder = copy.run("red, gold", "--engine", "Weave", "--num-steps", "3", *SMALL)
+    again = copy.run("--settings", folder / source)
+    assert details_of(again)["model"] == "Weave"
+    assert same(pictures_of(folder), pictures_of(again))
+
+
+def test_a_run_that_was_killed_is_resumed_exactly(copy: Copy) -> None:
+    words = ("red, gold", "--engine", "Weave", "--seed", "7", *SMALL)
+    words += ("--num-steps", "400", "--checkpoint-seconds", "0")
+    whole = copy.run(*words)
+    there = set(copy.output.iterdir())
+    process = subprocess.Popen(copy.command(*words), cwd=copy.root, stderr=subprocess.DEVNULL)
+    wait_for(
+        lambda: any((p / "checkpoint.safetensors").exists() for p in set_of(copy) - there), "a step"
+    )
+    process.kill()
+    process.wait()
+    (folder,) = set_of(copy) - there
+    assert details_of(folder)["status"] == "running"
+    copy.generate("--resume", folder.name)
+    assert details_of(folder)["num_steps"] == 400
+    assert same(pictures_of(folder), pictures_of(whole))
+
+
+def set_of(copy: Copy) -> set[Path]:
+    return {path for path in copy.output.iterdir() if not path.name.startswith(".")}
+
+
+def test_more_steps_continue_exactly_and_other_colours_from_the_cloth(copy: Copy) -> None:
+    words = ("--engine", "Weave", "--seed", "7", *SMALL, "--num-steps")
+    six, three = copy.run("red", *words, "6"), copy.run("red", *words, "3")
+    continued = copy.run("--continue-run", three.name, "--num-steps", "3")
+    assert same(pictures_of(continued), pictures_of(six))
+    green = copy.run("lime", "--continue-run", three.name, "--num-steps", "1")
+    found = {tuple(colour) for colour in pictures_of(green)[0].reshape(-1, 3)}
+    assert {(0, 255, 0), (255, 0, 0)} <= found
+    larger = copy.run("--continue-run", three.name, "--xdim", "96", "--num-steps", "1")
+    assert pictures_of(larger)[0].shape == (32, 96, 3)
+
+
+def test_a_worker_computes_it_from_the_queue(copy: Copy) -> None:
+    name = copy.generate("red", "--engine", "Weave", "--num-steps", "3", "--enqueue").stdout.strip()
+    places = ["--output-dir", str(copy.output)]
+    worker = subprocess.Popen([sys.executable, "worker.py", *places], cwd=copy.root)
+    try:
+        folder = copy.output / name
+        wait_for(lambda: details_of(folder)["status"] == "done", "the run")
+    finally:
+        worker.terminate()
+        worker.wait()
+    assert len(pictures_of(folder)) == 2
+
+
+def test_removed_it_leaves_nothing_but_its_runs(tmp_path: Path) -> None:
+    copy = Copy(tmp_path)
+    copy.add()
+    folder = copy.run("red", "--engine", "Weave", "--num-steps", "2", *SMALL)
+    copy.remove()
+    assert copy.files() == copy.before
+    said = copy.generate("--settings", folder / "output.PNG", status=2).stderr
+    assert "There is no engine 'Weave'. There are: VQGAN-CLIP." in said
+    listed = copy.generate("--list").stdout
+    assert folder.name in listed and "--cutn" in copy.generate("--help").stdout
