@@ -7,7 +7,6 @@ Each step is written down in $TRACE/<seed>, with the
 process that took it.
 """
 
-import contextlib
 import os
 import sys
 import time
@@ -20,8 +19,8 @@ import worker
 from studio import engines
 from studio.engines import registry
 from studio.media import video
-from studio.queue import keeper, recovery, worker_process
-from studio.runs import claims, storage
+from studio.queue import keeper, recovery, slots, worker_process
+from studio.runs import claims, details
 
 STEP_SECONDS = 0.03
 
@@ -46,7 +45,7 @@ def serve():
     engines.device = device
     sys.modules["fake_worker"] = sys.modules["__main__"]
     registry.ENGINES = dict.fromkeys(registry.ENGINES, "fake_worker:TracedEngine")
-    storage.HEARTBEAT_SECONDS = 0.5
+    details.HEARTBEAT_SECONDS = 0.5
     live_elsewhere()
     return worker_process.main()
 
@@ -54,8 +53,7 @@ def serve():
 def live_elsewhere():
     """As on a machine of its own, which sees no locks of others, if $MACHINE names it."""
     if name := os.environ.get("MACHINE"):
-        claims.this_machine = worker_process.this_machine = lambda: name
-        storage.RunFolder.computing = lambda folder: contextlib.nullcontext()
+        claims.this_machine = slots.this_machine = worker_process.this_machine = lambda: name
         video.fcntl = types.SimpleNamespace(flock=lambda *_: None, LOCK_EX=None)
 
 

@@ -24,7 +24,8 @@ from PIL import Image
 from waiting import PATIENCE, wait_for
 
 from studio.making.prepare import Request, prepare
-from studio.queue import run_queue, worker_process
+from studio.queue import run_queue
+from studio.queue.slots import is_served, read_states
 from studio.runs import run_index
 
 WORKER = Path(__file__).with_name("fake_worker.py")
@@ -82,7 +83,7 @@ class Studio:
 
     def serving(self):
         """The pids of living workers."""
-        states = worker_process.read_states(self.output_dir)
+        states = read_states(self.output_dir)
         return [state.pid for state in states if is_alive(state.pid)]
 
     def steps(self, seed):
@@ -243,4 +244,4 @@ def test_workers_on_several_gpus_share_the_runs(studio):
     keeper.send_signal(signal.SIGINT)
     assert keeper.wait(PATIENCE) == 0
     assert [folder.read()["status"] for folder in folders] == ["queued", "queued"]
-    assert not worker_process.is_served(studio.output_dir)
+    assert not is_served(studio.output_dir)

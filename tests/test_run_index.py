@@ -3,6 +3,7 @@
 import pytest
 from test_storage import make_run
 
+from studio.queue import run_queue
 from studio.runs import run_index
 from studio.runs.storage import RunFolder
 
@@ -23,7 +24,7 @@ def test_newest_first_and_the_rest_is_passed_over(tmp_path):
     runs = run_index.entries(output)
     assert [entry.name[-1] for entry in runs] == ["b", "c", "a"]
     assert [entry.status for entry in runs] == ["queued", "queued", "done"]
-    assert [entry.name[-1] for entry in run_index.queued(runs)] == ["c", "b"]
+    assert [entry.name[-1] for entry in run_queue.waiting(runs)] == ["c", "b"]
 
 
 def test_the_index_sees_a_change_and_reads_nothing_twice(tmp_path, monkeypatch):

@@ -73,7 +73,7 @@ def test_a_pause_starts_nothing_until_it_ends(enqueue, output_dir):
     run_queue.pause(output_dir, "The disk is full.")
     assert run_queue.paused(output_dir).reason == "The disk is full."
     assert run_queue.next_run(output_dir) is None
-    run_queue.go_on(output_dir)
+    run_queue.unpause(output_dir)
     assert run_queue.paused(output_dir) is None
     assert run_queue.next_run(output_dir).name == folder.name
 
@@ -125,7 +125,7 @@ def test_what_goes_waits_or_is_done_is_not_resumed(output_dir, status):
 
 def test_a_silent_run_whose_worker_lives_is_not_resumed(output_dir):
     folder = make_run(output_dir, status="running", heartbeat="2020-01-01")
-    with claimed(folder.path), pytest.raises(BadInput, match="still lives"):
+    with claimed(folder.path), pytest.raises(BadInput, match="still alive"):
         run_queue.resume(folder)
 
 

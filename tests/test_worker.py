@@ -14,10 +14,10 @@ from studio.engines import registry
 from studio.engines.registry import DEFAULT
 from studio.making import chains
 from studio.making.prepare import Request, prepare
-from studio.queue import keeper, run_queue, worker_process
+from studio.queue import keeper, run_queue, slots, worker_process
 from studio.queue.keeper import WorkerKeeper
 from studio.queue.options import StudioOptions
-from studio.queue.worker_process import WorkerSlot, is_served, read_states, take_slot
+from studio.queue.slots import WorkerSlot, is_served, read_states, take_slot
 from studio.runs import run_index
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_waited_for(
 ):
     looks = []
 
-    def look(folder, refuse=worker_process.refuse_unwritable):
+    def look(folder, refuse=slots.refuse_unwritable):
         looks.append(folder)
         refuse(folder)
 
