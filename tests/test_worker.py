@@ -1,4 +1,4 @@
-"""The worker with the real engine: warm, told apart, and gone with the app that keeps it."""
+"""The worker with the real engine: it stays warm, has its slot, and ends with its keeper."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from studio.making.prepare import Request, prepare
 from studio.queue import keeper, run_queue, slots, worker_process
 from studio.queue.keeper import WorkerKeeper
 from studio.queue.options import StudioOptions
-from studio.queue.slots import WorkerSlot, is_served, read_states, take_slot
+from studio.queue.slots import WorkerSlot, WorkerState, is_served, read_states, take_slot
 from studio.runs import run_index
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +64,7 @@ def test_a_worker_takes_runs_in_order_and_puts_the_last_back_when_it_is_ended(as
     assert not is_served(tmp_path)
 
 
-def test_the_run_of_a_killed_worker_goes_on_once_and_then_fails(assets, tmp_path):
+def test_the_run_of_a_killed_worker_is_put_back_once_and_then_fails(assets, tmp_path):
     keeper = WorkerKeeper(StudioOptions(tmp_path, assets))
     try:
         lost = enqueue(tmp_path, assets, num_steps=-1)
@@ -98,7 +98,7 @@ def test_a_chain_goes_through_the_queue(assets, tmp_path):
     assert last.read()["text_input"] == "autumn" and last.read()["ancestors"][0] == first.name
 
 
-def test_a_folder_that_cannot_be_written_is_told_once_and_waited_for(
+def test_a_folder_that_cannot_be_written_is_reported_once_and_waited_for(
     assets, tmp_path, monkeypatch, caplog
 ):
     looks = []
@@ -133,7 +133,7 @@ def test_a_worker_in_a_folder_that_cannot_be_written_ends_without_a_traceback(as
     assert (done.returncode, done.stdout, done.stderr) == (worker_process.EXIT_FAILED, "", "")
 
 
-def test_a_gpu_that_is_not_there_is_told_once(assets, tmp_path):
+def test_a_missing_gpu_is_reported_once(assets, tmp_path):
     keeper = WorkerKeeper(StudioOptions(tmp_path, assets, gpus=(99,)))
     try:
         assert "no GPU 99" in wait_for(keeper.refusal, "the refusal")
@@ -170,6 +170,20 @@ def test_pages_share_a_worker_and_workers_by_hand_add_up(tmp_path):
     for taken in (lock, second_lock):
         taken.release()
     assert not is_served(tmp_path)
+
+
+def test_a_broken_engine_leaves_the_others_to_the_worker(monkeypatch):
+    broken = {"Broken": "no_such_module:Engine", "Odd": "json:nothing"}
+    monkeypatch.setattr(registry, "ENGINES", registry.ENGINES | broken)
+    unavailable = worker_process.load_engines()
+    assert unavailable.keys() == broken.keys()
+    assert "no_such_module" in unavailable["Broken"] and "nothing" in unavailable["Odd"]
+
+
+def test_a_worker_tells_which_engines_it_cannot_use(tmp_path):
+    slot = WorkerSlot(tmp_path, "somewhere")
+    slot.write(WorkerState(1, unavailable={"Broken": "a library is missing"}))
+    assert read_states(tmp_path)[0].unavailable == {"Broken": "a library is missing"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"pid": 1, "unknown": 2}', "{"])
