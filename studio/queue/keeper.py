@@ -79,12 +79,7 @@ class _KeptWorker:
         self._output_dir = options.output_dir
         self._gpu = gpu
         self._alone = alone
-        self._command = [*WORKER]
-        self._command += ["--output-dir", str(options.output_dir)]
-        self._command += ["--assets-dir", str(options.assets_dir)]
-        self._command += [] if gpu is None else ["--gpu", str(gpu)]
-        self._command += ["--queue-url", options.queue_url] if options.queue_url else []
-        self._command += ["--alone"] if alone else []
+        self._command = _command(options, gpu, alone)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = -RESTART_PAUSE
         self._unwritable: str | None = None
@@ -140,6 +135,14 @@ class _KeptWorker:
 
     def _is_taken(self) -> bool:
         return self._alone and is_served(self._output_dir, device_name(self._gpu))
+
+
+def _command(options: StudioOptions, gpu: int | None, alone: bool) -> list[str]:
+    command = [*WORKER, "--output-dir", str(options.output_dir)]
+    command += ["--assets-dir", str(options.assets_dir)]
+    command += [] if gpu is None else ["--gpu", str(gpu)]
+    command += ["--queue-url", options.queue_url] if options.queue_url else []
+    return [*command, "--alone"] if alone else command
 
 
 def _env() -> dict[str, str]:
