@@ -1,10 +1,8 @@
-"""worker.py whose processes serve with the fake engine: no torch, so that they start at once.
+"""worker.py with workers that use the fake engine: no torch, so they start at once.
 
 Called as `fake_worker.py [options of worker.py]`; it starts itself again in place of
-`studio.queue.worker_process`.
-The project's folder belongs into PYTHONPATH.
-Each step is written down in $TRACE/<seed>, with the
-process that took it.
+`studio.queue.worker_process`. PYTHONPATH must hold the project's folder. Each step is appended to
+$TRACE/<seed>, with the pid of the process that took it.
 """
 
 import os
@@ -51,7 +49,7 @@ def serve():
 
 
 def live_elsewhere():
-    """As on a machine of its own, which sees no locks of others, if $MACHINE names it."""
+    """Act as a separate machine, which sees no locks of others, if $MACHINE names one."""
     if name := os.environ.get("MACHINE"):
         claims.this_machine = slots.this_machine = worker_process.this_machine = lambda: name
         video.fcntl = types.SimpleNamespace(flock=lambda *_: None, LOCK_EX=None)

@@ -1,4 +1,4 @@
-"""Run folders: names, whole files, heartbeats, and readers that survive whatever lies there."""
+"""Run folders: names, whole files, heartbeats, and readers that survive broken files."""
 
 import json
 import threading
@@ -32,7 +32,7 @@ def test_names(tmp_path):
         assert run_id.replace("-", "a").replace("_", "a").isalnum() and run_id[0] != "-"
 
 
-def test_a_name_that_is_taken_is_not_used_again(tmp_path, monkeypatch):
+def test_no_name_is_used_twice(tmp_path, monkeypatch):
     names = iter(["same_one", "same_one", "same_one", "same_one", "otherone"])
     monkeypatch.setattr(storage, "_new_id", lambda: next(names))
     ids = [create_run_folder(tmp_path).run_id for _ in range(2)]
@@ -40,7 +40,7 @@ def test_a_name_that_is_taken_is_not_used_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
-def test_output_folder_that_cannot_be_written(tmp_path, place):
+def test_an_output_folder_that_cannot_be_written(tmp_path, place):
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="cannot be written"):
         create_run_folder(tmp_path / place)

@@ -44,7 +44,7 @@ def enqueue(output_dir, assets, **given):
     return run_queue.enqueue(prepare(request))
 
 
-def test_a_worker_takes_runs_in_order_and_puts_the_last_back_when_it_is_ended(assets, tmp_path):
+def test_a_worker_takes_runs_in_order_and_puts_the_current_one_back_when_it_ends(assets, tmp_path):
     first, second = enqueue(tmp_path, assets), enqueue(tmp_path, assets, num_steps=-1)
     places = ["--output-dir", tmp_path, "--assets-dir", assets]
     worker = subprocess.Popen([sys.executable, ROOT / "worker.py", *places])
@@ -60,7 +60,7 @@ def test_a_worker_takes_runs_in_order_and_puts_the_last_back_when_it_is_ended(as
     assert first.read()["status"] == "done"
     assert first.read()["end_time"] <= second.read()["start_time"]
     assert second.read()["status"] == "queued"
-    assert second.picture_path() and second.video_path(), "what it had made"
+    assert second.picture_path() and second.video_path(), "the results so far"
     assert not is_served(tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_the_run_of_a_killed_worker_is_put_back_once_and_then_fails(assets, tmp_
             os.kill(read_states(tmp_path)[0].pid, signal.SIGKILL)
         wait_for_status(lost, "failed")
         assert "ended without warning" in lost.read()["error"]
-        assert lost.picture_path(), "what it had shown last"
+        assert lost.picture_path(), "the last picture shown"
         after = enqueue(tmp_path, assets)
         wait_for_status(after, "done")
     finally:
@@ -83,7 +83,7 @@ def test_the_run_of_a_killed_worker_is_put_back_once_and_then_fails(assets, tmp_
     assert not is_served(tmp_path)
 
 
-def test_a_chain_goes_through_the_queue(assets, tmp_path):
+def test_the_queue_computes_a_chain(assets, tmp_path):
     rows = [{"prompt": "spring", "steps": 2}, {"prompt": "summer"}, {"prompt": "autumn"}]
     given = {"Xdim": 32, "ydim": 32, "cutn": 1}
     kind = registry.get(DEFAULT).settings
@@ -161,7 +161,7 @@ def test_a_wrong_option_is_refused_at_once(tmp_path, options, message):
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_pages_share_a_worker_and_workers_by_hand_add_up(tmp_path):
+def test_pages_share_a_worker_and_workers_started_by_hand_add_up(tmp_path):
     slot, lock = take_slot(tmp_path, None, alone=True)
     assert is_served(tmp_path) and not is_served(tmp_path, "gpu1-")
     assert take_slot(tmp_path, None, alone=True) is None
@@ -187,7 +187,7 @@ def test_a_worker_tells_which_engines_it_cannot_use(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"pid": 1, "unknown": 2}', "{"])
-def test_a_state_that_cannot_be_read_is_passed_over(tmp_path, text):
+def test_a_state_that_cannot_be_read_is_skipped(tmp_path, text):
     path = WorkerSlot(tmp_path, "somewhere").state_path
     path.parent.mkdir(parents=True)
     path.write_text(text)
