@@ -49,7 +49,7 @@ from studio.page.start import (
 from studio.queue import run_queue
 from studio.queue.keeper import WorkerKeeper
 from studio.queue.options import StudioOptions
-from studio.queue.worker_process import read_states
+from studio.queue.slots import read_states
 from studio.runs import run_index
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE, CHAIN_VIDEO

@@ -1,8 +1,8 @@
 """Compute the runs that wait in an output folder: `python worker.py [--gpus 0,1] [...]`.
 
-The page starts workers of its own. This command is for machines without the page: any number of
-them may share an output folder, with a Redis for their messages. Ctrl-C puts the runs that are
-going back into the queue. Never imports torch.
+The page starts its own workers. This command is for machines without the page: any number of them
+may share an output folder, with a Redis for their messages. Ctrl-C puts the current runs back into
+the queue. Never imports torch.
 """
 
 import argparse
@@ -15,7 +15,8 @@ from studio.base.errors import BadInput
 from studio.base.stopping import Stop
 from studio.queue.keeper import WorkerKeeper
 from studio.queue.options import StudioOptions, add_studio_options, options_from
-from studio.queue.worker_process import EXIT_BAD_INPUT, EXIT_DONE, LOGS_DIR, refuse_unwritable
+from studio.queue.slots import LOGS_DIR, refuse_unwritable
+from studio.queue.worker_process import EXIT_BAD_INPUT, EXIT_DONE
 
 LOOK_SECONDS = 0.2
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def keep_workers(options: StudioOptions, stop: Stop) -> str | None:
-    """Until told to stop, or until all workers gave up: then why."""
+    """Keep workers until told to stop, or until all gave up for good: then returns why."""
     keeper = WorkerKeeper(options, alone=False)
     logs = options.output_dir / LOGS_DIR
     print(f"Serving {options.output_dir}. Logs are in {logs}. Ctrl-C ends it.", flush=True)

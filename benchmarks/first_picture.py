@@ -23,7 +23,7 @@ from step import MODELS, PROMPT, SIZES, models_there  # noqa: E402
 
 from studio.making.prepare import Request, prepare  # noqa: E402
 from studio.queue import run_queue  # noqa: E402
-from studio.queue.worker_process import read_states  # noqa: E402
+from studio.queue.slots import read_states  # noqa: E402
 from studio.runs.storage import ACTIVE  # noqa: E402
 
 PATIENCE = 600.0

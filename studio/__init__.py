@@ -1,0 +1,1 @@
+"""The studio: one room for each concern. docs/architecture.md describes them."""

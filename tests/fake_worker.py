@@ -1,13 +1,10 @@
-"""worker.py whose processes serve with the fake engine: no torch, so that they start at once.
+"""worker.py with workers that use the fake engine: no torch, so they start at once.
 
 Called as `fake_worker.py [options of worker.py]`; it starts itself again in place of
-`studio.queue.worker_process`.
-The project's folder belongs into PYTHONPATH.
-Each step is written down in $TRACE/<seed>, with the
-process that took it.
+`studio.queue.worker_process`. PYTHONPATH must hold the project's folder. Each step is appended to
+$TRACE/<seed>, with the pid of the process that took it.
 """
 
-import contextlib
 import os
 import sys
 import time
@@ -20,8 +17,8 @@ import worker
 from studio import engines
 from studio.engines import registry
 from studio.media import video
-from studio.queue import keeper, recovery, worker_process
-from studio.runs import claims, storage
+from studio.queue import keeper, recovery, slots, worker_process
+from studio.runs import claims, details
 
 STEP_SECONDS = 0.03
 
@@ -46,16 +43,15 @@ def serve():
     engines.device = device
     sys.modules["fake_worker"] = sys.modules["__main__"]
     registry.ENGINES = dict.fromkeys(registry.ENGINES, "fake_worker:TracedEngine")
-    storage.HEARTBEAT_SECONDS = 0.5
+    details.HEARTBEAT_SECONDS = 0.5
     live_elsewhere()
     return worker_process.main()
 
 
 def live_elsewhere():
-    """As on a machine of its own, which sees no locks of others, if $MACHINE names it."""
+    """Act as a separate machine, which sees no locks of others, if $MACHINE names one."""
     if name := os.environ.get("MACHINE"):
-        claims.this_machine = worker_process.this_machine = lambda: name
-        storage.RunFolder.computing = lambda folder: contextlib.nullcontext()
+        claims.this_machine = slots.this_machine = worker_process.this_machine = lambda: name
         video.fcntl = types.SimpleNamespace(flock=lambda *_: None, LOCK_EX=None)
 
 

@@ -31,7 +31,7 @@ from studio.page.memory import Memory
 from studio.page.run_views import NOTHING
 from studio.page.start import edited
 from studio.queue import keeper, run_queue
-from studio.queue.worker_process import WorkerSlot, WorkerState
+from studio.queue.slots import WorkerSlot, WorkerState
 from studio.runs import checkpoints, run_index, trash
 from studio.runs.storage import CHECKPOINT, PICTURE, PREVIEW, PROGRESS, RunFolder, now
 from studio.settings.common import MAX_SEED
@@ -125,7 +125,7 @@ def write_prompt(page, text="a red heart"):
 
 
 def queued(output_dir):
-    return run_index.queued(run_index.entries(output_dir))
+    return run_queue.waiting(run_index.entries(output_dir))
 
 
 def unescaped(text):

@@ -29,7 +29,7 @@ from PIL import Image
 from gallery import create_app
 from studio.gallery.library import Options
 from studio.gallery.query import SORTS
-from studio.runs import storage
+from studio.runs import details, storage
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -117,7 +117,7 @@ def test_a_run_that_fell_silent_becomes_interrupted_by_itself(output, monkeypatc
     client = open_gallery(output)
     before = client.get("/api/activity").json
     assert before["running"]
-    monkeypatch.setattr(storage, "SILENT_SECONDS", -1.0)
+    monkeypatch.setattr(details, "SILENT_SECONDS", -1.0)
     look_again(client)
     after = client.get("/api/activity").json
     assert after["running"] == [] and after["revision"] != before["revision"]

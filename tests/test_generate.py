@@ -28,7 +28,7 @@ from studio.runs import storage
 from studio.settings.declare import meta, option_name
 
 ROOT = Path(__file__).parents[1]
-RESULTS = {"output.PNG", "anim.mp4", "details.json", "checkpoint.safetensors"}
+RESULTS = {"output.PNG", "anim.mp4", "details.json", "checkpoint.safetensors", ".claims"}
 SMALL = ["--num-steps", "2", "--xdim", "32", "--ydim", "32", "--cutn", "1"]
 
 
@@ -514,7 +514,7 @@ def kill_and_resume(kills, tmp_path, assets):
         for name in ("output.PNG", "checkpoint.safetensors"):
             assert (folder / name).read_bytes() == (alone / name).read_bytes()
         left = {path.name for path in folder.iterdir()}
-        assert left - {".lock", "progress.json", "preview.JPEG"} == RESULTS  # killed once done
+        assert left - {"progress.json", "preview.JPEG"} == RESULTS  # killed once done
         assert imageio_ffmpeg.count_frames_and_secs(str(folder / "anim.mp4"))[0] == 30
 
 

@@ -22,7 +22,7 @@ from studio.base.files import atomic_write, to_json
 from studio.engines.registry import DEFAULT
 from studio.media import video
 from studio.queue import run_queue
-from studio.queue.worker_process import is_served
+from studio.queue.slots import is_served
 from studio.runs import run_index
 from studio.runs.storage import RunFolder
 

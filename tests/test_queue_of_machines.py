@@ -1,4 +1,4 @@
-"""Several workers on one queue, killed at random: no run is lost, none is computed twice at once.
+"""Several workers on one queue, killed at random: no run is lost, and no two compute the same run.
 
 The engine is a fake one; processes, kills, claims, messages and Redis are real.
 """
@@ -24,7 +24,8 @@ from PIL import Image
 from waiting import PATIENCE, wait_for
 
 from studio.making.prepare import Request, prepare
-from studio.queue import run_queue, worker_process
+from studio.queue import run_queue
+from studio.queue.slots import is_served, read_states
 from studio.runs import run_index
 
 WORKER = Path(__file__).with_name("fake_worker.py")
@@ -48,7 +49,7 @@ def redis_url(tmp_path_factory):
 
 
 class Studio:
-    """An output folder and the workers on it, each as if of a machine of its own."""
+    """An output folder and its workers, each as if on its own machine."""
 
     def __init__(self, folder, url=None, **environment):
         self.output_dir, self.assets = folder / "output", folder / "assets"
@@ -82,7 +83,7 @@ class Studio:
 
     def serving(self):
         """The pids of living workers."""
-        states = worker_process.read_states(self.output_dir)
+        states = read_states(self.output_dir)
         return [state.pid for state in states if is_alive(state.pid)]
 
     def steps(self, seed):
@@ -121,8 +122,8 @@ def studio(tmp_path):
         studio.close()
 
 
-def kill_somebody(studio, chance):
-    """A worker, or its keeper, which starts again as a machine would."""
+def kill_one(studio, chance):
+    """Kill a worker, or its keeper, which is then started again."""
     if chance.random() < 0.3:
         keeper = chance.choice(studio.keepers)
         studio.keepers.remove(keeper)
@@ -137,20 +138,20 @@ def kill_somebody(studio, chance):
 
 
 @pytest.mark.parametrize(
-    ("jobs", "kills"), [(8, 5), pytest.param(40, 40, marks=pytest.mark.slow)], ids=["short", "long"]
+    ("runs", "kills"), [(8, 5), pytest.param(40, 40, marks=pytest.mark.slow)], ids=["short", "long"]
 )
-def test_every_job_ends_exactly_once_whoever_is_killed(studio, redis_url, jobs, kills):
-    studio, chance = studio(redis_url), random.Random(jobs)
-    folders = [studio.enqueue(seed) for seed in range(jobs)]
+def test_every_run_ends_exactly_once_whichever_process_is_killed(studio, redis_url, runs, kills):
+    studio, chance = studio(redis_url), random.Random(runs)
+    folders = [studio.enqueue(seed) for seed in range(runs)]
     studio.start()
     studio.start()
     for _ in range(kills):
         time.sleep(chance.uniform(0.3, 1.0))
-        kill_somebody(studio, chance)
-    wait_for(lambda: studio.statuses().keys() <= {"done", "failed"}, "all jobs to end")
+        kill_one(studio, chance)
+    wait_for(lambda: studio.statuses().keys() <= {"done", "failed"}, "all runs to end")
 
     assert sorted(path.name for path in run_index_paths(studio)) == sorted(f.name for f in folders)
-    assert studio.statuses()["done"] >= jobs / 2
+    assert studio.statuses()["done"] >= runs / 2
     logs = studio.logs()
     for seed, folder in enumerate(folders):
         check_ended(studio, seed, folder)
@@ -176,7 +177,7 @@ def check_ended(studio, seed, folder):
     assert imageio_ffmpeg.count_frames_and_secs(str(folder.video_path()))[0] == STEPS
 
 
-def test_a_worker_that_slept_too_long_leaves_the_run_to_the_one_that_took_it(studio):
+def test_a_worker_that_was_frozen_leaves_the_run_to_the_one_that_took_it_over(studio):
     studio = studio(SILENT_SECONDS="1.5")
     folder = studio.enqueue(1, num_steps=-1)
     studio.start(MACHINE="first")
@@ -211,7 +212,7 @@ def test_a_run_that_fails_is_tried_by_a_second_process_and_leaves_one_for_the_ne
 
 
 @pytest.mark.parametrize("broken", ["deleted", "garbage"])
-def test_the_queue_outlives_its_store(studio, broken):
+def test_the_queue_survives_the_loss_of_its_messages(studio, broken):
     studio = studio()
     studio.start()
     before = studio.enqueue(1, num_steps=2)
@@ -224,7 +225,7 @@ def test_the_queue_outlives_its_store(studio, broken):
     wait_for(lambda: all(f.read()["status"] == "done" for f in after), "the runs after")
 
 
-def test_without_a_redis_that_answers_the_folders_do(studio):
+def test_without_a_redis_that_answers_workers_look_into_the_folders(studio):
     studio = studio("redis://127.0.0.1:1/0")
     studio.start()
     folder = studio.enqueue(1, num_steps=2)
@@ -243,4 +244,4 @@ def test_workers_on_several_gpus_share_the_runs(studio):
     keeper.send_signal(signal.SIGINT)
     assert keeper.wait(PATIENCE) == 0
     assert [folder.read()["status"] for folder in folders] == ["queued", "queued"]
-    assert not worker_process.is_served(studio.output_dir)
+    assert not is_served(studio.output_dir)

@@ -3,11 +3,12 @@
 import pytest
 from test_storage import make_run
 
+from studio.queue import run_queue
 from studio.runs import run_index
 from studio.runs.storage import RunFolder
 
 
-def test_newest_first_and_the_rest_is_passed_over(tmp_path):
+def test_runs_come_newest_first_and_everything_else_is_skipped(tmp_path):
     output = tmp_path / "output"
     assert run_index.entries(output) == []
     make_run(output, "20260101T000000-aaaaaaaa")
@@ -23,10 +24,10 @@ def test_newest_first_and_the_rest_is_passed_over(tmp_path):
     runs = run_index.entries(output)
     assert [entry.name[-1] for entry in runs] == ["b", "c", "a"]
     assert [entry.status for entry in runs] == ["queued", "queued", "done"]
-    assert [entry.name[-1] for entry in run_index.queued(runs)] == ["c", "b"]
+    assert [entry.name[-1] for entry in run_queue.waiting(runs)] == ["c", "b"]
 
 
-def test_the_index_sees_a_change_and_reads_nothing_twice(tmp_path, monkeypatch):
+def test_the_index_notices_a_change_and_reads_nothing_twice(tmp_path, monkeypatch):
     folder = make_run(tmp_path, "20260101T000000-aaaaaaaa", status="queued")
     assert run_index.entries(tmp_path)[0].status == "queued"
     folder.update(status="done")

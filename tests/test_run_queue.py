@@ -1,21 +1,17 @@
-"""The queue's order, pause, cancel and resume; claims; what follows a crash. No processes."""
+"""The queue's order, pause, cancel and resume, and what follows a crash. No processes."""
 
-import json
-import multiprocessing
-import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import fake_engine
 import pytest
+from test_claims import make_claim
 
 from studio.base.errors import BadInput, DiskFull, RunFailed
 from studio.making.prepare import Request, prepare
 from studio.queue import delivery, recovery, run_queue
 from studio.queue.recovery import Watch
 from studio.runs import claims, run_index, storage
-from studio.runs.claims import claimed, is_claimed, is_orphaned, lives_here
+from studio.runs.claims import claimed
 from studio.runs.storage import RunFolder, now
 
 
@@ -49,7 +45,7 @@ def line(output_dir):
 # --- order, pause ---
 
 
-def test_runs_wait_in_the_order_of_their_coming(enqueue, output_dir):
+def test_runs_wait_in_the_order_in_which_they_came(enqueue, output_dir):
     for prompt in "abc":
         enqueue(prompt)
     assert line(output_dir) == ["a", "b", "c"]
@@ -73,12 +69,12 @@ def test_a_pause_starts_nothing_until_it_ends(enqueue, output_dir):
     run_queue.pause(output_dir, "The disk is full.")
     assert run_queue.paused(output_dir).reason == "The disk is full."
     assert run_queue.next_run(output_dir) is None
-    run_queue.go_on(output_dir)
+    run_queue.unpause(output_dir)
     assert run_queue.paused(output_dir) is None
     assert run_queue.next_run(output_dir).name == folder.name
 
 
-def test_a_rank_that_is_none_does_no_harm(enqueue, output_dir):
+def test_a_broken_rank_is_ignored(enqueue, output_dir):
     (enqueue("a").path / run_queue.RANK).write_bytes(b"\xff")
     enqueue("b")
     assert line(output_dir) == ["a", "b"]
@@ -117,7 +113,7 @@ def test_resuming_puts_a_run_last_in_line(enqueue, output_dir, status):
 
 
 @pytest.mark.parametrize("status", ["running", "queued", "done"])
-def test_what_goes_waits_or_is_done_is_not_resumed(output_dir, status):
+def test_a_run_that_runs_waits_or_is_done_is_not_resumed(output_dir, status):
     folder = make_run(output_dir, status=status, heartbeat=now())
     with pytest.raises(BadInput, match=f"is {status}"):
         run_queue.resume(folder)
@@ -125,81 +121,8 @@ def test_what_goes_waits_or_is_done_is_not_resumed(output_dir, status):
 
 def test_a_silent_run_whose_worker_lives_is_not_resumed(output_dir):
     folder = make_run(output_dir, status="running", heartbeat="2020-01-01")
-    with claimed(folder.path), pytest.raises(BadInput, match="still lives"):
+    with claimed(folder.path), pytest.raises(BadInput, match="still alive"):
         run_queue.resume(folder)
-
-
-# --- claims ---
-
-
-def _claim_and_die(path, ready):
-    with claimed(path):
-        ready.set()
-        time.sleep(60)
-
-
-def test_one_of_many_gets_a_claim(tmp_path):
-    def attempt(_):
-        with claimed(tmp_path) as claim:
-            time.sleep(0.2)
-            return claim is not None
-
-    with ThreadPoolExecutor(16) as pool:
-        assert sum(pool.map(attempt, range(16))) == 1
-
-
-def test_a_claim_ends_with_its_holder_or_with_its_process(tmp_path):
-    with claimed(tmp_path) as claim:
-        assert claim and is_claimed(tmp_path) and not is_orphaned(tmp_path)
-        assert lives_here(tmp_path)
-    assert not is_claimed(tmp_path) and not lives_here(tmp_path)
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = context.Process(target=_claim_and_die, args=(tmp_path, ready))
-    process.start()
-    assert ready.wait(60) and is_claimed(tmp_path)
-    with claimed(tmp_path) as claim:
-        assert claim is None
-    process.kill()
-    process.join()
-    assert is_orphaned(tmp_path) and not is_claimed(tmp_path)
-    with claimed(tmp_path) as claim:
-        assert claim
-
-
-def make_claim(folder, age=0.0, number=1, **said):
-    path = folder / claims.CLAIMS / str(number)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(said) if said else "")
-    os.utime(path, (time.time() - age,) * 2)
-
-
-@pytest.mark.parametrize(
-    ("age", "said", "held"),
-    [
-        (0, {}, True),  # just made: it may not yet be locked
-        (10, {}, False),
-        (0, {"machine": "another"}, True),
-        (100, {"machine": "another"}, False),
-        (0, {"machine": "another", "over": True}, False),
-        (0, {"machine": claims.this_machine()}, False),
-    ],
-)
-def test_a_claim_that_nobody_locks_holds_by_its_machine_and_age(tmp_path, age, said, held):
-    make_claim(tmp_path, age, **said)
-    assert is_claimed(tmp_path) == held
-    with claimed(tmp_path) as claim:
-        assert (claim is None) == held
-
-
-def test_a_silent_holder_is_followed_and_can_see_it(tmp_path):
-    with claimed(tmp_path) as first, claimed(tmp_path, of_silent=True) as second:
-        assert second and second.is_newest and not first.is_newest
-
-
-def test_a_folder_that_is_gone_is_claimed_by_nobody(tmp_path):
-    with claimed(tmp_path / "gone") as claim:
-        assert claim is None
 
 
 # --- after a crash ---
@@ -213,7 +136,7 @@ def crashed(output_dir, **details):
     return folder
 
 
-def test_a_run_whose_worker_died_goes_on_first_in_line_once(enqueue, output_dir):
+def test_a_run_whose_worker_died_is_put_back_first_in_line_once(enqueue, output_dir):
     enqueue("waits already")
     folder = crashed(output_dir)
     Watch(output_dir).look()
@@ -227,17 +150,30 @@ def test_a_run_whose_worker_died_goes_on_first_in_line_once(enqueue, output_dir)
     assert details["num_steps"] == 5
 
 
-@pytest.mark.parametrize("silent", [True, False])
-def test_what_was_never_heard_of_or_never_queued_waits_for_a_person(output_dir, silent):
-    if silent:
-        folder = crashed(output_dir, heartbeat="2020-01-01T00:00:00+00:00")
-    else:
-        folder = make_run(output_dir, status="running", heartbeat=now())
+@pytest.mark.parametrize("why", ["silent", "unclaimed", "attended"])
+def test_a_run_that_was_found_silent_or_never_queued_waits_for_a_person(output_dir, why):
+    beat = "2020-01-01T00:00:00+00:00" if why == "silent" else now()
+    folder = make_run(output_dir, status="running", heartbeat=beat, num_steps=5)
+    if why != "unclaimed":
+        make_claim(folder.path, machine=claims.this_machine(), attended=why == "attended")
     Watch(output_dir).look()
     assert folder.read()["status"] == "running"
 
 
-def test_another_machines_run_is_taken_over_when_its_heart_stands_still(output_dir, monkeypatch):
+def test_a_run_that_a_person_resumed_at_a_terminal_is_not_put_back(output_dir, monkeypatch):
+    folder = make_run(output_dir, status="running", heartbeat=now())
+    make_claim(folder.path, machine="another")
+    clock = [0.0]
+    monkeypatch.setattr(recovery.time, "monotonic", lambda: clock[0])
+    watch = Watch(output_dir)
+    watch.look()
+    make_claim(folder.path, number=2, machine=claims.this_machine(), attended=True)
+    clock[0] = 100.0
+    watch.look()
+    assert folder.read()["status"] == "running"
+
+
+def test_the_run_of_another_machine_is_taken_over_when_its_heartbeat_stops(output_dir, monkeypatch):
     folder = make_run(output_dir, status="running", heartbeat=now())
     make_claim(folder.path, machine="another")
     clock = [0.0]
@@ -254,7 +190,7 @@ def test_another_machines_run_is_taken_over_when_its_heart_stands_still(output_d
     assert folder.read()["status"] == "queued"
 
 
-def test_a_run_whose_worker_here_is_frozen_is_left_to_it(output_dir, monkeypatch):
+def test_a_run_whose_worker_is_frozen_on_this_machine_is_left_to_it(output_dir, monkeypatch):
     folder = make_run(output_dir, status="running", heartbeat=now())
     clock = [0.0]
     monkeypatch.setattr(recovery.time, "monotonic", lambda: clock[0])
@@ -301,7 +237,7 @@ def test_a_message_is_data_and_never_code(output_dir, messages, tmp_path):
     assert hostile.exists()
 
 
-def test_the_folders_are_all_that_counts(enqueue, output_dir):
+def test_the_folders_alone_say_what_waits(enqueue, output_dir):
     folder = enqueue()
     for path in (output_dir / delivery.QUEUE_DIR).iterdir():
         path.unlink()

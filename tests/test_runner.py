@@ -25,7 +25,7 @@ from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
 from studio.media import video
 from studio.media.pictures import load_picture
-from studio.runs import storage
+from studio.runs import claims, storage
 
 T13 = """run_id num_steps planned_num_steps text_input init_image image_prompts continue_prev_run
     prev_run_id seed Xdim ydim vqgan_ckpt start_time end_time mse_weight mse_weight_decay
@@ -89,7 +89,7 @@ def picture(folder):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.path.iterdir())
+    return sorted(path.name for path in folder.path.iterdir() if path.name != claims.CLAIMS)
 
 
 def comment_in(path):

@@ -12,7 +12,7 @@ from studio.making import chains
 from studio.making.execute import execute
 from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
-from studio.runs import run_index
+from studio.runs import claims, run_index
 from studio.runs.storage import RunFolder
 
 SMALL = {"num_steps": 2, "Xdim": 32, "ydim": 16, "vqgan_ckpt": "small"}
@@ -223,7 +223,7 @@ def test_one_film_of_all(begin, assets, size):
     film = chains.make_video(second)
     assert film == second.path / "chain.mp4" and frames(film) == 6
     assert chains.make_video(first) is None
-    assert [path.name for path in second.path.glob(".*")] == []
+    assert [path.name for path in second.path.glob(".*")] == [claims.CLAIMS]
 
 
 def test_a_film_of_runs_whose_names_are_odd(begin, assets, tmp_path):

@@ -1,4 +1,4 @@
-"""Signals as a wish to stop."""
+"""Signals as a request to stop."""
 
 import signal
 import threading
@@ -20,14 +20,14 @@ def test_a_signal_is_noted_and_breaks_nothing(signum):
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
-def test_a_signal_breaks_off_what_only_computes(signum):
+def test_a_signal_interrupts_what_only_computes(signum):
     done = []
     with Stop() as stop:
         with pytest.raises(KeyboardInterrupt), stop.computing():
             signal.raise_signal(signum)
             done.append("went on")
         assert not done and stop.signum == signum
-        signal.raise_signal(signum)  # afterwards what there is gets saved in peace
+        signal.raise_signal(signum)  # afterwards the results are saved undisturbed
 
 
 def test_nothing_is_computed_after_a_signal():
@@ -37,7 +37,7 @@ def test_nothing_is_computed_after_a_signal():
             pytest.fail("computed")
 
 
-def test_a_wish_from_another_thread_waits_for_the_step():
+def test_a_request_from_another_thread_waits_for_the_step():
     stop = Stop()
     with stop.computing():
         thread = threading.Thread(target=stop.request)

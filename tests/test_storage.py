@@ -1,4 +1,4 @@
-"""Run folders: names, whole files, heartbeats, and readers that survive whatever lies there."""
+"""Run folders: names, whole files, heartbeats, and readers that survive broken files."""
 
 import json
 import threading
@@ -10,7 +10,8 @@ from waiting import wait_for
 from studio.base import files
 from studio.base.errors import BadInput
 from studio.base.files import atomic_write, read_json
-from studio.runs import storage
+from studio.runs import details, storage
+from studio.runs.claims import claimed
 from studio.runs.storage import RunFolder, create_run_folder, find_run
 
 
@@ -31,7 +32,7 @@ def test_names(tmp_path):
         assert run_id.replace("-", "a").replace("_", "a").isalnum() and run_id[0] != "-"
 
 
-def test_a_name_that_is_taken_is_not_used_again(tmp_path, monkeypatch):
+def test_no_name_is_used_twice(tmp_path, monkeypatch):
     names = iter(["same_one", "same_one", "same_one", "same_one", "otherone"])
     monkeypatch.setattr(storage, "_new_id", lambda: next(names))
     ids = [create_run_folder(tmp_path).run_id for _ in range(2)]
@@ -39,7 +40,7 @@ def test_a_name_that_is_taken_is_not_used_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
-def test_output_folder_that_cannot_be_written(tmp_path, place):
+def test_an_output_folder_that_cannot_be_written(tmp_path, place):
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="cannot be written"):
         create_run_folder(tmp_path / place)
@@ -112,16 +113,16 @@ def test_updates_from_two_threads_lose_nothing(tmp_path):
 
 
 def test_heartbeat(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(details, "HEARTBEAT_SECONDS", 0.01)
     folder = make_run(tmp_path, "a", status="running", heartbeat=None)
-    with folder.heartbeat():
+    with claimed(folder.path) as claim, folder.heartbeat(claim):
         beat = wait_for(lambda: folder.read()["heartbeat"], "a heartbeat")
     assert datetime.fromisoformat(beat).tzinfo
     assert not any(thread.name == "heartbeat" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize(
-    "details, status",
+    "said, status",
     [
         ({"status": "queued"}, "queued"),
         ({"status": "done"}, "done"),
@@ -134,11 +135,11 @@ def test_heartbeat(tmp_path, monkeypatch):
         ({"num_steps": 5}, "done"),
     ],
 )
-def test_live_status(details, status):
-    if isinstance(seconds := details.get("heartbeat"), int):
+def test_live_status(said, status):
+    if isinstance(seconds := said.get("heartbeat"), int):
         ago = datetime.now().astimezone() - timedelta(seconds=seconds)
-        details = details | {"heartbeat": ago.isoformat()}
-    assert storage.status_of(details) == status
+        said = said | {"heartbeat": ago.isoformat()}
+    assert details.status_of(said) == status
 
 
 def test_stop_flag(tmp_path):

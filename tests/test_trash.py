@@ -1,4 +1,4 @@
-"""Removing runs and getting them back, from as many windows as there are."""
+"""Removing runs and restoring them, from several windows at once."""
 
 import json
 import multiprocessing
@@ -28,7 +28,7 @@ def names(path):
 
 
 @pytest.mark.parametrize("run_id", [ONE, "aaaaaaaa"])
-def test_there_and_back(output, run_id):
+def test_a_removed_run_is_restored_unchanged(output, run_id):
     before = storage.find_run(output, ONE).read()
     assert move_to_trash(output, run_id).path == output / TRASH / ONE
     assert names(output) == [TWO] and names(output / TRASH) == [ONE]
@@ -80,7 +80,7 @@ def test_only_runs_can_be_moved(output, run_id):
     assert names(output) == [TWO] and names(output / TRASH) == [ONE]
 
 
-def test_nothing_is_written_over(output):
+def test_nothing_is_overwritten(output):
     move_to_trash(output, ONE)
     (output / ONE).mkdir()
     (output / ONE / "details.json").write_text('{"text_input": "another of that name"}')
@@ -92,7 +92,7 @@ def test_nothing_is_written_over(output):
 
 
 def shuffle(output, seconds):
-    """Remove and restore the same run as fast as can be, minding only its wholeness."""
+    """Remove and restore the same run as fast as possible."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for move in (move_to_trash, restore):
@@ -102,7 +102,7 @@ def shuffle(output, seconds):
                 pass
 
 
-def test_two_processes_and_a_kill_leave_it_whole(output):
+def test_two_processes_and_a_kill_leave_the_run_whole(output):
     (output / ONE / "output.PNG").write_bytes(os.urandom(1000))
     spawn = multiprocessing.get_context("fork")
     windows = [spawn.Process(target=shuffle, args=(output, 30)) for _ in range(2)]

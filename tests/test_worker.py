@@ -1,4 +1,4 @@
-"""The worker with the real engine: warm, told apart, and gone with the app that keeps it."""
+"""The worker with the real engine: it stays warm, has its slot, and ends with its keeper."""
 
 import os
 import signal
@@ -14,10 +14,10 @@ from studio.engines import registry
 from studio.engines.registry import DEFAULT
 from studio.making import chains
 from studio.making.prepare import Request, prepare
-from studio.queue import keeper, run_queue, worker_process
+from studio.queue import keeper, run_queue, slots, worker_process
 from studio.queue.keeper import WorkerKeeper
 from studio.queue.options import StudioOptions
-from studio.queue.worker_process import WorkerSlot, is_served, read_states, take_slot
+from studio.queue.slots import WorkerSlot, WorkerState, is_served, read_states, take_slot
 from studio.runs import run_index
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +44,7 @@ def enqueue(output_dir, assets, **given):
     return run_queue.enqueue(prepare(request))
 
 
-def test_a_worker_takes_runs_in_order_and_puts_the_last_back_when_it_is_ended(assets, tmp_path):
+def test_a_worker_takes_runs_in_order_and_puts_the_current_one_back_when_it_ends(assets, tmp_path):
     first, second = enqueue(tmp_path, assets), enqueue(tmp_path, assets, num_steps=-1)
     places = ["--output-dir", tmp_path, "--assets-dir", assets]
     worker = subprocess.Popen([sys.executable, ROOT / "worker.py", *places])
@@ -60,11 +60,11 @@ def test_a_worker_takes_runs_in_order_and_puts_the_last_back_when_it_is_ended(as
     assert first.read()["status"] == "done"
     assert first.read()["end_time"] <= second.read()["start_time"]
     assert second.read()["status"] == "queued"
-    assert second.picture_path() and second.video_path(), "what it had made"
+    assert second.picture_path() and second.video_path(), "the results so far"
     assert not is_served(tmp_path)
 
 
-def test_the_run_of_a_killed_worker_goes_on_once_and_then_fails(assets, tmp_path):
+def test_the_run_of_a_killed_worker_is_put_back_once_and_then_fails(assets, tmp_path):
     keeper = WorkerKeeper(StudioOptions(tmp_path, assets))
     try:
         lost = enqueue(tmp_path, assets, num_steps=-1)
@@ -75,7 +75,7 @@ def test_the_run_of_a_killed_worker_goes_on_once_and_then_fails(assets, tmp_path
             os.kill(read_states(tmp_path)[0].pid, signal.SIGKILL)
         wait_for_status(lost, "failed")
         assert "ended without warning" in lost.read()["error"]
-        assert lost.picture_path(), "what it had shown last"
+        assert lost.picture_path(), "the last picture shown"
         after = enqueue(tmp_path, assets)
         wait_for_status(after, "done")
     finally:
@@ -83,7 +83,7 @@ def test_the_run_of_a_killed_worker_goes_on_once_and_then_fails(assets, tmp_path
     assert not is_served(tmp_path)
 
 
-def test_a_chain_goes_through_the_queue(assets, tmp_path):
+def test_the_queue_computes_a_chain(assets, tmp_path):
     rows = [{"prompt": "spring", "steps": 2}, {"prompt": "summer"}, {"prompt": "autumn"}]
     given = {"Xdim": 32, "ydim": 32, "cutn": 1}
     kind = registry.get(DEFAULT).settings
@@ -98,12 +98,12 @@ def test_a_chain_goes_through_the_queue(assets, tmp_path):
     assert last.read()["text_input"] == "autumn" and last.read()["ancestors"][0] == first.name
 
 
-def test_a_folder_that_cannot_be_written_is_told_once_and_waited_for(
+def test_a_folder_that_cannot_be_written_is_reported_once_and_waited_for(
     assets, tmp_path, monkeypatch, caplog
 ):
     looks = []
 
-    def look(folder, refuse=worker_process.refuse_unwritable):
+    def look(folder, refuse=slots.refuse_unwritable):
         looks.append(folder)
         refuse(folder)
 
@@ -133,7 +133,7 @@ def test_a_worker_in_a_folder_that_cannot_be_written_ends_without_a_traceback(as
     assert (done.returncode, done.stdout, done.stderr) == (worker_process.EXIT_FAILED, "", "")
 
 
-def test_a_gpu_that_is_not_there_is_told_once(assets, tmp_path):
+def test_a_missing_gpu_is_reported_once(assets, tmp_path):
     keeper = WorkerKeeper(StudioOptions(tmp_path, assets, gpus=(99,)))
     try:
         assert "no GPU 99" in wait_for(keeper.refusal, "the refusal")
@@ -161,7 +161,7 @@ def test_a_wrong_option_is_refused_at_once(tmp_path, options, message):
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_pages_share_a_worker_and_workers_by_hand_add_up(tmp_path):
+def test_pages_share_a_worker_and_workers_started_by_hand_add_up(tmp_path):
     slot, lock = take_slot(tmp_path, None, alone=True)
     assert is_served(tmp_path) and not is_served(tmp_path, "gpu1-")
     assert take_slot(tmp_path, None, alone=True) is None
@@ -172,8 +172,22 @@ def test_pages_share_a_worker_and_workers_by_hand_add_up(tmp_path):
     assert not is_served(tmp_path)
 
 
+def test_a_broken_engine_leaves_the_others_to_the_worker(monkeypatch):
+    broken = {"Broken": "no_such_module:Engine", "Odd": "json:nothing"}
+    monkeypatch.setattr(registry, "ENGINES", registry.ENGINES | broken)
+    unavailable = worker_process.load_engines()
+    assert unavailable.keys() == broken.keys()
+    assert "no_such_module" in unavailable["Broken"] and "nothing" in unavailable["Odd"]
+
+
+def test_a_worker_tells_which_engines_it_cannot_use(tmp_path):
+    slot = WorkerSlot(tmp_path, "somewhere")
+    slot.write(WorkerState(1, unavailable={"Broken": "a library is missing"}))
+    assert read_states(tmp_path)[0].unavailable == {"Broken": "a library is missing"}
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"pid": 1, "unknown": 2}', "{"])
-def test_a_state_that_cannot_be_read_is_passed_over(tmp_path, text):
+def test_a_state_that_cannot_be_read_is_skipped(tmp_path, text):
     path = WorkerSlot(tmp_path, "somewhere").state_path
     path.parent.mkdir(parents=True)
     path.write_text(text)

@@ -1,12 +1,12 @@
-"""Waiting for what other processes do."""
+"""Waiting for other processes."""
 
 import time
 
-PATIENCE = 240  # seconds; a busy machine is slow, not broken
+PATIENCE = 240  # seconds, as a busy machine is slow
 
 
 def wait_for(condition, what):
-    """Until `condition()` is true; returns what it gave."""
+    """Wait until `condition()` is true; returns its result."""
     deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"

@@ -1,4 +1,4 @@
-"""The errors that a person sees. Each message says what was wrong, what was found, what to do."""
+"""Errors that a person sees. Each message says what was wrong, what was found and what to do."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -7,16 +7,16 @@ CUT_AT = 80
 
 
 def shortened(value: object, length: int = CUT_AT) -> str:
-    """A value as messages quote it: on one line, at most `length` characters, all printable."""
+    """A value as messages quote it: one line of at most `length` characters, valid in UTF-8."""
     text = " ".join(str(value).encode("utf-8", "backslashreplace").decode().split())
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 @dataclass(frozen=True)
 class Wording:
-    """A piece of a message that depends on where it is read.
+    """A part of a message that depends on where a person reads it.
 
-    page: in the words of buttons and labels. command: in those of the command line's options.
+    page: in the words of buttons and labels. command: in the words of command line options.
     """
 
     page: str
@@ -24,9 +24,10 @@ class Wording:
 
 
 class StudioError(Exception):
-    """An error whose message is meant for the person at the screen.
+    """An error whose message is written for the person at the screen.
 
-    parts: text, and Wordings where the faces differ. str() gives the command line's message.
+    parts: text, and Wordings where page and command line differ. str() gives the message for the
+    command line.
     """
 
     def __init__(self, *parts: str | Wording) -> None:
@@ -42,17 +43,17 @@ class StudioError(Exception):
         return "".join(p.page if isinstance(p, Wording) else p for p in self.parts)
 
     def prefixed(self, words: str) -> Self:
-        """The same with something before it, such as what it is about."""
+        """The same error, with words before its message."""
         return type(self)(words, *self.parts)
 
 
 class BadInput(StudioError):
-    """A choice that cannot be carried out; raised before anything is made."""
+    """A choice that cannot be carried out. It is raised before anything is made."""
 
 
 class RunFailed(StudioError):
-    """A run that could not go on; what it had made is kept."""
+    """A run that had to end early. What it had made is kept."""
 
 
 class DiskFull(RunFailed):
-    """There is no room left; other runs would fail as well."""
+    """The disk has no room left, so other runs would fail as well."""

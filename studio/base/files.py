@@ -1,4 +1,4 @@
-"""Files that are whole or absent, JSON from strangers, and what a disk that refuses means."""
+"""Files that are whole or absent, JSON from strangers, and errors of the disk in words."""
 
 import errno
 import json
@@ -15,9 +15,9 @@ MAX_PATH = 200  # characters of a path that messages quote
 
 
 def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Put `data` at `path` whole or not at all; durable also waits for the disk.
+    """Write `data` to `path`, whole or not at all. durable: also wait for the disk.
 
-    Raises OSError; nothing is left behind then.
+    Raises OSError, and then leaves nothing behind.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -33,9 +33,9 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def read_json(path: Path, called: str | None = None) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises BadInput for anything else, however hostile.
+    """The object in a JSON file. Raises BadInput for any other contents, even hostile ones.
 
-    called: the file in messages, where it is not its path.
+    called: what messages call the file, if not by its path.
     """
     called = called or shortened(path, MAX_PATH)
     try:
@@ -62,12 +62,12 @@ def parse_json(data: bytes | str, what: str) -> dict[str, Any]:
 
 
 def to_json(value: Mapping[str, Any]) -> bytes:
-    """JSON as it is written into run folders."""
+    """JSON in the format of the files in run folders."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def disk_failure(error: OSError) -> RunFailed:
-    """What an error of the file system means to the person."""
+    """An error of the file system, in words for the person."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DiskFull(
             "The disk is full, so the run stopped; what was done is kept."
@@ -80,7 +80,7 @@ def disk_failure(error: OSError) -> RunFailed:
 
 
 def unwritable(output_dir: Path, error: OSError) -> BadInput:
-    """What to do about an output folder that refuses."""
+    """The error for an output folder that cannot be written."""
     return BadInput(
         f"The output folder {shortened(output_dir, MAX_PATH)} cannot be written:"
         f" {error.strerror or error}. Make it writable, or ",

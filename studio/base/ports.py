@@ -7,7 +7,7 @@ from studio.base.errors import BadInput
 
 
 def in_use(port: int, host: str = "localhost") -> bool:
-    """Whether a program has `port` on an address of this machine."""
+    """Whether a program uses `port` on an address of this machine."""
     try:
         socket.create_connection((host, port), timeout=1).close()
         return True
@@ -22,7 +22,7 @@ def in_use(port: int, host: str = "localhost") -> bool:
 
 
 def free_port(first: int, host: str = "localhost") -> int:
-    """`first`, or the next port that is free, which is then said on stderr. Raises BadInput."""
+    """`first`, or else the next free port, with a notice on stderr. Raises BadInput."""
     port = next((port for port in range(first, 65536) if not in_use(port, host)), None)
     if port is None:
         raise BadInput(f"All ports from {first} on are in use. Choose a smaller one.")

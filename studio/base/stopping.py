@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop, so that nothing is torn apart half-written."""
+"""Ctrl-C and SIGTERM as a request to stop, so that no file is left half-written."""
 
 import signal
 import threading
@@ -8,29 +8,29 @@ from types import FrameType
 
 
 class Stop:
-    """A wish to stop, told between steps, or at once while only the engine computes.
+    """A request to stop: after the current step, or at once while only the engine computes.
 
-    As a context manager it listens to SIGINT and SIGTERM (main thread only). A signal during
+    As a context manager it handles SIGINT and SIGTERM (main thread only). A signal during
     `computing()` raises KeyboardInterrupt there; at any other time it is only noted.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._wish = threading.Event()
+        self._request = threading.Event()
         self._computing = False
 
     @property
     def requested(self) -> bool:
-        """Whether to stop."""
-        return self._wish.is_set()
+        """Whether a stop was requested."""
+        return self._request.is_set()
 
     def request(self) -> None:
-        """Stop after this step; from any thread."""
-        self._wish.set()
+        """Request a stop after the current step, from any thread."""
+        self._request.set()
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Around work that may be broken off anywhere, with nothing lost but itself."""
+        """Wrap work that may be interrupted anywhere, with nothing lost but the work itself."""
         self._computing = True
         try:
             if self.signum:
@@ -49,7 +49,7 @@ class Stop:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = self.signum or signum
-        self._wish.set()
+        self._request.set()
         if self._computing:
             self._computing = False
             raise KeyboardInterrupt

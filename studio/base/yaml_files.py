@@ -12,7 +12,7 @@ MAX_ALIASES = 16
 
 
 class _CarefulLoader(yaml.SafeLoader):
-    """With few aliases (*name): by many of them a small file could unfold beyond all memory."""
+    """Allows only a few aliases (*name): with many, a small file could unfold beyond all memory."""
 
     aliases = 0
 
@@ -24,13 +24,13 @@ class _CarefulLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """What a yaml file holds. Raises BadInput, in one line."""
+    """The contents of a yaml file. Raises BadInput with a message of one line."""
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise BadInput(f"{path} is too large for a file of settings.")
         return yaml.load(path.read_text(encoding="utf-8"), _CarefulLoader)
     except BadInput:
         raise
-    except Exception as error:  # wrong values make the reader raise whatever it likes
+    except Exception as error:  # for odd values the reader raises errors of any kind
         reason = getattr(error, "strerror", None) or f"as yaml ({shortened(error, 200)})"
         raise BadInput(f"{shortened(path, 200)} cannot be read: {reason}.") from None

@@ -5,10 +5,9 @@ Its outside is generate.py.
 
 import argparse
 import difflib
-import os
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,13 @@ from pydantic.fields import FieldInfo
 from tqdm import tqdm
 
 from studio.base.errors import BadInput, RunFailed, StudioError, shortened
+from studio.base.options import (
+    QUEUE_URL,
+    add_assets_dir,
+    add_output_dir,
+    add_queue_url,
+    queue_url_default,
+)
 from studio.base.paths import ASSETS_DIR, OUTPUT_DIR
 from studio.base.stopping import Stop
 from studio.engines import registry
@@ -114,7 +120,7 @@ def _enqueue(command: Command) -> int:
     """--enqueue, also of a chain's first run and of one to resume."""
     from studio.queue import run_queue
     from studio.queue.delivery import check_url, notify
-    from studio.queue.worker_process import is_served
+    from studio.queue.slots import is_served
 
     output_dir, url = command.request.output_dir, command.queue_url
     if url:
@@ -339,8 +345,8 @@ class _Parser(argparse.ArgumentParser):
             default=None,
             help="Take the settings of an earlier run: its details.json or output.PNG.",
         )
-        self._add_folder("--output-dir", OUTPUT_DIR, "Where the run folders go.")
-        self._add_folder("--assets-dir", ASSETS_DIR, "Where the weights are.")
+        self._add_folder(add_output_dir, OUTPUT_DIR, "Where the run folders go.")
+        self._add_folder(add_assets_dir, ASSETS_DIR, "Where the weights are.")
         self._add_option(
             "--gpu",
             metavar="N",
@@ -364,20 +370,17 @@ class _Parser(argparse.ArgumentParser):
             default=None,
             help="Take this run out of the queue, or stop it; it keeps what it has.",
         )
-        self._add_option(
-            "--queue-url",
-            metavar="URL",
-            default=os.environ.get("STUDIO_QUEUE_URL") or None,
-            help="With --enqueue: the Redis that workers listen to.\n"
-            "[default: STUDIO_QUEUE_URL of the environment, else none]",
-        )
+        text = f"[default: {QUEUE_URL} of the environment, else none]"
+        text = f"With --enqueue: the Redis that workers listen to.\n{text}"
+        self._know(add_queue_url(self, default=queue_url_default(), help=text))
 
-    def _add_folder(self, name: str, folder: Path, text: str) -> None:
-        text = f"{text} [default: {folder}]"
-        self._add_option(name, metavar="DIR", type=Path, default=folder, help=text)
+    def _add_folder(self, add: Callable[..., argparse.Action], folder: Path, text: str) -> None:
+        self._know(add(self, default=folder, help=f"{text} [default: {folder}]"))
 
     def _add_option(self, name: str, **how: Any) -> None:
-        action = self.add_argument(name, **how)
+        self._know(self.add_argument(name, **how))
+
+    def _know(self, action: argparse.Action) -> None:
         self._named |= dict.fromkeys(action.option_strings, action)
 
     def _join_values(self, argv: Sequence[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Making: from a request to a finished run."""

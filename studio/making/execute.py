@@ -15,6 +15,7 @@ from studio.making.recording import Recording
 from studio.media.pictures import load_picture
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
+from studio.runs.claims import Claim
 from studio.runs.storage import RunFolder
 
 if TYPE_CHECKING:
@@ -28,18 +29,20 @@ def execute(
     gpu: int | None = None,
     on_step: "Callable[[Step], None] | None" = None,
     stop: Stop | None = None,
+    claim: Claim | None = None,
 ) -> str:
     """Compute the run of that folder in this process; returns "done" or "stopped".
 
     Where the folder holds a checkpoint, the run continues from there. on_step is called after each
-    step. stop: see `stopping.Stop`; the folder's own stop flag counts as well.
+    step. stop: see `stopping.Stop`; the folder's own stop flag counts as well. claim: the caller's
+    own on the folder, if it has one.
 
     Raises BadInput (weights that cannot be used, a GPU that is not there) and RunFailed, after
-    having recorded them in the folder; and Taken, if another process computes it, having done
-    nothing.
+    having recorded them in the folder. Raises Taken if another process computes the run, or took it
+    over while this one was frozen; then the folder is left alone.
     """
     stop = stop or Stop()
-    with folder.computing(), Recording(folder) as recording:
+    with folder.computing(claim) as claim, Recording(folder, claim) as recording:
         recording.resume()
         run = None
         for _ in _counted(recording.planned_num_steps, recording.steps_done):

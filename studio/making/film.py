@@ -66,6 +66,11 @@ class Film:
         if self._writer:
             self._writer.close()
 
+    def abandon(self) -> None:
+        """Write nothing more, as another process has the film now."""
+        if self._writer:
+            self._writer.abandon()
+
     def finish(self, comment: str) -> None:
         """Make an ordinary film of it, with a comment; nothing where there is no frame."""
         if self.frames:

@@ -19,7 +19,8 @@ from studio.making.progress import Progress, finite
 from studio.media.pictures import encode_png
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
-from studio.runs.storage import RunFolder
+from studio.runs.claims import Claim
+from studio.runs.storage import RunFolder, Taken
 
 if TYPE_CHECKING:
     from studio.engines.contract import Run, Step
@@ -41,10 +42,14 @@ class Recording:
     Only under the folder's `computing`. After `resume`, `checkpoint` is what the engine is to
     continue from. KeyboardInterrupt inside counts as a wish to stop, and ends here. Other errors
     are recorded, and leave as BadInput or RunFailed. `status` then says what became of the run.
+
+    claim: the right to write into the folder. Once another process has taken the run over, nothing
+    more is written, and all methods raise Taken.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, claim: Claim) -> None:
         self.folder = folder
+        self._claim = claim
         self.status = "running"
         self.checkpoint: Checkpoint | None = None
         self._details = folder.read()
@@ -78,7 +83,7 @@ class Recording:
             self.folder.sweep()
         except OSError as error:
             raise disk_failure(error) from None
-        self._beating.enter_context(self.folder.heartbeat())
+        self._beating.enter_context(self.folder.heartbeat(self._claim))
         return self
 
     def resume(self) -> None:
@@ -113,6 +118,7 @@ class Recording:
 
     def add(self, step: "Step") -> None:
         """Keep a step: into the film, and now and then into the live files and a checkpoint."""
+        self._check_claim()
         self._film.add(step.pictures)
         self._last.take(step)
         self._progress.add(step.index, step.losses)
@@ -132,6 +138,9 @@ class Recording:
         trace: TracebackType | None,
     ) -> bool:
         self._beating.close()
+        if not self._claim.is_newest and self._film:
+            self._film.abandon()
+        self._check_claim()
         if isinstance(error, KeyboardInterrupt):
             self.status = "stopped"
         elif error is None and self.status == "running":
@@ -194,7 +203,12 @@ class Recording:
         said = self._details["warnings"]
         self._update(warnings=[*said, *(w for w in warnings if w not in said)], **changes)
 
+    def _check_claim(self) -> None:
+        if not self._claim.is_newest:
+            raise Taken(f"Another process took the run {self.folder.name} over.")
+
     def _update(self, **changes: Any) -> None:
+        self._check_claim()
         self._details = self.folder.update(**changes)
 
     def _close_film(self) -> None:

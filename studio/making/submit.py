@@ -13,6 +13,7 @@ from studio.making import recipes
 from studio.making.prepare import Plan
 from studio.media.pictures import encode_png
 from studio.runs import storage
+from studio.runs.claims import Claim
 from studio.runs.storage import RunFolder
 
 
@@ -35,13 +36,13 @@ def submit(plan: Plan, status: str = "queued", chain: Mapping[str, Any] | None =
     return folder
 
 
-def reopen(folder: RunFolder, status: str = "queued") -> None:
+def reopen(folder: RunFolder, status: str = "queued", claim: Claim | None = None) -> None:
     """Let a run that ended before its time continue in its folder; then `execute` it.
 
-    status: as for `submit`. Raises BadInput for a run that is running, waiting or done, and for one
-    that has a result but no checkpoint.
+    status: as for `submit`. claim: the caller's own on the folder, if it has one. Raises BadInput
+    for a run that is running, waiting or done, and for one that has a result but no checkpoint.
     """
-    before = folder.proven_status()
+    before = folder.proven_status(claim)
     if before in storage.ACTIVE:
         raise BadInput(f"The run {folder.name} is {before}: there is nothing to resume.")
     if before == "done":

@@ -1,0 +1,1 @@
+"""Media: pictures and videos, read and written."""

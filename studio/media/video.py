@@ -114,10 +114,14 @@ class VideoWriter:
         self._film.close()
         self._messages.close()
 
-    def _failure(self) -> Exception:
+    def abandon(self) -> None:
+        """Write nothing more, not even what ffmpeg still has."""
         self._process.kill()
         self._process.wait()
         self._film.close()
+
+    def _failure(self) -> Exception:
+        self.abandon()
         self._messages.seek(0)
         return _explained(self._messages.read().decode(errors="replace"))
 

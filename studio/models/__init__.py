@@ -1,0 +1,1 @@
+"""Models: the catalogue of weights, and reading their files."""

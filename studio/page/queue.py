@@ -112,4 +112,4 @@ def _pause(options: StudioOptions) -> None:
 
 def _go_on(options: StudioOptions) -> None:
     with attempt(QUEUE):
-        run_queue.go_on(options.output_dir, options.queue_url)
+        run_queue.unpause(options.output_dir, options.queue_url)

@@ -1,8 +1,8 @@
-"""Messages that wake workers up, by huey: in an SQLite file, or in a Redis for several machines.
+"""Messages that wake up workers, by huey: in an SQLite file, or in a Redis for several machines.
 
-A message says only that a run may wait. Workers then look into the folders and take what is first
-in line there, so that messages may be lost, doubled or late, and their store be away or deleted.
-Never imports torch.
+A message says only that a run may be waiting. Workers then look into the folders and take the run
+that is first in line there. So a message may be lost, doubled or late, and the store of messages
+may be unreachable or deleted. Never imports torch.
 """
 
 import json
@@ -23,26 +23,27 @@ from studio.base.errors import BadInput, shortened
 QUEUE_DIR = ".queue"  # of the output folder
 STORE = "messages.db"
 SCHEMES = ("redis://", "rediss://", "unix://")
-CONNECT_PATIENCE, ANSWER_PATIENCE = 2.0, 5.0  # seconds until a store counts as away
+CONNECT_PATIENCE, ANSWER_PATIENCE = 2.0, 5.0  # seconds until a store counts as unreachable
 
 log = logging.getLogger("delivery")
 
 
 def check_url(url: str) -> str:
-    """The address of a Redis, as it is. Raises BadInput."""
+    """Return the address of a Redis unchanged. Raises BadInput if it is not one."""
     try:
         if not url.startswith(SCHEMES):
-            raise ValueError("it begins with none of " + ", ".join(SCHEMES))
+            raise ValueError("it must begin with " + " or ".join(SCHEMES))
         ConnectionPool.from_url(url)
     except ValueError as error:
         raise BadInput(
-            f"The queue's address '{shortened(url)}' is none: {shortened(error)}. Give one such as redis://HOST:6379/0."
+            f"'{shortened(url)}' is not an address of a queue: {shortened(error)}."
+            " Give one such as redis://HOST:6379/0."
         ) from None
     return url
 
 
 def notify(output_dir: Path, queue_url: str | None, name: str) -> None:
-    """Say that the run of that folder name waits."""
+    """Send the message that the run with that folder name waits."""
     delivery = Delivery(output_dir, queue_url)
     delivery.send(name)
     delivery.close()
@@ -51,30 +52,30 @@ def notify(output_dir: Path, queue_url: str | None, name: str) -> None:
 class Delivery:
     """One end of the message queue of an output folder. queue_url: of a Redis; None for SQLite.
 
-    A store that is away only makes things slower, and is noted in the log.
+    An unreachable store only makes the start of runs slower, and is noted in the log.
     """
 
     def __init__(self, output_dir: Path, queue_url: str | None = None) -> None:
         self._store = output_dir / QUEUE_DIR / STORE
         self._url = queue_url
         self._huey: SqliteHuey | RedisHuey | None = None
-        self._is_away = False
+        self._is_unreachable = False
 
     @property
     def waits(self) -> bool:
-        """Whether `receive` waits for a message, so that nobody else need sleep."""
-        return self._url is not None and not self._is_away
+        """Whether `receive` waits for a message, so that the caller need not sleep."""
+        return self._url is not None and not self._is_unreachable
 
     def send(self, name: str) -> None:
-        """Say that the run of that folder name waits."""
+        """Send the message that the run with that folder name waits."""
         self._attempt(lambda huey: huey.enqueue(self._wake.s(name)))
 
     def receive(self) -> bool:
-        """Whether there was a message; a Redis is asked to wait a second for one."""
+        """Take a message; returns whether there was one. A Redis waits for one for a second."""
         return self._attempt(lambda huey: huey.dequeue()) is not None
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         if self._huey is not None:
             self._huey.storage.close()
             self._huey = None
@@ -82,12 +83,12 @@ class Delivery:
     def _attempt(self, do: Any) -> Any:
         try:
             answer = do(self._connected())
-            self._is_away = False
+            self._is_unreachable = False
             return answer
         except (RedisError, sqlite3.Error, OSError, ValueError, TypeError) as error:
-            if not self._is_away:
-                log.info("the queue's messages cannot be passed on: %s", error)
-            self._is_away = True
+            if not self._is_unreachable:
+                log.info("messages of the queue cannot be delivered: %s", error)
+            self._is_unreachable = True
             self._start_afresh(error)
             return None
 
@@ -105,7 +106,7 @@ class Delivery:
         return self._huey
 
     def _start_afresh(self, error: Exception) -> None:
-        """Without an SQLite file that is broken; one that is only locked stays."""
+        """Close the store, and delete a broken SQLite file; one that is only locked stays."""
         self.close()
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(
             error, sqlite3.OperationalError
@@ -115,7 +116,7 @@ class Delivery:
 
 
 class JsonSerializer(Serializer):
-    """Messages as JSON: huey's own would unpickle, so run, whatever a stranger put into a store."""
+    """Messages as JSON. huey's own serializer unpickles, and so executes, what a stranger sent."""
 
     def _serialize(self, data: Message) -> bytes:
         return json.dumps(data).encode()
@@ -125,7 +126,7 @@ class JsonSerializer(Serializer):
 
 
 def _wake(name: str) -> None:
-    """What a message asks for. Workers take messages as such and never execute them."""
+    """The task that a message names. Workers only receive messages and never execute the task."""
 
 
 def _pool(url: str) -> ConnectionPool:

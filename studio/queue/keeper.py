@@ -1,4 +1,4 @@
-"""Keeps workers: one process a device, a fresh one for one that died, and the run that it was in.
+"""Keeps workers alive: one process for each device, replaced if it dies, and its run put back.
 
 The page and worker.py each have a keeper. Never imports torch.
 """
@@ -15,14 +15,8 @@ from studio.base.errors import BadInput
 from studio.base.paths import ROOT
 from studio.queue.options import StudioOptions
 from studio.queue.recovery import Watch
-from studio.queue.worker_process import (
-    EXIT_BAD_INPUT,
-    LOGS_DIR,
-    device_name,
-    is_served,
-    read_states,
-    refuse_unwritable,
-)
+from studio.queue.slots import LOGS_DIR, device_name, is_served, read_states, refuse_unwritable
+from studio.queue.worker_process import EXIT_BAD_INPUT
 
 WORKER = (sys.executable, "-m", "studio.queue.worker_process")
 LOOK_SECONDS = 0.5
@@ -34,9 +28,9 @@ log = logging.getLogger("keeper")
 
 
 class WorkerKeeper:
-    """Sees to it, from a thread of its own, that workers serve an output folder.
+    """Keeps workers that serve an output folder, from a thread of its own.
 
-    alone: leave a device to the worker of this machine that is there already.
+    alone: start no worker on a device that already has one on this machine.
     """
 
     def __init__(self, options: StudioOptions, *, alone: bool = True) -> None:
@@ -48,7 +42,7 @@ class WorkerKeeper:
         atexit.register(self.close)
 
     def refusal(self) -> str | None:
-        """Why workers gave up for good, such as a GPU that is not there."""
+        """Why workers gave up for good: a GPU does not exist, for example. None if none did."""
         return " ".join(filter(None, (worker.refusal() for worker in self._workers))) or None
 
     @property
@@ -57,7 +51,7 @@ class WorkerKeeper:
         return all(worker.refusal() for worker in self._workers)
 
     def close(self) -> None:
-        """Let the workers put back the runs that are going, and wait until they are gone."""
+        """End the workers: they put their runs back into the queue. Wait until they have ended."""
         self._closed.set()
         self._thread.join()
         for worker in self._workers:
@@ -79,18 +73,13 @@ class WorkerKeeper:
 
 
 class _KeptWorker:
-    """A device and the process that serves there."""
+    """A device and the worker process on it."""
 
     def __init__(self, options: StudioOptions, gpu: int | None, alone: bool) -> None:
         self._output_dir = options.output_dir
         self._gpu = gpu
         self._alone = alone
-        self._command = [*WORKER]
-        self._command += ["--output-dir", str(options.output_dir)]
-        self._command += ["--assets-dir", str(options.assets_dir)]
-        self._command += [] if gpu is None else ["--gpu", str(gpu)]
-        self._command += ["--queue-url", options.queue_url] if options.queue_url else []
-        self._command += ["--alone"] if alone else []
+        self._command = _command(options, gpu, alone)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = -RESTART_PAUSE
         self._unwritable: str | None = None
@@ -103,7 +92,7 @@ class _KeptWorker:
             return None
         states = read_states(self._output_dir)
         said = next((s.error for s in states if s.pid == self._process.pid and s.error), None)
-        return said or f"The worker stopped; see {self._output_dir / LOGS_DIR}."
+        return said or f"The worker stopped. The logs in {self._output_dir / LOGS_DIR} say why."
 
     def keep(self) -> None:
         if self._process and self._process.poll() is None:
@@ -114,13 +103,13 @@ class _KeptWorker:
         if self._process:
             log.info("a worker ended with %s; starting another", self._process.returncode)
         self._started = time.monotonic()
-        # A session of its own: Ctrl-C in the terminal reaches the keeper alone, which ends it.
+        # In its own session: Ctrl-C in the terminal reaches only the keeper, which ends the worker.
         self._process = subprocess.Popen(
             self._command, env=_env(), stdin=subprocess.PIPE, start_new_session=True
         )
 
     def _can_write(self) -> bool:
-        """Whether a worker could work; why not is said once, and looked at again after a pause."""
+        """Whether a worker could work. If not, say why once, and look again after a pause."""
         try:
             refuse_unwritable(self._output_dir)
             self._unwritable = None
@@ -148,7 +137,15 @@ class _KeptWorker:
         return self._alone and is_served(self._output_dir, device_name(self._gpu))
 
 
+def _command(options: StudioOptions, gpu: int | None, alone: bool) -> list[str]:
+    command = [*WORKER, "--output-dir", str(options.output_dir)]
+    command += ["--assets-dir", str(options.assets_dir)]
+    command += [] if gpu is None else ["--gpu", str(gpu)]
+    command += ["--queue-url", options.queue_url] if options.queue_url else []
+    return [*command, "--alone"] if alone else command
+
+
 def _env() -> dict[str, str]:
-    """A worker finds the project from any folder, so that it need not leave this one."""
+    """The environment, in which a worker finds the project's modules from any folder."""
     known = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     return os.environ | {"PYTHONPATH": os.pathsep.join(known)}

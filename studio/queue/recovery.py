@@ -1,6 +1,6 @@
-"""Runs whose worker died: seen by whoever keeps workers, on whichever machine, and put back once.
+"""Finds the runs whose worker died, on any machine, and puts them into the queue again, once.
 
-Never imports torch.
+Every keeper of workers watches (`keeper.py`). Never imports torch.
 """
 
 import logging
@@ -11,14 +11,14 @@ from studio.base.errors import BadInput
 from studio.queue import run_queue
 from studio.queue.delivery import notify
 from studio.runs import run_index
-from studio.runs.claims import claimed, is_orphaned, lives_here, was_claimed
+from studio.runs.claims import belongs_to_queue, claimed, is_orphaned, lives_here
+from studio.runs.details import SILENT_SECONDS
 from studio.runs.run_index import Entry
-from studio.runs.storage import SILENT_SECONDS
 
 BROKE_OFF = (
     "The process that computed this run ended without warning: it was killed, or the memory ran"
-    " out. What the run had shown last is kept. Resume it, or continue it with a smaller size or"
-    " fewer cutouts if memory was short."
+    " out. The last picture that the run showed is kept. Resume it, or, if memory was short,"
+    " continue it with a smaller size or fewer cutouts."
 )
 
 log = logging.getLogger("recovery")
@@ -27,10 +27,10 @@ log = logging.getLogger("recovery")
 class Watch:
     """Watches the runs that workers compute.
 
-    Only a run that was heard of while this watch lived is put back by itself. One that is found
-    silent, as after a loss of power, waits for a person: it may be what brought the machine down.
-    Silence is measured by this process's own clock, which a suspended machine stops and no other
-    machine's clock touches.
+    A run is put back only if it had a heartbeat while this watch lived. A run that is found silent,
+    as after a loss of power, waits for a person: it may be what brought the machine down. Silence
+    is measured by this process's monotonic clock, which stops while the machine is suspended and
+    does not depend on the clocks of other machines.
     """
 
     def __init__(self, output_dir: Path, queue_url: str | None = None) -> None:
@@ -39,7 +39,7 @@ class Watch:
         self._heard: dict[str, tuple[object, float]] = {}
 
     def look(self) -> None:
-        """Put back, or give up, the runs whose worker is gone."""
+        """Put the runs whose worker is gone into the queue, or mark them failed."""
         entries = run_index.entries(self._output_dir)
         runs = [entry for entry in entries if entry.details.get("status") == "running"]
         self._heard = {e.name: self._heard[e.name] for e in runs if e.name in self._heard}
@@ -50,7 +50,7 @@ class Watch:
     def _is_lost(self, entry: Entry) -> bool:
         beat = entry.details.get("heartbeat")
         heard = self._heard.get(entry.name)
-        if heard is None and (entry.status != "running" or not was_claimed(entry.folder.path)):
+        if not belongs_to_queue(entry.folder.path) or (heard is None and entry.status != "running"):
             return False
         if heard is None or heard[0] != beat:
             heard = self._heard[entry.name] = beat, time.monotonic()

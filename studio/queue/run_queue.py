@@ -1,7 +1,7 @@
-"""The queue: the run folders whose status is queued, in an order of ours. Never imports torch.
+"""The queue: the run folders whose status is queued, in their order. Never imports torch.
 
-Folders are the truth, and claims decide who changes one (`claims.py`). What a message queue
-delivers (`delivery.py`) only wakes workers up; nothing here asks it.
+The folders are the truth, and claims (`claims.py`) decide which process may change one. Messages
+(`delivery.py`) only wake workers up; nothing here depends on them.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from studio.runs.claims import claimed, is_claimed
 from studio.runs.run_index import Entry
 from studio.runs.storage import RunFolder
 
-RANK = ".rank"  # in a waiting run's folder: its place, where somebody moved it
+RANK = ".rank"  # in a waiting run's folder: its place, if somebody moved it
 FIRST = float("-inf")
 PAUSED = "paused"
 MAX_CRASHES = 1
@@ -30,12 +30,13 @@ MAX_CRASHES = 1
 
 
 def waiting(runs: Sequence[Entry]) -> list[Entry]:
-    """The queued runs in the order in which they are taken."""
-    return sorted(run_index.queued(list(runs)), key=_rank)
+    """The queued runs in the order in which workers take them. runs: newest first."""
+    queued = [entry for entry in reversed(runs) if entry.status == "queued"]
+    return sorted(queued, key=lambda entry: (_rank(entry), _queued_at(entry)))
 
 
 def move(output_dir: Path, name: str, place: int) -> None:
-    """Put a waiting run at a place, counted from 0; what is not there stays as it is."""
+    """Put a waiting run at a place, counted from 0. A run that does not wait stays as it is."""
     line = waiting(run_index.entries(output_dir))
     moved = next((entry for entry in line if entry.name == name), None)
     if moved is None:
@@ -47,20 +48,20 @@ def move(output_dir: Path, name: str, place: int) -> None:
 
 
 def behind(output_dir: Path, name: str) -> list[str]:
-    """The names of the runs that wait behind a waiting one; none for any other."""
+    """The names of the runs that wait behind a waiting one; none if it does not wait."""
     line = [entry.name for entry in waiting(run_index.entries(output_dir))]
     return line[line.index(name) + 1 :] if name in line else []
 
 
 def move_before(output_dir: Path, name: str, others: Sequence[str]) -> None:
-    """Put a waiting run before the first of the others; where none of them waits, last."""
+    """Put a waiting run before the first of the others that waits, or last if none of them does."""
     line = [entry.name for entry in waiting(run_index.entries(output_dir)) if entry.name != name]
     place = next((line.index(other) for other in others if other in line), len(line))
     move(output_dir, name, place)
 
 
 def move_up(output_dir: Path, name: str) -> None:
-    """Put a waiting run one place earlier. Raises BadInput for one that waits no more."""
+    """Put a waiting run one place earlier. Raises BadInput if it no longer waits."""
     names = [entry.name for entry in waiting(run_index.entries(output_dir))]
     if name not in names:
         raise BadInput(f"The run {name} is not in the queue any more.")
@@ -71,12 +72,16 @@ def _rank(entry: Entry) -> float:
     with suppress(OSError, ValueError):
         return float((entry.folder.path / RANK).read_text())
     with suppress(ValueError):
-        return datetime.fromisoformat(str(entry.details.get("queued_at"))).timestamp()
+        return datetime.fromisoformat(_queued_at(entry)).timestamp()
     return 0.0
 
 
+def _queued_at(entry: Entry) -> str:
+    return str(entry.details.get("queued_at", entry.name))
+
+
 def _write_rank(folder: RunFolder, rank: float) -> None:
-    with suppress(OSError):  # gone meanwhile, or a full disk: then it keeps its place
+    with suppress(OSError):  # the run is gone, or the disk is full: then it keeps its place
         atomic_write(folder.path / RANK, str(rank).encode(), durable=False)
 
 
@@ -84,17 +89,17 @@ def _write_rank(folder: RunFolder, rank: float) -> None:
 
 
 def enqueue(plan: Plan, queue_url: str | None = None) -> RunFolder:
-    """Make the run's folder and wake a worker up. Raises BadInput."""
+    """Make the run's folder and wake up a worker. Raises BadInput."""
     folder = submit(plan)
     notify(plan.output_dir, queue_url, folder.name)
     return folder
 
 
 def cancel(folder: RunFolder) -> str:
-    """Take a run out of the queue, or stop it after the step that it is in; it keeps what it has.
+    """Take a run out of the queue, or stop it after its current step. It keeps what it has.
 
-    Returns its status from now on: "stopped", or "running" until the step is done. Raises BadInput
-    for a run that has ended.
+    Returns its new status: "stopped", or "running" until the step is done. Raises BadInput for a
+    run that has ended.
     """
     status = folder.live_status()
     if status not in storage.ACTIVE:
@@ -109,14 +114,14 @@ def cancel(folder: RunFolder) -> str:
 
 
 def resume(folder: RunFolder, queue_url: str | None = None) -> None:
-    """Let a run that broke off or was stopped go on in its folder, last in the queue.
+    """Put a run that failed, was interrupted or was stopped into the queue again, last.
 
-    Raises BadInput as `submit.reopen` does, and for a run that a worker has.
+    Raises BadInput as `submit.reopen` does, and if another process owns the run.
     """
     with claimed(folder.path) as claim:
         if claim is None:
-            raise BadInput(f"The run {folder.name} is in the hands of a worker that still lives.")
-        reopen(folder)
+            raise BadInput(f"The process that computes the run {folder.name} is still alive.")
+        reopen(folder, claim=claim)
         (folder.path / RANK).unlink(missing_ok=True)
         folder.update(queued_at=storage.now(), crashes=0)
     notify(folder.path.parent, queue_url, folder.name)
@@ -124,22 +129,22 @@ def resume(folder: RunFolder, queue_url: str | None = None) -> None:
 
 @dataclass(frozen=True)
 class Pause:
-    """That no waiting run is started. reason: in words, "" where a person paused."""
+    """The state in which no waiting run is started. reason: in words, "" if a person paused."""
 
     reason: str
 
 
 def pause(output_dir: Path, reason: str = "") -> None:
-    """Let no waiting run start until `go_on`; what is being computed goes on."""
+    """Start no waiting run until `unpause`. Runs that are being computed continue."""
     path = _pause_path(output_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()  # which a full disk mostly still allows
+    path.touch()  # a full disk mostly still allows that
     with suppress(OSError):
         atomic_write(path, reason.encode(), durable=False)
 
 
 def paused(output_dir: Path) -> Pause | None:
-    """Whether the queue is paused, and why."""
+    """The pause, or None while the queue is not paused."""
     try:
         return Pause(_pause_path(output_dir).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -148,8 +153,8 @@ def paused(output_dir: Path) -> Pause | None:
         return Pause("")
 
 
-def go_on(output_dir: Path, queue_url: str | None = None) -> None:
-    """End the pause."""
+def unpause(output_dir: Path, queue_url: str | None = None) -> None:
+    """End the pause, and wake up a worker for each waiting run."""
     _pause_path(output_dir).unlink(missing_ok=True)
     for entry in waiting(run_index.entries(output_dir)):
         notify(output_dir, queue_url, entry.name)
@@ -171,13 +176,13 @@ def next_run(output_dir: Path) -> RunFolder | None:
 
 
 def hand_back(folder: RunFolder) -> None:
-    """Put a run that its worker can go on with no longer into the queue again, first in line."""
+    """Put a run that its worker cannot finish into the queue again, first in line."""
     _write_rank(folder, FIRST)
     folder.update(status="queued", end_time=None)
 
 
 def after_failure(folder: RunFolder, error: RunFailed) -> None:
-    """As `after_crash`, for a run that recorded its end itself. A full disk pauses the queue."""
+    """As `after_crash`, for a run that recorded its failure. A full disk pauses the queue."""
     if isinstance(error, DiskFull):
         pause(folder.path.parent, error.on_page)
     else:
@@ -185,9 +190,9 @@ def after_failure(folder: RunFolder, error: RunFailed) -> None:
 
 
 def after_crash(folder: RunFolder, reason: str) -> str:
-    """What becomes of a run whose worker broke: it goes on once, and fails the second time.
+    """Put a run whose worker crashed into the queue again once; mark it failed the second time.
 
-    Whoever calls it holds the run's claim. Returns the status from now on.
+    The caller holds the run's claim. Returns the new status.
     """
     details = folder.read()
     crashes = int(details.get("crashes") or 0) + 1

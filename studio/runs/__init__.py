@@ -1,0 +1,1 @@
+"""Runs: their folders, who owns them, their index, their checkpoints, and the trash."""

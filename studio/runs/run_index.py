@@ -1,7 +1,7 @@
-"""The runs of an output folder at a glance: which go, which wait, which came last.
+"""The runs of an output folder, with what details.json says of each. Never imports torch.
 
-Pages look every half second and folders fill over the years, so that details which did not change
-are read once. Never imports torch.
+Pages look every half second, and an output folder may hold thousands of runs. So details are read
+again only when they have changed.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ TIME_LENGTH = len("YYYYmmddTHHMMSS")
 
 @dataclass(frozen=True)
 class Entry:
-    """A run folder and what its details say of it."""
+    """A run folder and its details."""
 
     folder: RunFolder
     details: Mapping[str, Any]
@@ -35,28 +35,22 @@ class Entry:
 
 
 def entries(output_dir: Path) -> list[Entry]:
-    """Every run with readable details, newest first. Whatever else lies there is passed over."""
+    """Every run with readable details, newest first. Anything else in the folder is skipped."""
     try:
         paths = [path for path in output_dir.iterdir() if not path.name.startswith(".")]
     except OSError:
         return []
     found = [entry for entry in map(_entry, paths) if entry]
-    return sorted(found, key=_age, reverse=True)
+    return sorted(found, key=_began, reverse=True)
 
 
 def running(runs: list[Entry]) -> list[Entry]:
-    """Those being computed, by whichever process, the earliest first."""
+    """The runs that are being computed, by any process, the earliest first."""
     return [entry for entry in reversed(runs) if entry.status == "running"]
 
 
-def queued(runs: list[Entry]) -> list[Entry]:
-    """Those that wait for the worker, in the order that it takes them."""
-    waiting = [entry for entry in reversed(runs) if entry.status == "queued"]
-    return sorted(waiting, key=lambda entry: str(entry.details.get("queued_at", entry.name)))
-
-
-def _age(entry: Entry) -> tuple[str, str]:
-    """By the folder's time, which older layouts have as well; within a second by the details'."""
+def _began(entry: Entry) -> tuple[str, str]:
+    """The time in the folder's name, which older layouts have too, then that in the details."""
     began = entry.details.get("queued_at") or entry.details.get("start_time")
     return entry.name[:TIME_LENGTH], str(began)
 

@@ -1,36 +1,34 @@
 """Run folders: their names, their files, what they say about themselves. Never imports torch.
 
-Whoever makes a run and whoever looks at it meet in its folder only. Every file there is whole or
-absent at every moment: it is written beside its place and renamed.
+The process that makes a run and those that look at it meet only in its folder. Every file there is
+whole or absent at every moment: it is written under another name, then renamed.
 """
 
 import itertools
 import secrets
 import shutil
-import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from studio.base.errors import BadInput, shortened
 from studio.base.files import MAX_PATH, atomic_write, disk_failure, read_json, to_json, unwritable
+from studio.runs import claims
+from studio.runs import details as run_details
+from studio.runs.claims import Claim
+from studio.runs.details import DETAILS, now, read_details, status_of
 
 SCHEMA_VERSION = 1
-HEARTBEAT_SECONDS = 5.0
-SILENT_SECONDS = 30.0
-FOLDER_TIME = "%Y%m%dT%H%M%S"  # with which a run folder's name begins
+FOLDER_TIME = "%Y%m%dT%H%M%S"  # at the beginning of a run folder's name
 ID_LENGTH = 8
 ACTIVE = ("queued", "running")
 
 PICTURE = "output.PNG"
 VIDEO = "anim.mp4"
 LIVE_VIDEO = "anim.part.mp4"
-DETAILS = "details.json"
 PROGRESS = "progress.json"
 PREVIEW = "preview.JPEG"
 STOP = "stop"
@@ -38,15 +36,15 @@ START = "start.PNG"
 INIT_IMAGE = "init-image.JPEG"
 TRACEBACK = "traceback.txt"
 CHECKPOINT = "checkpoint.safetensors"
-START_CHECKPOINT = "start.safetensors"  # of the run that this one goes on from
+START_CHECKPOINT = "start.safetensors"  # of the run that this one continues
 CHAIN_VIDEO = "chain.mp4"
 RESERVE = ".reserve"
-LOCK = ".lock"
-PNG_KEY = "details"  # of the text chunk in which output.PNG carries its settings
+OLD_LOCK = ".lock"  # with which earlier versions marked a run that is being computed
+PNG_KEY = "details"  # of the text chunk in output.PNG that holds its settings
 
 
 def image_prompt_name(number: int | str) -> str:
-    """The saved copy of an image prompt, counted from 1; "*" for a pattern of all."""
+    """The saved copy of an image prompt, counted from 1; "*" gives a pattern for all of them."""
     return f"image-prompt-{number}.JPEG"
 
 
@@ -56,24 +54,19 @@ def picture_name(number: int) -> str:
 
 
 def began_at(name: str) -> datetime | None:
-    """When the run of that folder name began, in local time; None for other names."""
+    """When the run with that folder name began, in local time; None for other names."""
     try:
         return datetime.strptime(name[:15], FOLDER_TIME)
     except ValueError:
         return None
 
 
-def now() -> str:
-    """The time as ISO 8601 with the zone, to the millisecond."""
-    return datetime.now().astimezone().isoformat(timespec="milliseconds")
-
-
 class Taken(BadInput):
-    """Another process computes that run right now."""
+    """Another process owns that run."""
 
 
 class RunFolder:
-    """One folder of a run. Writers share one object, whose lock keeps the details in step."""
+    """The folder of one run. Threads that write share one object, whose lock orders the updates."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -81,7 +74,7 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """What RUN_ID means in options, links and addresses."""
+        """The folder's name: RUN_ID in options, links and addresses."""
         return self.path.name
 
     @property
@@ -91,7 +84,7 @@ class RunFolder:
 
     def read(self) -> dict[str, Any]:
         """details.json. Raises BadInput where it is missing or broken."""
-        return read_json(self.path / DETAILS)
+        return read_details(self.path)
 
     def write(self, details: Mapping[str, Any]) -> None:
         """Replace details.json. Raises OSError."""
@@ -106,55 +99,49 @@ class RunFolder:
         return details
 
     def live_status(self) -> str:
-        """queued, running, done, stopped, failed, or interrupted: running, but long silent.
-
-        Folders of the older layout have no status: they are done. Raises BadInput as `read` does.
-        """
+        """The status as `details.status_of` tells it. Raises BadInput as `read` does."""
         return status_of(self.read())
 
-    def proven_status(self) -> str:
-        """As `live_status`, but a run whose process is gone is interrupted at once.
+    def proven_status(self, claim: Claim | None = None) -> str:
+        """As `live_status`, but a run that its process left is interrupted at once.
 
-        The run's lock proves it on the machine that computes it; elsewhere its silence must.
+        The run's claims prove that on the machine that computed it; on others silence must.
+        claim: the caller's own, which proves it too.
         """
         details = self.read()
         status = status_of(details)
-        if status != "running" or details.get("host") != socket.gethostname():
-            return status
-        try:
-            with self.computing():
-                return status_of(self.read() | {"heartbeat": None})
-        except Taken:
-            return status
+        began = status == "running" and details.get("host")
+        if began and (claim or claims.is_abandoned(self.path)):
+            return status_of(self.read() | {"heartbeat": None})
+        return status
 
     @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Be the only one who computes this run, be it from the queue or not.
+    def computing(self, claim: Claim | None = None) -> Iterator[Claim]:
+        """Be the only process that computes this run, on all machines that share its folder.
 
-        Ends with the process at the latest.
+        It ends with the process at the latest. claim: the caller's own, if it has one already.
 
-        Raises Taken where somebody else does, RunFailed where the folder cannot be written.
+        Raises Taken if another process computes it, BadInput if the folder is gone, and RunFailed
+        if it cannot be written.
         """
-        lock = FileLock(self.path / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise Taken(f"The run {self.name} is being computed already.") from None
-        except OSError as error:
-            raise disk_failure(error) from None
-        try:
-            yield
-        finally:
-            (self.path / LOCK).unlink(missing_ok=True)
-            lock.release()
+        with ExitStack() as stack:
+            try:
+                claim = claim or stack.enter_context(claims.claimed(self.path, attended=True))
+            except OSError as error:
+                raise disk_failure(error) from None
+            if claim is None:
+                self.read()
+                raise Taken(f"The run {self.name} is being computed already.")
+            yield claim
 
     def sweep(self) -> None:
-        """Clear away what a writer that was killed left half-written. Only under `computing`."""
-        for leftover in (*self.path.glob(".*.tmp"), *self.path.glob(".*.tmp.mp4")):
-            leftover.unlink(missing_ok=True)
+        """Delete what a process that was killed left half-written. Only under `computing`."""
+        for pattern in (".*.tmp", ".*.tmp.mp4", OLD_LOCK):
+            for leftover in self.path.glob(pattern):
+                leftover.unlink(missing_ok=True)
 
     def read_progress(self) -> dict[str, Any]:
-        """progress.json while the run goes on, else an empty dict.
+        """progress.json while the run is being computed, else an empty dict.
 
         Keys: step, planned_num_steps, steps_per_second, seconds_left (None if endless), losses
         (now, by name), history (up to 200 pairs of step and total loss).
@@ -165,24 +152,24 @@ class RunFolder:
             return {}
 
     def request_stop(self) -> None:
-        """Ask whoever makes this run to stop and keep what is there."""
+        """Ask the process that computes this run to stop and keep what is there."""
         (self.path / STOP).touch()
 
     def forget_stop(self) -> None:
-        """Take back what `request_stop` asked."""
+        """Undo `request_stop`."""
         (self.path / STOP).unlink(missing_ok=True)
 
     def stop_requested(self) -> bool:
-        """Whether somebody asked."""
+        """Whether a stop was requested."""
         return (self.path / STOP).exists()
 
     @property
     def can_resume(self) -> bool:
-        """Whether it kept a checkpoint, from which it can go on."""
+        """Whether the run kept a checkpoint from which it can be resumed."""
         return (self.path / CHECKPOINT).is_file()
 
     def picture_path(self) -> Path | None:
-        """The result, under whichever name the layout gives it; else the last live preview."""
+        """The result, under any of the names that layouts gave it; else the last live preview."""
         names = (PICTURE, "output.png", "output.jpg", "output.jpeg", PREVIEW)
         return next((self.path / name for name in names if (self.path / name).is_file()), None)
 
@@ -199,16 +186,16 @@ class RunFolder:
         return next((self.path / name for name in names if (self.path / name).is_file()), None)
 
     @contextmanager
-    def heartbeat(self) -> Iterator[None]:
-        """Refresh details.json's `heartbeat` from a thread."""
+    def heartbeat(self, claim: Claim) -> Iterator[None]:
+        """Refresh details.json's `heartbeat` from a thread, as long as the run is the claim's."""
         done = threading.Event()
 
         def beat() -> None:
-            while not done.wait(HEARTBEAT_SECONDS):
+            while not done.wait(run_details.HEARTBEAT_SECONDS) and claim.is_newest:
                 try:
                     self.update(heartbeat=now())
                 except (OSError, BadInput):
-                    pass  # a full disk is the loop's to report, at its next write
+                    pass  # the loop of the run reports a full disk at its next write
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -223,22 +210,8 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def status_of(details: Mapping[str, Any]) -> str:
-    """`RunFolder.live_status` for details that are read already."""
-    status = str(details.get("status", "done"))
-    return "interrupted" if status == "running" and _is_silent(details) else status
-
-
-def _is_silent(details: Mapping[str, Any]) -> bool:
-    try:
-        last = datetime.fromisoformat(str(details.get("heartbeat")))
-        return (datetime.now().astimezone() - last).total_seconds() > SILENT_SECONDS
-    except (ValueError, TypeError):
-        return True
-
-
 def create_run_folder(output_dir: Path) -> RunFolder:
-    """Make a folder `<YYYYmmddTHHMMSS>-<8 URL-safe characters>` that nobody else has.
+    """Make a new folder `<YYYYmmddTHHMMSS>-<8 URL-safe characters>`.
 
     Raises BadInput where the output folder cannot be written.
     """
@@ -257,14 +230,14 @@ def create_run_folder(output_dir: Path) -> RunFolder:
 
 def _new_id() -> str:
     while (run_id := secrets.token_urlsafe(6)).startswith("-"):
-        pass  # a leading dash would read as an option on a command line
+        pass  # a command line would take a leading dash for an option
     return run_id
 
 
 def find_run(output_dir: Path, run_id: str) -> RunFolder:
-    """The run of that folder name, or of those last 8 characters where only one has them.
+    """The run with that folder name, or the only one whose name ends in those 8 characters.
 
-    Raises BadInput that lists the latest runs.
+    Raises BadInput, which lists the latest runs.
     """
     names = [path.name for path in folders(output_dir)]
     matches = [n for n in names if n == run_id] or [
@@ -280,7 +253,7 @@ def find_run(output_dir: Path, run_id: str) -> RunFolder:
 
 
 def folders(output_dir: Path) -> list[Path]:
-    """What may be a run in an output folder: every folder that is not hidden, in no order."""
+    """The folders in an output folder that may be runs: all that are not hidden, in no order."""
     try:
         return [p for p in output_dir.iterdir() if not p.name.startswith(".") and p.is_dir()]
     except OSError:

@@ -1,9 +1,9 @@
 """Removed runs: into `.trash/` of the output folder, and back again. Never imports torch.
 
-No link is followed: neither `.trash` itself nor a run may be one.
+No link is followed: neither `.trash` itself nor a run may be a link.
 
-A removal is one rename, so that a run is here or there at every moment, whatever is killed and
-however many windows do it at once. Nothing is deleted.
+A removal is one rename, so a run is always in exactly one of the two places, even if a process is
+killed or several windows remove it at once. Nothing is deleted.
 """
 
 import os
@@ -16,10 +16,10 @@ TRASH = ".trash"
 
 
 def move_to_trash(output_dir: Path, run_id: str) -> RunFolder:
-    """Remove a run; returns it where it lies now.
+    """Remove a run; returns it in its new place.
 
-    Raises BadInput for a run that is being computed, that is not there or is removed already, and
-    where the folder cannot be written.
+    Raises BadInput for a run that is being computed, does not exist or is removed already, and if
+    the folder cannot be written.
     """
     if _lies_in(folder_of(output_dir), run_id) and not _lies_in(output_dir, run_id):
         raise BadInput(f"The run '{run_id}' is in the trash already.")
@@ -30,9 +30,9 @@ def move_to_trash(output_dir: Path, run_id: str) -> RunFolder:
 
 
 def restore(output_dir: Path, run_id: str) -> RunFolder:
-    """Undo a removal; returns the run where it lies again.
+    """Undo a removal; returns the run in its old place.
 
-    Raises BadInput for a run that is not in the trash, whose place is taken, or that cannot be
+    Raises BadInput for a run that is not in the trash, whose old place is taken, or that cannot be
     moved.
     """
     trash = folder_of(output_dir)
@@ -42,7 +42,7 @@ def restore(output_dir: Path, run_id: str) -> RunFolder:
 
 
 def folder_of(output_dir: Path) -> Path:
-    """Where removed runs lie. Raises BadInput for a link, which would lead out of the folder."""
+    """The folder of removed runs. Raises BadInput if it is a link, which may lead anywhere."""
     path = output_dir / TRASH
     if path.is_symlink():
         raise BadInput(f"{path.name} in the output folder is a link. Put a folder in its place.")
@@ -50,7 +50,7 @@ def folder_of(output_dir: Path) -> Path:
 
 
 def trashed(output_dir: Path) -> list[RunFolder]:
-    """The removed runs, the one removed last first; none where the trash is a link."""
+    """The removed runs, the one removed last first; none if the trash is a link."""
     try:
         paths = folders(folder_of(output_dir))
     except BadInput:
@@ -62,10 +62,10 @@ def trashed(output_dir: Path) -> list[RunFolder]:
 def _move(folder: RunFolder, to: Path) -> RunFolder:
     target = to / folder.name
     if folder.path.is_symlink():
-        raise BadInput(f"'{folder.name}' is a link, not a run's own folder, so it stays there.")
+        raise BadInput(f"'{folder.name}' is a link, not the folder of a run, so it stays there.")
     try:
         to.mkdir(exist_ok=True)
-        # Onto a folder that holds anything the system refuses, so nothing is ever written over.
+        # The system refuses to rename onto a folder with contents, so nothing is overwritten.
         folder.path.rename(target)
     except FileNotFoundError:
         raise BadInput(f"The run '{folder.name}' is gone: another window was faster.") from None
@@ -88,7 +88,7 @@ def _is_running(folder: RunFolder) -> bool:
     try:
         return folder.live_status() == "running"
     except BadInput:
-        return False  # broken details: nobody computes it, and it may well be what is to go
+        return False  # nobody computes a run with broken details, and a person may remove it
 
 
 def _moved_at(path: Path) -> int:

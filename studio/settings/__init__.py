@@ -1,0 +1,1 @@
+"""Settings: declared, checked, and layered from defaults to a person's choices."""

@@ -1,0 +1,1 @@
+"""Fast versions of the frozen networks, each with a slow reference in the tests."""
