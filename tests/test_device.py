@@ -1,5 +1,6 @@
 """Which device a run gets, and what becomes of memory that it freed."""
 
+import math
 import os
 import platform
 import subprocess
@@ -122,3 +123,44 @@ def test_freed_memory_is_kept_or_goes_back() -> None:
     left = [int(line) for line in told.splitlines()]
     assert [size > 90e6 for size in left] == [True, False, True]
     assert left[1] < 10e6
+
+
+# --- Free memory ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def linux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Pretend to be a machine with 8 GB to spare, in a container or not."""
+    monkeypatch.setattr(device, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n\nOdd\n")
+
+    def pretend(**files: str) -> None:
+        for name, text in files.items():
+            (tmp_path / name.replace("_", ".")).write_text(text)
+
+    return pretend
+
+
+def test_free_memory_of_a_machine(linux) -> None:
+    assert device.free_memory(torch.device("cpu")) == 8_000_000 * 1024
+
+
+@pytest.mark.parametrize("limit, free", [("3000\n", 3000 - 2500 + 700), ("max\n", 8_192_000_000)])
+def test_free_memory_of_a_container_is_what_its_limit_leaves(linux, limit: str, free: int) -> None:
+    linux(memory_max=limit, memory_current="2500\n", memory_stat="anon 9\ninactive_file 700\n")
+    assert device.free_memory(torch.device("cpu")) == free
+
+
+def test_free_memory_that_is_not_known_is_without_end(linux, tmp_path: Path) -> None:
+    (tmp_path / "meminfo").unlink()
+    assert device.free_memory(torch.device("cpu")) == math.inf
+    assert device.free_memory(torch.device("mps")) == math.inf
+
+
+def test_free_memory_of_a_gpu_counts_what_this_process_keeps(machine, monkeypatch) -> None:
+    machine(1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (500, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda gpu: 300)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda gpu: 100)
+    assert device.free_memory(torch.device("cuda", 0)) == 700

@@ -13,9 +13,11 @@ from torch import Tensor
 import logic
 from logic import VQGANCLIPRun
 from studio.engines.device import FULL_PRECISION, Precision
+from studio.engines.vqgan_clip import models
 from studio.engines.vqgan_clip.fast import frozen, frozen_layers, onednn, operators
 from studio.engines.vqgan_clip.fast.operators import Guarded
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.engines.warm import WarmModels
 from studio.settings.values import make
 
 GUARDED = [
@@ -57,17 +59,16 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is known of any operator yet, nor afterwards; tiny networks use them all."""
     monkeypatch.setattr(frozen, "WORTHWHILE", 0)
     monkeypatch.setattr(frozen_layers, "SMALL", 0)
-    forget()
+    forget(monkeypatch)
     yield
-    forget()
+    forget(monkeypatch)
 
 
-def forget() -> None:
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is known of operators, and the models that were made accordingly."""
     for operator in GUARDED:
         operator._is_sound = None
-    logic._warm_vqgan.cache_clear()
-    logic._warm_clip.cache_clear()
+    monkeypatch.setattr(models, "warm", WarmModels())
 
 
 def removed(call: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -125,7 +126,7 @@ def test_picture_and_gradient_stay_as_they_are(
     monkeypatch.setattr(logic, "compute_precision", lambda _: precision)
     expected = first_step(assets)
     assert not caplog.records
-    forget()
+    forget(monkeypatch)
     spoil(monkeypatch, owner, name, how)
     found = first_step(assets)
     (told,) = caplog.records
@@ -144,7 +145,7 @@ def first_step(assets: Path) -> tuple[Tensor, Tensor]:
     run.load_model()
     run.model_init()
     step = run.iterate()
-    return torch.from_numpy(step.picture).float(), run._z.grad
+    return torch.from_numpy(step.picture).float(), run._latent.z.grad
 
 
 @pytest.mark.vnni

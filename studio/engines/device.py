@@ -1,6 +1,7 @@
-"""Which device a run computes on."""
+"""Which device a run computes on, and the memory that it has."""
 
 import ctypes
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from studio.base.errors import BadInput
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
 LARGEST_THRESHOLD, MMAP_MAX = 2**25, 2**16  # bytes, the most it may be; blocks, the default
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")  # of Linux
+CGROUP_TAKEN = "memory.current"
 
 CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 CPU_INT8_FLAG = "avx512_vnni"
@@ -78,9 +81,9 @@ def keep_freed_memory(keep: bool) -> None:
     """Let this process use again what it freed; call it before large tensors come and go.
 
     glibc hands every large block back to the system, which clears it page by page when it is
-    fetched anew: at 256x256 that takes ten times as long as copying it. But blocks that are kept
-    leave gaps, which double the memory of large pictures. With `keep` false those over 32 MiB go
-    back: where memory is short, that is better than steps a fifth quicker. Without glibc, nothing
+    fetched again: at 256x256 that takes ten times as long as copying it. But kept blocks leave
+    gaps, which double the memory of large pictures. With `keep` false, blocks over 32 MiB go back:
+    where memory is short, that is better than steps a fifth quicker. Without glibc, nothing
     happens.
     """
     with suppress(OSError, AttributeError):
@@ -95,6 +98,51 @@ def total_memory(device: torch.device) -> int | None:
     if device.type != "cuda":
         return None
     return torch.cuda.get_device_properties(device).total_memory
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that a run could take on the device; infinite where that is not known.
+
+    For a CPU: what the machine has to spare, or its container allows beside what is in it. What
+    this process has freed and kept counts only on a GPU.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(free + kept)
+    if device.type == "cpu":
+        return min(_free_in_machine(), _free_in_container())
+    return math.inf
+
+
+def _free_in_machine() -> float:
+    with suppress(OSError, ValueError, KeyError):
+        return 1024.0 * int(_named_values(MEMINFO)["MemAvailable:"])
+    return math.inf
+
+
+def _free_in_container() -> float:
+    """Of cgroups of version 2. Files that were read lately fill its memory, and make way."""
+    with suppress(OSError, ValueError, KeyError):
+        limit, taken = (int((CGROUP / name).read_text()) for name in ("memory.max", CGROUP_TAKEN))
+        return float(limit - taken + int(_named_values(CGROUP / "memory.stat")["inactive_file"]))
+    return math.inf
+
+
+def _named_values(path: Path) -> dict[str, str]:
+    """The second word of each line by its first."""
+    lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+    return {words[0]: words[1] for words in lines if len(words) > 1}
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether the CPU or a GPU ran out of memory, by what Python and torch raise then."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in said or "allocate memory" in said
+    )
 
 
 def release_freed_memory() -> None:
