@@ -65,7 +65,7 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_run(assets: Path) -> MakeRun:
     """A run that is ready to iterate; keywords are settings or pictures."""
 
-    def make(
+    def made(
         start_image: Image.Image | None = None,
         image_prompts: tuple[Image.Image, ...] = (),
         **changes: Any,
@@ -82,7 +82,7 @@ def make_run(assets: Path) -> MakeRun:
         run.model_init()
         return run
 
-    return make
+    return made
 
 
 def iterate(run: Run, count: int) -> list[Step]:
