@@ -500,7 +500,7 @@ def test_the_mse_target_follows_the_move(make_run: MakeRun) -> None:
 
 def through_a_file(state: dict[str, Any], folder: Path) -> Any:
     picture = np.zeros((1, 1, 3), np.uint8)
-    checkpoint = checkpoints.Checkpoint(1, picture, {}, state, "", {}, {})
+    checkpoint = checkpoints.Checkpoint(1, [picture], {}, state, "", {}, {}, 1, 24.0)
     (folder / "it").write_bytes(checkpoints.encode(checkpoint))
     return checkpoints.read(folder / "it").state
 

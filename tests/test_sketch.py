@@ -78,7 +78,7 @@ def test_a_file_that_does_not_fit_is_refused(
     state = sketcher.state_dict() | {name: value}
     path = tmp_path / "wrong.safetensors"
     save_file({name: part for name, part in state.items() if part is not None}, path)
-    with pytest.raises(BadInput, match=rf"is no sketcher for the CLIP beside it \({name}"):
+    with pytest.raises(BadInput, match=rf"is not a sketcher for the CLIP beside it \({name}"):
         sketch.load_sketcher(path, embed_dim=8)
 
 

@@ -158,8 +158,8 @@ def greys(first, last, size=(32, 32)):
         yield np.full((size[1], size[0], 3), 20 + 4 * n, np.uint8)
 
 
-def film(path, first, last, keep=0, size=(32, 32)):
-    writer = video.VideoWriter(path, size, keep)
+def film(path, first, last, keep=0, size=(32, 32), fps=video.FPS):
+    writer = video.VideoWriter(path, size, keep, fps)
     for frame in greys(first, last, size):
         writer.add(frame)
     writer.settle()
@@ -256,8 +256,27 @@ def test_films_become_one(tmp_path, sizes):
     assert b"a comment" in (folder / "all.mp4").read_bytes()
 
 
-def test_films_encoded_otherwise_become_one_too(tmp_path):
-    """As those of older runs, which other programs wrote."""
+@pytest.mark.parametrize("size", [(32, 32), (48, 40)])
+@pytest.mark.parametrize(("rates", "rate"), [((12, 48), 48), ((48, 12), 48), ((12, 12), 12)])
+def test_films_of_several_frame_rates_keep_their_pace(tmp_path, rates, rate, size):
+    """Every frame is in the joined film, and is seen for as long as before."""
+    paths = [tmp_path / "first.mp4", tmp_path / "second.mp4"]
+    for n, (path, fps) in enumerate(zip(paths, rates)):
+        film(tmp_path / "part", 4 * n, 4 * n + 4, size=(32, 32) if n else size, fps=fps).close()
+        video.finish(tmp_path / "part", path, "")
+    video.join(paths, tmp_path / "all.mp4")
+    expected = [
+        4 * n + k for n, fps in enumerate(rates) for k in range(4) for _ in range(rate // fps)
+    ]
+    middles = [(frame[16, 16].mean() - 20) / 4 for frame in decoded(tmp_path / "all.mp4")]
+    assert middles == pytest.approx(expected, abs=0.8)
+    assert times(tmp_path / "all.mp4") == pytest.approx(
+        [n / rate for n in range(len(expected))], abs=2e-3
+    )
+
+
+def test_films_of_other_encoders_become_one_too(tmp_path):
+    """Such as those of older runs, which other programs wrote."""
     film(tmp_path / "part", 0, 4).close()
     video.finish(tmp_path / "part", tmp_path / "a.mp4", "")
     other = ["-i", str(tmp_path / "a.mp4"), "-c:v", "mpeg4", "-q:v", "1", str(tmp_path / "b.mp4")]

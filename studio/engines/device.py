@@ -37,7 +37,7 @@ def pick_device(gpu: int | None = None) -> torch.device:
 
 
 class Precision(NamedTuple):
-    """What decoder and CLIP compute in: floats of `dtype`, and products perhaps in eight bits."""
+    """What networks compute in: floats of `dtype`, and perhaps products in eight bits."""
 
     dtype: torch.dtype
     eight_bits: bool = False
@@ -46,7 +46,7 @@ class Precision(NamedTuple):
     def packed(self) -> bool:
         """Whether weights of `dtype` are packed too, which pays with bfloat16.
 
-        CPUs that count in eight bits have oneDNN, which packs them.
+        CPUs that multiply in eight bits have oneDNN, which packs them.
         """
         return self.eight_bits and self.dtype == torch.bfloat16
 
@@ -57,7 +57,7 @@ FULL_PRECISION = Precision(torch.float32)
 def compute_precision(device: torch.device) -> Precision:
     """bfloat16 where the device has it, else float32; products of eight bits on CPUs with VNNI.
 
-    It depends on the machine alone. What would only be imitated is slower.
+    It depends on the machine alone. A precision that the device only emulates would be slower.
     """
     flags = cpu_flags() if device.type == "cpu" else frozenset()
     has_bfloat16 = bool(CPU_BF16_FLAGS & flags)
@@ -70,7 +70,7 @@ def compute_precision(device: torch.device) -> Precision:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """What the CPU can do, in Linux's words; empty where the system does not say."""
+    """The CPU's features, in Linux's words; empty where the system does not say."""
     try:
         return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
@@ -78,10 +78,10 @@ def cpu_flags() -> frozenset[str]:
 
 
 def keep_freed_memory(keep: bool) -> None:
-    """Let this process use again what it freed; call it before large tensors come and go.
+    """Let this process reuse the memory that it frees; call it before large tensors come and go.
 
-    glibc hands every large block back to the system, which clears it page by page when it is
-    fetched again: at 256x256 that takes ten times as long as copying it. But kept blocks leave
+    glibc returns every large block to the system, which clears its pages when they are fetched
+    again: at 256x256 that takes ten times as long as copying it. But kept blocks leave
     gaps, which double the memory of large pictures. With `keep` false, blocks over 32 MiB go back:
     where memory is short, that is better than steps a fifth quicker. Without glibc, nothing
     happens.
@@ -146,7 +146,7 @@ def is_lack_of_memory(error: BaseException) -> bool:
 
 
 def release_freed_memory() -> None:
-    """Give the system and other programs what was freed so far, where they can take it."""
+    """Return the memory that was freed so far to the system, where that is possible."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     with suppress(OSError, AttributeError):
@@ -165,7 +165,7 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 
 def describe(device: torch.device) -> str:
-    """What to call the device when speaking to a person."""
+    """What messages call the device."""
     if device.type == "cuda":
         return f"GPU {device.index or 0} ({torch.cuda.get_device_name(device)})"
     if device.type == "mps":
@@ -176,8 +176,8 @@ def describe(device: torch.device) -> str:
 def _numbered(gpu: int) -> torch.device:
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if 0 <= gpu < present:
-        # cuBLAS repeats itself only with a workspace of a fixed size. It looks when it is first
-        # used, which may be long before a run that is to be repeatable, and so this stays.
+        # cuBLAS is repeatable only with a workspace of a fixed size. It reads this when it is first
+        # used, which may be long before a run that must be repeatable. So the variable stays.
         os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
         return torch.device("cuda", gpu)
     names = [f"{n} ({torch.cuda.get_device_name(n)})" for n in range(present)]
