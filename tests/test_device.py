@@ -1,4 +1,4 @@
-"""Which device a run gets, and what becomes of memory that it freed."""
+"""Which device a run gets, and what happens to its memory."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from studio.engines import device
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
-    """Pretend to be a machine with so many GPUs, with or without Apple's."""
+    """Pretend to be a machine with so many GPUs, with or without an Apple GPU."""
 
     def pretend(gpus: int, apple: bool = False) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
@@ -41,7 +41,7 @@ def test_picks_the_best_device(
     machine, monkeypatch, gpus: int, apple: bool, wanted, picked: str
 ) -> None:
     machine(gpus, apple)
-    monkeypatch.setenv(device.CUBLAS_WORKSPACE, "")  # so that it is put back
+    monkeypatch.setenv(device.CUBLAS_WORKSPACE, "")  # so that pytest restores it
     monkeypatch.delenv(device.CUBLAS_WORKSPACE)
     assert device.pick_device(wanted) == torch.device(picked)
     assert (device.CUBLAS_WORKSPACE in os.environ) == picked.startswith("cuda")
@@ -75,7 +75,7 @@ def test_describes_a_device_in_words(machine) -> None:
         ({"avx_vnni"}, True, False, False),
     ],
 )
-def test_precision_is_what_the_cpu_is_quick_in(
+def test_the_precision_is_one_that_the_cpu_is_quick_in(
     flags: set[str],
     has_onednn: bool,
     bfloat16: bool,
@@ -92,7 +92,7 @@ def test_precision_is_what_the_cpu_is_quick_in(
 
 
 @pytest.mark.parametrize("has_bfloat16", [True, False])
-def test_gpus_know_nothing_of_onednn(has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_do_not_use_onednn(has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"avx512_vnni", "avx512_bf16"}))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
     dtype = torch.bfloat16 if has_bfloat16 else torch.float32
@@ -152,7 +152,7 @@ def test_free_memory_of_a_container_is_what_its_limit_leaves(linux, limit: str, 
     assert device.free_memory(torch.device("cpu")) == free
 
 
-def test_free_memory_that_is_not_known_is_without_end(linux, tmp_path: Path) -> None:
+def test_unknown_free_memory_is_infinite(linux, tmp_path: Path) -> None:
     (tmp_path / "meminfo").unlink()
     assert device.free_memory(torch.device("cpu")) == math.inf
     assert device.free_memory(torch.device("mps")) == math.inf

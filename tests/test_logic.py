@@ -199,7 +199,7 @@ def test_latent_stays_within_the_codebook(make_run: MakeRun) -> None:
     assert (latent(run)[0].flatten(1).amin(dim=1) >= codebook.amin(dim=0)).all()
 
 
-def test_one_decode_a_step(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_decode_per_step(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run, decoded = make_run(), []
     original = run.vqgan.decode
     monkeypatch.setattr(run.vqgan, "decode", lambda z: decoded.append(1) or original(z))
@@ -239,7 +239,7 @@ def test_half_precision_leaves_latent_and_losses_in_float32(
 def test_eight_bits_touch_the_gradient_and_not_the_picture(
     dtype: torch.dtype, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frozen, "WORTHWHILE", 0)  # tiny models have them too
+    monkeypatch.setattr(frozen, "WORTHWHILE", 0)  # eight bits in tiny models too
     found = []
     precisions = [Precision(dtype, eight_bits) for eight_bits in (False, True, True)]
     for precision in (FULL_PRECISION, *precisions):
@@ -258,7 +258,7 @@ def test_eight_bits_touch_the_gradient_and_not_the_picture(
 
 
 @pytest.mark.parametrize("augmented", [True, False])
-def test_chunks_change_nothing(
+def test_cutouts_at_a_time_change_nothing(
     augmented: bool, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare, "recolour", lambda cutouts, *_: cutouts)  # drawn for each chunk
@@ -308,7 +308,7 @@ def test_starts_from_random_codes(make_run: MakeRun) -> None:
 
 @pytest.fixture
 def sketcher(assets: Path) -> Iterator[Sketcher]:
-    """What draws sketches for the tiny CLIP, as a file beside it."""
+    """The tiny CLIP's sketcher, in a file beside it."""
     torch.manual_seed(0)
     made = Sketcher(embed_dim=64, hands=5).eval()
     path = assets / "tiny_clip.sketcher.safetensors"
@@ -495,7 +495,7 @@ def test_the_mse_target_follows_the_move(make_run: MakeRun) -> None:
     assert [step.losses["mse"] for step in iterate(run, 2)] == [0.0, 0.0]
 
 
-# --- Going on exactly ----------------------------------------------------------------------------
+# --- Resuming exactly ----------------------------------------------------------------------------
 
 
 def through_a_file(state: dict[str, Any], folder: Path) -> Any:
@@ -507,13 +507,13 @@ def through_a_file(state: dict[str, Any], folder: Path) -> Any:
 
 @pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 3}])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
-def test_a_step_that_breaks_off_leaves_the_state_before_it(
+def test_an_interrupted_step_leaves_the_state_before_it(
     changes: dict[str, Any],
     error: type[BaseException],
     make_run: MakeRun,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Wherever it breaks: here once latent, moments and random numbers have changed."""
+    """Here it breaks off after latent, moments and random numbers have changed."""
     run, restored = make_run(**changes), make_run(**changes)
     iterate(run, 2)
     step, before = run._optimise, run.state_dict()
@@ -535,7 +535,7 @@ def test_a_step_that_breaks_off_leaves_the_state_before_it(
 
 
 @pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 2}])
-def test_a_restored_run_goes_on_as_if_never_stopped(
+def test_a_restored_run_continues_as_if_never_stopped(
     changes: dict[str, Any], make_run: MakeRun, tmp_path: Path
 ) -> None:
     changes = {**changes, "use_mse_regularization": True, "mse_weight_decay_steps": 2}
@@ -554,7 +554,7 @@ def test_a_restored_run_goes_on_as_if_never_stopped(
 
 
 def test_a_restored_run_looks_at_as_many_cutouts_at_a_time(make_run: MakeRun) -> None:
-    """Also where memory lacked only before it was stopped."""
+    """Also where only the stopped run was short of memory."""
     run = make_run(cutn=5)
     run._at_a_time = 2
     iterate(run, 2)
@@ -584,7 +584,7 @@ def test_a_restored_run_looks_at_as_many_cutouts_at_a_time(make_run: MakeRun) ->
     ],
     ids=str,
 )
-def test_a_state_that_is_none_is_told(wrong: dict[str, Any], make_run: MakeRun) -> None:
+def test_a_wrong_state_is_refused(wrong: dict[str, Any], make_run: MakeRun) -> None:
     run = make_run()
     run.iterate()
     state = run.state_dict()
@@ -593,7 +593,7 @@ def test_a_state_that_is_none_is_told(wrong: dict[str, Any], make_run: MakeRun) 
 
 
 @pytest.mark.parametrize("name", ["z", "mse_target", "frames", "optimisation_steps", "random"])
-def test_a_state_that_lacks_something_is_told(name: str, make_run: MakeRun) -> None:
+def test_an_incomplete_state_is_refused(name: str, make_run: MakeRun) -> None:
     run = make_run()
     state = run.state_dict()
     del state[name]
@@ -633,7 +633,7 @@ def test_an_unknown_clip_is_refused(make_run: MakeRun) -> None:
         make_run(clip_model="nothing")
 
 
-def test_a_loss_that_is_no_number_ends_the_run(make_run: MakeRun) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run(make_run: MakeRun) -> None:
     run = make_run()
     state = run.state_dict()
     run.load_state_dict(state | {"z": np.full_like(state["z"], math.nan)})
@@ -693,10 +693,10 @@ def test_freed_memory_is_kept_where_half_of_the_memory_is_enough(
     assert chosen == [kept]
 
 
-def test_where_memory_lacks_clip_looks_at_fewer_cutouts_at_a_time(
+def test_without_enough_memory_clip_looks_at_fewer_cutouts_at_a_time(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run goes on from its last step, with the same random numbers."""
+    """The run continues from its last step, with the same random numbers."""
     plain, run = make_run(cutn=5, **PLAIN), make_run(cutn=5, **PLAIN)
     steps = iterate(plain, 3)
     same = run.iterate()
@@ -717,7 +717,7 @@ def test_where_memory_lacks_clip_looks_at_fewer_cutouts_at_a_time(
     assert run.notes == {"cutouts_at_a_time": 2}
 
 
-def test_where_memory_lacks_other_models_go_before_any_byte_changes(
+def test_without_enough_memory_other_models_go_before_any_byte_changes(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step is computed again as it was, once another engine's model has made room."""

@@ -44,7 +44,7 @@ OVERLOADS = ("binary", "grad_input")
 
 FLOATS = (FULL_PRECISION, (1e-5, 1e-5))
 EIGHT_BITS = (Precision(torch.bfloat16, True), (0.02, 0.2))
-# Each with a precision that uses it, and what picture and gradient may then differ by.
+# Each with a precision that uses it, and the relative errors allowed for picture and gradient.
 SPOILT = [
     *(pytest.param(*n, *FLOATS, id=n[1]) for n in ANYWHERE),
     *(
@@ -56,7 +56,7 @@ SPOILT = [
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing is known of any operator yet, nor afterwards; tiny networks use them all."""
+    """No operator has been tried yet, nor afterwards; tiny networks use all of them."""
     monkeypatch.setattr(frozen, "WORTHWHILE", 0)
     monkeypatch.setattr(frozen_layers, "SMALL", 0)
     forget(monkeypatch)
@@ -65,7 +65,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is known of operators, and the models that were made accordingly."""
+    """Forget which operators are sound, and the models that were made accordingly."""
     for operator in GUARDED:
         operator._is_sound = None
     monkeypatch.setattr(models, "warm", WarmModels())
@@ -79,7 +79,7 @@ def removed(call: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 def falsified(call: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Wrong in sign: what it packs; in size as well: what it returns."""
+    """Packed weights get the wrong sign; results also get the wrong size."""
 
     def called(*args: Any, **how: Any) -> Any:
         if name.endswith(("prepack", "reorder_convolution_weight")):
@@ -149,7 +149,7 @@ def first_step(assets: Path) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.vnni
-def test_this_machine_can_do_them_all() -> None:
+def test_all_operators_are_sound_on_this_machine() -> None:
     assert all(operator.probe() for operator in GUARDED)
 
 
