@@ -47,7 +47,7 @@ class Latent:
         return latent
 
     def continued(self, state: Mapping[str, Any]) -> Self:
-        """The same, but for the anchor: that is where it begins. Raises Unfit."""
+        """Like `restored`, but anchored at its own z, where a run begins. Raises Unfit."""
         latent = type(self)(self._tensor(state, "z"), self.step_size)
         if state.get("adam"):
             adam = {"step": torch.tensor(float(state["adam"]["step"]))}
