@@ -1,4 +1,4 @@
-"""Weights in, and the tensor maths of VQGAN-CLIP: quantising, the losses, the moves."""
+"""Loading VQGAN and CLIP, and the tensor maths of VQGAN-CLIP: quantising, losses, moves."""
 
 import io
 import math
@@ -17,7 +17,7 @@ from taming.modules.vqvae.quantize import GumbelQuantize, VectorQuantizer2
 from torch import Tensor, nn
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # clip asks for pkg_resources, which says it will go
+    warnings.simplefilter("ignore")  # clip imports pkg_resources, which warns of its end
     import clip
     from clip.clip import _MODELS as CLIP_ADDRESSES
     from clip.clip import _download as download_clip
@@ -45,7 +45,7 @@ DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 
 
 class DDConfig(BaseModel):
-    """What a yaml says of encoder and decoder, held to sizes that a real model can have."""
+    """What a yaml says about encoder and decoder, within the sizes of a real model."""
 
     ch: int = Field(ge=1, le=1024)
     ch_mult: list[Annotated[int, Field(ge=1, le=64)]] = Field(min_length=1, max_length=8)
@@ -59,7 +59,7 @@ class DDConfig(BaseModel):
 
 
 class VQGANParams(BaseModel):
-    """`params` of a VQModel or GumbelVQ; what only training needs is left unread."""
+    """`params` of a VQModel or GumbelVQ, without those that only training needs."""
 
     embed_dim: int = Field(ge=1, le=16_384)
     n_embed: int = Field(ge=1, le=4_194_304)
@@ -67,9 +67,9 @@ class VQGANParams(BaseModel):
 
 
 class VQGAN(nn.Module):
-    """taming-transformers' encoder, decoder and quantiser, put together as its VQModel does.
+    """taming-transformers' encoder, decoder and quantiser, put together as in its VQModel.
 
-    f = 2^(levels - 1) pixels of the picture make one position of the latent, along each axis.
+    One position of the latent covers f = 2^(levels - 1) pixels of the picture, along each axis.
     """
 
     def __init__(self, params: VQGANParams) -> None:
@@ -91,7 +91,7 @@ class VQGAN(nn.Module):
         return self.quantize.embedding.weight
 
     def encode(self, x: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] in [-1, 1] to the latent before quantisation, [B, d, H/f, W/f]."""
+        """Pictures [B, 3, H, W] in [-1, 1] to latents before quantisation, [B, d, H/f, W/f]."""
         return self.quant_conv(self.encoder(x))
 
     def decode(self, z_q: Tensor) -> Tensor:
@@ -99,14 +99,14 @@ class VQGAN(nn.Module):
         return self.decoder(self.post_quant_conv(z_q.to(self.post_quant_conv.weight.dtype)))
 
     def quicken(self, precision: Precision) -> Self:
-        """Decode in that precision, by frozen networks that know gradients at their input alone."""
+        """Decode in that precision, by frozen networks with gradients at their input alone."""
         self.post_quant_conv = decoder_conv(self.post_quant_conv, precision)
         self.decoder = frozen_decoder(self.decoder, precision)
         return self
 
 
 class GumbelVQGAN(VQGAN):
-    """taming-transformers' GumbelVQ: its encoder gives a logit for each code, not a vector."""
+    """taming-transformers' GumbelVQ. Its encoder gives a logit for each code, not a vector."""
 
     def _quantiser(self, params: VQGANParams) -> nn.Module:
         return GumbelQuantize(params.ddconfig.z_channels, params.embed_dim, params.n_embed)
@@ -128,9 +128,9 @@ MODEL_CLASSES = {VQ_MODEL: VQGAN, GUMBEL_VQ: GumbelVQGAN}
 def load_vqgan_model(config_path: Path | str, checkpoint_path: Path | str) -> VQGAN:
     """The VQGAN that a yaml describes, with its weights: float32 on the CPU, no gradients.
 
-    Takes the targets VQModel and GumbelVQ, and Net2NetTransformer, of which it is the first
-    stage. Only what generating needs is built; losses and transformers in the checkpoint stay
-    unread. Raises BadInput where yaml and checkpoint are broken or do not belong together.
+    Takes the targets VQModel and GumbelVQ, and Net2NetTransformer, whose first stage is the VQGAN.
+    Only what generating needs is built; losses and transformers in the checkpoint stay unread.
+    Raises BadInput where yaml or checkpoint is broken, or where they do not belong together.
     """
     config_path, checkpoint_path = Path(config_path), Path(checkpoint_path)
     target, params, prefix = _describe_vqgan(read_config(config_path), config_path)
@@ -153,7 +153,7 @@ def _describe_vqgan(config: Mapping[str, Any], path: Path) -> tuple[str, VQGANPa
     try:
         params = VQGANParams.model_validate(stage.get("params"))
     except ValidationError as error:
-        raise BadInput(f"{path} is no usable VQGAN configuration: {_problems(error)}.") from None
+        raise BadInput(f"{path} is not a usable VQGAN configuration: {_problems(error)}.") from None
     if target == GUMBEL_VQ and stage["params"].get("remap"):
         raise BadInput(f"{path} remaps the codes of a GumbelVQ, which cannot be loaded.")
     return target, params, prefix
@@ -168,7 +168,7 @@ def _problems(error: ValidationError) -> str:
 
 
 def _on_meta_device(kind: type[VQGAN], params: VQGANParams, path: Path) -> VQGAN:
-    """The model without memory for its weights, so that its shapes can be checked first."""
+    """The model without memory for its weights, to check its shapes first."""
     side = 2 ** len(params.ddconfig.ch_mult)
     try:
         with torch.device("meta"):
@@ -209,8 +209,8 @@ def _check_fit(
 class Perceptor(nn.Module):
     """An OpenAI CLIP that turns pictures and texts into unit embeddings [N, D].
 
-    It sees in `precision`, by a frozen network that knows gradients at its input alone, and reads
-    in float32.
+    It encodes pictures in `precision`, by a frozen network with gradients at its input alone, and
+    texts in float32.
     """
 
     def __init__(self, model: CLIP, precision: Precision = FULL_PRECISION) -> None:
@@ -236,9 +236,9 @@ class Perceptor(nn.Module):
         return F.normalize(features.float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Unit embeddings of texts, as `clip.model.CLIP.encode_text` has them.
+        """Unit embeddings of texts, in the way of `clip.model.CLIP.encode_text`.
 
-        What is beyond the context length is left out.
+        Text beyond the context length is left out.
         """
         tokens = clip.tokenize(texts, self.context_length, truncate=True).to(self.mean.device)
         text = self.text
@@ -248,16 +248,16 @@ class Perceptor(nn.Module):
         return F.normalize(ends @ text.text_projection, dim=-1)
 
     def cut_off(self, text: str) -> str:
-        """The end of a text that is beyond the context length; empty where all of it fits."""
-        room = self.context_length - 2  # a token each marks start and end
+        """The end of a text, beyond the context length; empty where the whole text fits."""
+        room = self.context_length - 2  # one token marks the start, one the end
         return clip_tokenizer.decode(clip_tokenizer.encode(text)[room:]).strip()
 
 
 def find_clip_model(name: str, assets_dir: Path) -> Path:
     """The checkpoint of a CLIP: NAME.pt in `assets_dir`, one of OpenAI's names, or a path.
 
-    OpenAI's are cached in ~/.cache/clip and downloaded there if need be, with their checksum
-    checked. Raises BadInput where there is none, listing what there is.
+    OpenAI's models are cached in ~/.cache/clip, downloaded there if need be, and checked by their
+    checksum. Raises BadInput where there is no such model, listing what there is.
     """
     return find_clip(assets_dir, name) or _published_clip(name)
 
@@ -288,10 +288,10 @@ def load_clip_model(path: Path, precision: Precision = FULL_PRECISION) -> Percep
         model = _clip_of(state_dict)
     except MemoryError:
         raise
-    except Exception as error:  # sizes are read off the weights, so wrong ones fail anywhere
+    except Exception as error:  # sizes come from the weights, so wrong ones fail anywhere
         reason = f"{type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}"
         raise BadInput(
-            f"{path} is no CLIP model in OpenAI's format. Its first weights are"
+            f"{path} is not a CLIP model in OpenAI's format. Its first weights are"
             f" {', '.join(list(state_dict)[:3])} ({reason.strip()[:160]})."
         ) from None
     if model.vocab_size < len(clip_tokenizer.encoder):
@@ -303,12 +303,12 @@ def load_clip_model(path: Path, precision: Precision = FULL_PRECISION) -> Percep
 
 
 def _clip_of(state_dict: StateDict) -> CLIP:
-    """The model on the very tensors of the state dict, where `build_model` would copy them twice.
+    """The model on the tensors of the state dict themselves; `build_model` would copy them twice.
 
-    Its sizes are read off their shapes; tensors without memory stand in for them there.
+    `build_model` reads the sizes from the shapes, and gets tensors without memory to do so.
     """
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that copying without memory does nothing
+        warnings.simplefilter("ignore")  # copying without memory does nothing, as intended
         model = build_model(dict(state_dict))
     sizes = ("input_resolution", "context_length", "vocab_size")
     weights = {key: tensor for key, tensor in state_dict.items() if key not in sizes}
@@ -319,7 +319,7 @@ def _clip_of(state_dict: StateDict) -> CLIP:
     return model
 
 
-# --- Gradients that pass -----------------------------------------------------------------------
+# --- Straight-through gradients ----------------------------------------------------------------
 
 
 class _ReplaceGradient(torch.autograd.Function):
@@ -346,12 +346,12 @@ class _ClampWithGradient(torch.autograd.Function):
 
 
 def replace_gradient(value: Tensor, gradient_to: Tensor) -> Tensor:
-    """`value`, whose gradient goes to `gradient_to` (of the same shape) unchanged."""
+    """`value`; its gradient goes unchanged to `gradient_to`, which has the same shape."""
     return _ReplaceGradient.apply(value, gradient_to)
 
 
 def clamp_with_gradient(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Clamp; the gradient passes where the value is in range or would move back towards it."""
+    """Clamp; the gradient passes where the value is in range, or would move back towards it."""
     return _ClampWithGradient.apply(x, low, high)
 
 
@@ -361,9 +361,9 @@ def clamp_with_gradient(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tenso
 def vector_quantize(z: Tensor, codebook: Tensor) -> Tensor:
     """Each position of z [B, d, h, w] becomes the nearest of the codes [n, d].
 
-    Straight-through: the gradient reaches z as if nothing had happened (van den Oord et al.
-    2017, "Neural Discrete Representation Learning", section 3.2). |z|^2 is the same for all
-    codes, so the nearest one has the least |e|^2 - 2 z e.
+    Straight-through: the gradient passes to z unchanged (van den Oord et al. 2017, "Neural Discrete
+    Representation Learning", section 3.2). |z|^2 is the same for all codes, so the nearest one has
+    the least |e|^2 - 2 z e.
     """
     flat = z.detach().permute(0, 2, 3, 1)
     nearest = (codebook.square().sum(dim=1) - 2 * flat @ codebook.T).argmin(dim=-1)
@@ -379,11 +379,12 @@ def random_latent(codebook: Tensor, height: int, width: int) -> Tensor:
 def prompt_loss(images: Tensor, prompt: Tensor, weight: float, stop: float = -math.inf) -> Tensor:
     """How far unit embeddings of cutouts [N, D] are from a prompt's unit embedding [1, D].
 
-    |w| mean(2 arcsin(|a - b| / 2)^2 sign(w)): half the square of the angle. A cutout whose signed
-    distance is under `stop` counts, but no longer pulls. After Crowson et al. 2022, "VQGAN-CLIP".
+    |w| mean(2 arcsin(|a - b| / 2)^2 sign(w)), which is half the square of the angle. A cutout whose
+    signed distance is under `stop` counts, but no longer pulls. After Crowson et al. 2022,
+    "VQGAN-CLIP".
     """
     half_chord = (images - prompt).norm(dim=-1) / 2
-    # The arc sine's slope is infinite at 1, so opposite embeddings stay a hair away from it.
+    # The slope of the arcsine is infinite at 1, so opposite embeddings stay just below it.
     angles = half_chord.clamp(max=1 - 1e-6).arcsin()
     distances = 2 * angles.square() * math.copysign(1.0, weight)
     pulling = torch.where(distances > stop, distances, distances.detach())
@@ -393,8 +394,8 @@ def prompt_loss(images: Tensor, prompt: Tensor, weight: float, stop: float = -ma
 def tv_loss(z: Tensor) -> Tensor:
     """Isotropic total variation of z [B, d, h, w], by position (Rudin, Osher, Fatemi 1992).
 
-    The mean over positions of the root of the mean squared step to the right and down over the
-    channels; past the edge there is no step.
+    The steps to the right and down are squared and averaged over the channels; the loss is the mean
+    of the root over all positions. Past the edge there is no step.
     """
     across, down = F.pad(z.diff(dim=-1), (0, 1)), F.pad(z.diff(dim=-2), (0, 0, 0, 1))
     return ((across.square() + down.square()).mean(dim=1) + 1e-8).sqrt().mean()
@@ -403,7 +404,7 @@ def tv_loss(z: Tensor) -> Tensor:
 def mse_weight_at(step: int, weight: float, decay: float, decay_steps: int) -> float:
     """The MSE weight after `step` optimisation steps: `decay` nearer to zero every `decay_steps`.
 
-    It never crosses zero, from either side; decay_steps 0 keeps it as it is.
+    It stops at zero, from either side. With decay_steps 0 it never changes.
     """
     moves = step // decay_steps if decay_steps else 0
     return math.copysign(max(abs(weight) - decay * moves, 0.0), weight)
@@ -414,9 +415,9 @@ def move_picture(
 ) -> Tensor:
     """Move pictures [B, C, H, W] with wrap-around.
 
-    Grow by `zoom` and turn by `rotation` degrees counter-clockwise, both about the centre, then
-    shift by translation_x pixels to the right and translation_y down. What leaves at one side
-    enters at the other, tiled without end where the picture shrinks.
+    Grow by `zoom` and turn by `rotation` degrees counter-clockwise, both about the centre; then
+    shift by translation_x pixels to the right and translation_y down. What leaves on one side
+    enters on the other, and a picture that shrinks is tiled.
     """
     height, width = picture.shape[-2:]
     angle = math.radians(rotation)

@@ -60,8 +60,13 @@ DEVELOPMENT = ("training/*.py", "benchmarks/*.py", "tests/*.py")
 # Of the modules that people's machines run, those that bring torch as they are imported.
 COMPUTING = (
     *("logic.py", "vqgan_utils.py", "studio/models/weight_files.py"),
-    *("studio/engines/device.py", "studio/engines/sharing.py"),
-    *("studio/engines/vqgan_clip/cutouts.py", "studio/engines/vqgan_clip/sketch.py"),
+    *(f"studio/engines/{name}.py" for name in ("arrays", "device", "random_stream", "sharing")),
+    "studio/engines/warm.py",
+    *("studio/engines/vqgan_clip/compare.py", "studio/engines/vqgan_clip/cutouts.py"),
+    *("studio/engines/vqgan_clip/latent.py", "studio/engines/vqgan_clip/losses.py"),
+    *("studio/engines/vqgan_clip/memory.py", "studio/engines/vqgan_clip/models.py"),
+    *("studio/engines/vqgan_clip/sketch.py", "studio/engines/vqgan_clip/start.py"),
+    "studio/engines/vqgan_clip/targets.py",
     "studio/engines/vqgan_clip/fast/[!_]*.py",
 )
 NAMED = re.compile(r"[a-z_][\w.]*:[A-Za-z_]\w*")  # "module:attribute", imported when it is used

@@ -26,7 +26,7 @@ def smooth_picture(side: int) -> Tensor:
 
 
 def plain_cutouts(picture: Tensor, windows: cutouts.Windows, side: int) -> Tensor:
-    """Pad by the edge's colours, crop, resize, one after the other."""
+    """Pad by the edge's colours, crop, and resize, one window at a time."""
     pad, views = 64, []
     padded = F.pad(picture, (pad, pad, pad, pad), mode="replicate")
     for size, left, top in zip(windows.sides, windows.lefts, windows.tops, strict=True):
@@ -79,14 +79,14 @@ def test_random_windows_stay_inside_and_reach_everywhere() -> None:
     assert ((lefts + sides).max(), (tops + sides).max()) == (20, 13)
 
 
-def test_sizes_and_places_of_windows_know_nothing_of_each_other() -> None:
+def test_sizes_and_places_of_windows_are_independent() -> None:
     places = cutouts.random_windows(300, 300, 4000, smallest=50, cut_pow=1.0, whole=0)
     room = 301 - places.sides
     drawn = torch.stack([places.sides, places.lefts / room, places.tops / room])
     assert (torch.corrcoef(drawn) - torch.eye(3)).abs().max() < 0.06
 
 
-def test_moves_know_nothing_of_each_other() -> None:
+def test_moves_are_independent() -> None:
     change = cutouts.random_augmentations(4000, 32)
     moved = (change.source @ change.frame.inverse()).flatten(1)[:, [0, 2, 3, 5]]  # turned, shifted
     bent, hue = change.frame.flatten(1)[:, :6], change.colour.flatten(1)[:, :2]
@@ -111,7 +111,7 @@ def test_a_high_cut_power_favours_small_cutouts() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_softened_cutouts_are_cutouts_softened(share: float) -> None:
-    """Along an axis as kornia's sharpness does it, its edge pixels aside."""
+    """Along an axis, as kornia's sharpness softens, except for the edge pixels."""
     picture = torch.rand(1, 3, 1, 20).expand(1, 3, 20, 20)
     factor = 1 - share
     softening = torch.tensor([(1 - factor) * 3 / 13])
@@ -129,7 +129,7 @@ def test_spread_numbers_are_uniform_and_even() -> None:
 
 
 def test_a_warp_is_its_moves_one_after_the_other() -> None:
-    """Kornia's warps as the reference, in pixels; two samplings differ from one a little."""
+    """Against kornia's warps, in pixels; sampling twice differs a little from sampling once."""
     side, count = 48, 12
     batch = torch.cat([smooth_picture(side) for _ in range(count)])
     change = cutouts.random_augmentations(count, side)
@@ -148,7 +148,7 @@ def test_a_warp_is_its_moves_one_after_the_other() -> None:
     assert ((ours == 0).all(dim=1) == (plain == 0).all(dim=1)).float().mean() > 0.99
 
 
-def test_augmentations_are_spread_as_kornias() -> None:
+def test_augmentations_have_the_distributions_of_kornia() -> None:
     side, count = 32, 1500
     picture = smooth_picture(side)
     plain = nn.Sequential(

@@ -1,5 +1,6 @@
-"""Which device a run gets, and what becomes of memory that it freed."""
+"""Which device a run gets, and what happens to its memory."""
 
+import math
 import os
 import platform
 import subprocess
@@ -15,7 +16,7 @@ from studio.engines import device
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
-    """Pretend to be a machine with so many GPUs, with or without Apple's."""
+    """Pretend to be a machine with so many GPUs, with or without an Apple GPU."""
 
     def pretend(gpus: int, apple: bool = False) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
@@ -40,7 +41,7 @@ def test_picks_the_best_device(
     machine, monkeypatch, gpus: int, apple: bool, wanted, picked: str
 ) -> None:
     machine(gpus, apple)
-    monkeypatch.setenv(device.CUBLAS_WORKSPACE, "")  # so that it is put back
+    monkeypatch.setenv(device.CUBLAS_WORKSPACE, "")  # so that pytest restores it
     monkeypatch.delenv(device.CUBLAS_WORKSPACE)
     assert device.pick_device(wanted) == torch.device(picked)
     assert (device.CUBLAS_WORKSPACE in os.environ) == picked.startswith("cuda")
@@ -74,7 +75,7 @@ def test_describes_a_device_in_words(machine) -> None:
         ({"avx_vnni"}, True, False, False),
     ],
 )
-def test_precision_is_what_the_cpu_is_quick_in(
+def test_the_precision_is_one_that_the_cpu_is_quick_in(
     flags: set[str],
     has_onednn: bool,
     bfloat16: bool,
@@ -91,7 +92,7 @@ def test_precision_is_what_the_cpu_is_quick_in(
 
 
 @pytest.mark.parametrize("has_bfloat16", [True, False])
-def test_gpus_know_nothing_of_onednn(has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_do_not_use_onednn(has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"avx512_vnni", "avx512_bf16"}))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
     dtype = torch.bfloat16 if has_bfloat16 else torch.float32
@@ -122,3 +123,44 @@ def test_freed_memory_is_kept_or_goes_back() -> None:
     left = [int(line) for line in told.splitlines()]
     assert [size > 90e6 for size in left] == [True, False, True]
     assert left[1] < 10e6
+
+
+# --- Free memory ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def linux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Pretend to be a machine with 8 GB to spare, in a container or not."""
+    monkeypatch.setattr(device, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n\nOdd\n")
+
+    def pretend(**files: str) -> None:
+        for name, text in files.items():
+            (tmp_path / name.replace("_", ".")).write_text(text)
+
+    return pretend
+
+
+def test_free_memory_of_a_machine(linux) -> None:
+    assert device.free_memory(torch.device("cpu")) == 8_000_000 * 1024
+
+
+@pytest.mark.parametrize("limit, free", [("3000\n", 3000 - 2500 + 700), ("max\n", 8_192_000_000)])
+def test_free_memory_of_a_container_is_what_its_limit_leaves(linux, limit: str, free: int) -> None:
+    linux(memory_max=limit, memory_current="2500\n", memory_stat="anon 9\ninactive_file 700\n")
+    assert device.free_memory(torch.device("cpu")) == free
+
+
+def test_unknown_free_memory_is_infinite(linux, tmp_path: Path) -> None:
+    (tmp_path / "meminfo").unlink()
+    assert device.free_memory(torch.device("cpu")) == math.inf
+    assert device.free_memory(torch.device("mps")) == math.inf
+
+
+def test_free_memory_of_a_gpu_counts_what_this_process_keeps(machine, monkeypatch) -> None:
+    machine(1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (500, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda gpu: 300)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda gpu: 100)
+    assert device.free_memory(torch.device("cuda", 0)) == 700

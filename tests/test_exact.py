@@ -52,7 +52,7 @@ def output(tmp_path):
 
 
 class Case:
-    """A way to begin: makes folders of runs that begin so."""
+    """A way to begin: makes folders of runs that begin in this way."""
 
     def __init__(self, output, way, mse, size):
         changes, self.differs = WAYS[way]
@@ -122,14 +122,14 @@ def generate(*words):
 
 
 def resume(case, folder):
-    """By a process of its own."""
+    """In a process of its own."""
     return generate("--resume", folder.name, "--output-dir", str(case.output))
 
 
 def kill_and_resume(case, steps, moments):
-    """A run killed when its details say that it came so far, each time; then resumed to its end."""
+    """A run that is killed each time its details reach so many steps, then resumed to its end."""
     folder = case.begin(steps, checkpoint_seconds=0.1)
-    folder.update(status="interrupted")  # as `begin` leaves it to nobody
+    folder.update(status="interrupted")  # `begin` starts no process
     for moment in moments:
         process = resume(case, folder)
         wait_for(lambda: folder.read()["num_steps"] >= moment, "steps")  # noqa: B023

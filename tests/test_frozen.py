@@ -13,8 +13,8 @@ from studio.engines.vqgan_clip.fast import frozen, frozen_layers
 
 Limits = tuple[Precision, float, float]
 
-# What output and gradient may differ by, as shares of their size; the gradients of tiny random
-# networks with ReLUs jump where a value rounds to the other side of zero.
+# The relative error allowed for output and gradient. The gradients of tiny random networks with
+# ReLUs jump where a value rounds to the other side of zero.
 PRECISIONS = [
     pytest.param((FULL_PRECISION, 1e-4, 1e-4), id="float32"),
     pytest.param((Precision(torch.bfloat16), 0.05, 0.3), id="bfloat16"),
@@ -54,7 +54,7 @@ def test_visual(resnet: bool, limits: Limits) -> None:
 
 
 @pytest.mark.vnni
-def test_visual_with_eight_bits_in_its_larger_layers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visual_with_eight_bits_only_in_its_larger_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     plain = prepared_visual(resnet=True)
     monkeypatch.setattr(frozen, "WORTHWHILE", 30)
@@ -162,14 +162,14 @@ def test_doubling_with_a_gradient_in_eight_bits() -> None:
 
 
 @pytest.mark.parametrize("wide", [3, 8])
-def test_a_convolution_that_halves(wide: int) -> None:
+def test_halving_convolution(wide: int) -> None:
     plain = nn.Conv2d(wide, 5, 3, 2, 1)
     x = torch.randn(2, wide, 8, 12).contiguous(memory_format=torch.channels_last)
     halving = frozen_layers.HalvingConv(plain.weight, plain.bias, FULL_PRECISION)
     assert_same(halving, plain, x, torch.float32, 1e-5, 1e-5)
 
 
-def test_patches_are_a_convolution_whose_windows_lie_side_by_side() -> None:
+def test_patches_are_a_convolution_whose_windows_do_not_overlap() -> None:
     plain = nn.Conv2d(3, 7, 4, 4, bias=False)
     patches, x = frozen_layers.Patches(plain, torch.float32), torch.randn(2, 3, 8, 12)
     in_order = nn.Sequential(plain, nn.Flatten(2))  # [N, C, n]
@@ -213,7 +213,7 @@ def test_nothing_is_kept_for_the_gradients_of_weights(monkeypatch: pytest.Monkey
         pytest.param(Precision(torch.bfloat16, True), marks=pytest.mark.vnni),
     ],
 )
-def test_no_layer_holds_on_to_what_it_was_given(
+def test_no_layer_keeps_the_memory_of_its_input(
     precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frozen, "WORTHWHILE", 0)

@@ -152,7 +152,7 @@ BAD_CONFIGS: dict[str, tuple[list[str | int], Any]] = {
 
 
 @pytest.mark.parametrize("case", BAD_CONFIGS)
-def test_refuses_a_yaml_that_cannot_be(case: str, vqgan_files: Path) -> None:
+def test_an_impossible_yaml_is_refused(case: str, vqgan_files: Path) -> None:
     (*path, last), value = BAD_CONFIGS[case]
     config = tiny_models.vq_config()
     place: Any = config["model"]
@@ -183,7 +183,7 @@ def test_net2net_without_first_stage_is_refused(vqgan_files: Path) -> None:
         (lambda weights: weights["quant_conv.bias"].fill_(torch.nan), "not finite"),
     ],
 )
-def test_refuses_weights_that_do_not_fit(change: Any, named: str, vqgan_files: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(change: Any, named: str, vqgan_files: Path) -> None:
     weights = {key: value.clone() for key, value in read_state_dict(vqgan_files / "a.ckpt").items()}
     change(weights)
     torch.save(weights, vqgan_files / "a.ckpt")
@@ -195,7 +195,7 @@ def test_refuses_weights_that_do_not_fit(change: Any, named: str, vqgan_files: P
 
 
 class Explosive:
-    """Pickles as a call that makes a file."""
+    """Its pickle is a call that makes a file."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -223,7 +223,7 @@ def test_code_in_a_checkpoint_never_runs(format: str, tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_a_callback_of_lightnings_is_no_code(tmp_path: Path) -> None:
+def test_a_callback_of_lightning_is_not_code(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     with tiny_models.lightning_callback() as callback:
         content = {"state_dict": {"a": torch.ones(2)}, "callbacks": [callback, callback()]}
@@ -247,7 +247,7 @@ def _stretched(path: Path) -> None:
 
 
 class _Call:
-    """Pickles as a call with an argument."""
+    """Its pickle is a call with an argument."""
 
     def __init__(self, function: Any, argument: int) -> None:
         self.call = function, (argument,)
@@ -257,7 +257,7 @@ class _Call:
 
 
 def _deflated(path: Path) -> None:
-    """A pickle that unfolds to a hundred times the file."""
+    """A pickle that unfolds to a hundred times its size."""
     torch.save({"a": torch.ones(2)}, path)
     with zipfile.ZipFile(path) as archive:
         records = {name: archive.read(name) for name in archive.namelist()}
@@ -297,9 +297,7 @@ NOT_CHECKPOINTS = {
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("case", NOT_CHECKPOINTS)
-def test_what_is_no_checkpoint_is_refused_in_one_line(
-    case: str, suffix: str, tmp_path: Path
-) -> None:
+def test_other_files_are_refused_in_one_line(case: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
     NOT_CHECKPOINTS[case](path)
     with pytest.raises(BadInput) as caught:
@@ -318,7 +316,9 @@ def test_a_safetensors_header_beyond_memory_is_refused(tmp_path: Path) -> None:
 # --- CLIP ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # published ones have halves
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16]
+)  # published weights are in half precision
 @pytest.mark.parametrize("resnet", [False, True])
 def test_clip_equals_openais_own(resnet: bool, dtype: torch.dtype, tmp_path: Path) -> None:
     weights = tiny_models.clip_state_dict(resnet, vision_layers=2)
@@ -369,8 +369,8 @@ def test_a_torchscript_archive_gives_the_same_clip(tmp_path: Path) -> None:
     assert torch.equal(ours.encode_text(["a dog"]), plain.encode_text(["a dog"]))
 
 
-def test_a_torchscript_archive_that_doubles_itself_is_read_once(tmp_path: Path) -> None:
-    """Thirty holders, each twice in the next, with one tensor at the bottom."""
+def test_a_torchscript_archive_with_repeated_parts_is_read_once(tmp_path: Path) -> None:
+    """Thirty modules, each held twice by the next, with one tensor at the bottom."""
     holder = "__torch__\nA\n"
     pickled = f"(i{holder}(dS'x'\nctorch._utils\n_rebuild_tensor_v2\n((S'storage'\n"
     pickled += "ctorch\nFloatStorage\nS'0'\nS'cpu'\nI2\ntQI0\n(I2\nt(I1\nttRsb"
@@ -383,7 +383,7 @@ def test_a_torchscript_archive_that_doubles_itself_is_read_once(tmp_path: Path) 
     assert name == "a." * 30 + "x" and tensor.tolist() == [1, 2]
 
 
-def test_names_what_is_cut_off(tmp_path: Path) -> None:
+def test_the_end_that_is_cut_off_is_named(tmp_path: Path) -> None:
     torch.save(tiny_models.clip_state_dict(context_length=6), tmp_path / "a.pt")
     perceptor = load_clip_model(tmp_path / "a.pt")
     assert perceptor.cut_off("one two three four") == ""
@@ -400,7 +400,7 @@ def test_names_what_is_cut_off(tmp_path: Path) -> None:
         {**tiny_models.clip_state_dict(), "token_embedding.weight": torch.ones(10, 64)},
     ],
 )
-def test_refuses_what_is_no_clip(weights: dict[str, Tensor], tmp_path: Path) -> None:
+def test_other_models_are_not_taken_for_a_clip(weights: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "a.pt")
     with pytest.raises(BadInput, match=r"a\.pt"):
         load_clip_model(tmp_path / "a.pt")
@@ -425,7 +425,7 @@ def test_openais_names_are_those_that_clip_knows() -> None:
 
 def test_an_unreachable_clip_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    # urllib keeps its first opener for good, the proxies of that moment included.
+    # urllib keeps its first opener for good, with the proxies of that moment.
     monkeypatch.setattr(urllib.request, "_opener", None)
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

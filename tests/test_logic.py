@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -22,10 +23,12 @@ import logic
 from logic import Run, Step, VQGANCLIPRun
 from studio.base.errors import BadInput, RunFailed
 from studio.engines.device import FULL_PRECISION, Precision
-from studio.engines.vqgan_clip import cutouts, estimate
+from studio.engines.vqgan_clip import compare, cutouts, estimate, memory, models, start
 from studio.engines.vqgan_clip.fast import frozen
+from studio.engines.vqgan_clip.latent import Latent
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.engines.vqgan_clip.sketch import Sketcher, fit
+from studio.engines.warm import WarmModels
 from studio.runs import checkpoints
 from studio.settings.values import make
 from vqgan_utils import CLIP_MEAN, CLIP_STD, load_vqgan_model, move_picture
@@ -62,7 +65,7 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_run(assets: Path) -> MakeRun:
     """A run that is ready to iterate; keywords are settings or pictures."""
 
-    def make(
+    def made(
         start_image: Image.Image | None = None,
         image_prompts: tuple[Image.Image, ...] = (),
         **changes: Any,
@@ -79,7 +82,7 @@ def make_run(assets: Path) -> MakeRun:
         run.model_init()
         return run
 
-    return make
+    return made
 
 
 def iterate(run: Run, count: int) -> list[Step]:
@@ -139,7 +142,7 @@ def test_equals_a_plain_loop(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch)
     """Two steps, written out: one prompt that attracts, one that repels, fixed cutouts."""
     places = [(32, 0, 0), (32, 16, 0), (32, 8, 0)]
     windows = cutouts.Windows(*torch.tensor(places).T)
-    monkeypatch.setattr(logic, "random_windows", lambda *args: windows)
+    monkeypatch.setattr(compare, "random_windows", lambda *args: windows)
     run = make_run(text_input="a red heart:2 | a dog:-0.5", cutn=3, **PLAIN)
 
     vqgan = tiny_models.seeded_vqgan(tiny_models.vq_config())
@@ -196,7 +199,7 @@ def test_latent_stays_within_the_codebook(make_run: MakeRun) -> None:
     assert (latent(run)[0].flatten(1).amin(dim=1) >= codebook.amin(dim=0)).all()
 
 
-def test_one_decode_a_step(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_decode_per_step(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run, decoded = make_run(), []
     original = run.vqgan.decode
     monkeypatch.setattr(run.vqgan, "decode", lambda z: decoded.append(1) or original(z))
@@ -236,7 +239,7 @@ def test_half_precision_leaves_latent_and_losses_in_float32(
 def test_eight_bits_touch_the_gradient_and_not_the_picture(
     dtype: torch.dtype, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frozen, "WORTHWHILE", 0)  # tiny models have them too
+    monkeypatch.setattr(frozen, "WORTHWHILE", 0)  # eight bits in tiny models too
     found = []
     precisions = [Precision(dtype, eight_bits) for eight_bits in (False, True, True)]
     for precision in (FULL_PRECISION, *precisions):
@@ -255,13 +258,13 @@ def test_eight_bits_touch_the_gradient_and_not_the_picture(
 
 
 @pytest.mark.parametrize("augmented", [True, False])
-def test_chunks_change_nothing(
+def test_cutouts_at_a_time_change_nothing(
     augmented: bool, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logic, "recolour", lambda cutouts, *_: cutouts)  # drawn for each chunk
+    monkeypatch.setattr(compare, "recolour", lambda cutouts, *_: cutouts)  # drawn for each chunk
     changes = {"cutn": 7, "use_cutout_augmentations": augmented, "text_input": "a dog:1:0.99 | x"}
     whole = iterate(make_run(**changes), 2)[-1]
-    monkeypatch.setattr(logic, "CUTOUTS_AT_A_TIME", 3 * 32**2 / 224**2)
+    monkeypatch.setattr(compare, "CUTOUTS_AT_A_TIME", 3 * 32**2 / 224**2)
     run, seen = make_run(**changes), []
     encode = run.perceptor.encode_image
     monkeypatch.setattr(run.perceptor, "encode_image", lambda x: seen.append(len(x)) or encode(x))
@@ -305,7 +308,7 @@ def test_starts_from_random_codes(make_run: MakeRun) -> None:
 
 @pytest.fixture
 def sketcher(assets: Path) -> Iterator[Sketcher]:
-    """What draws sketches for the tiny CLIP, as a file beside it."""
+    """The tiny CLIP's sketcher, in a file beside it."""
     torch.manual_seed(0)
     made = Sketcher(embed_dim=64, hands=5).eval()
     path = assets / "tiny_clip.sketcher.safetensors"
@@ -317,7 +320,7 @@ def sketcher(assets: Path) -> Iterator[Sketcher]:
 def test_starts_from_the_sketch_that_clip_likes_best(
     make_run: MakeRun, sketcher: Sketcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logic, "NEAR_BEST", 1e-6)
+    monkeypatch.setattr(start, "NEAR_BEST", 1e-6)
     run = make_run(init_sketch=True, text_input="a:2 | b:1")
     a, b = run.perceptor.encode_text(["a", "b"])
     wish = F.normalize(2 * a + b, dim=0)[None]
@@ -331,7 +334,7 @@ def test_starts_from_the_sketch_that_clip_likes_best(
 def test_seeds_choose_among_sketches_that_are_about_as_good(
     make_run: MakeRun, sketcher: Sketcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logic, "NEAR_BEST", 1.0)
+    monkeypatch.setattr(start, "NEAR_BEST", 1.0)
     starts = [latent(make_run(init_sketch=True, seed=seed)).numpy().tobytes() for seed in range(12)]
     assert 2 < len(set(starts)) <= 5
     assert latent(make_run(init_sketch=True, seed=0)).numpy().tobytes() == starts[0]
@@ -468,7 +471,9 @@ def test_tv_weight_reaches_the_loss_and_smooths(make_run: MakeRun) -> None:
 MOVES = {"use_scrolling_zooming": True, "translation_x": 8, "zoom_factor": 1.0}
 
 
-def test_frames_move_and_the_first_does_not(make_run: MakeRun) -> None:
+def test_frames_move_and_the_first_does_not(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     still = make_run()
     moving = make_run(**MOVES, transform_interval=3)
     first = moving.iterate()
@@ -478,8 +483,7 @@ def test_frames_move_and_the_first_does_not(make_run: MakeRun) -> None:
     picture = torch.from_numpy(decode(moving, latent(moving))).permute(2, 0, 1)[None] / 127.5 - 1
     expected = moving.vqgan.encode(move_picture(picture, 8, 0, 0, 1))
     started: list[torch.Tensor] = []
-    original = moving._start_from
-    moving._start_from = lambda z: started.append(z) or original(z)  # type: ignore[method-assign]
+    monkeypatch.setattr(logic, "Latent", lambda z, lr: started.append(z) or Latent(z, lr))
     second = moving.iterate()
     torch.testing.assert_close(started[0], expected, atol=1e-3, rtol=1e-3)
     assert second.index == 2
@@ -491,25 +495,25 @@ def test_the_mse_target_follows_the_move(make_run: MakeRun) -> None:
     assert [step.losses["mse"] for step in iterate(run, 2)] == [0.0, 0.0]
 
 
-# --- Going on exactly ----------------------------------------------------------------------------
+# --- Resuming exactly ----------------------------------------------------------------------------
 
 
 def through_a_file(state: dict[str, Any], folder: Path) -> Any:
     picture = np.zeros((1, 1, 3), np.uint8)
-    checkpoint = checkpoints.Checkpoint(1, picture, {}, state, "", {}, {})
+    checkpoint = checkpoints.Checkpoint(1, [picture], {}, state, "", {}, {}, 1, 24.0)
     (folder / "it").write_bytes(checkpoints.encode(checkpoint))
     return checkpoints.read(folder / "it").state
 
 
 @pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 3}])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
-def test_a_step_that_breaks_off_leaves_the_state_before_it(
+def test_an_interrupted_step_leaves_the_state_before_it(
     changes: dict[str, Any],
     error: type[BaseException],
     make_run: MakeRun,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Wherever it breaks: here once latent, moments and random numbers have changed."""
+    """Here it breaks off after latent, moments and random numbers have changed."""
     run, restored = make_run(**changes), make_run(**changes)
     iterate(run, 2)
     step, before = run._optimise, run.state_dict()
@@ -521,7 +525,7 @@ def test_a_step_that_breaks_off_leaves_the_state_before_it(
     monkeypatch.setattr(run, "_optimise", break_off)
     with pytest.raises((error, RunFailed)):
         run.iterate()
-    assert not torch.equal(run._z.detach(), torch.from_numpy(before["z"]))
+    assert not torch.equal(run._latent.z.detach(), torch.from_numpy(before["z"]))
     restored.load_state_dict(run.state_dict())
     straight = make_run(**changes)
     iterate(straight, 2)
@@ -531,7 +535,7 @@ def test_a_step_that_breaks_off_leaves_the_state_before_it(
 
 
 @pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 2}])
-def test_a_restored_run_goes_on_as_if_never_stopped(
+def test_a_restored_run_continues_as_if_never_stopped(
     changes: dict[str, Any], make_run: MakeRun, tmp_path: Path
 ) -> None:
     changes = {**changes, "use_mse_regularization": True, "mse_weight_decay_steps": 2}
@@ -550,9 +554,9 @@ def test_a_restored_run_goes_on_as_if_never_stopped(
 
 
 def test_a_restored_run_looks_at_as_many_cutouts_at_a_time(make_run: MakeRun) -> None:
-    """Also where memory lacked only before it was stopped."""
+    """Also where only the stopped run was short of memory."""
     run = make_run(cutn=5)
-    run._chunk = 2
+    run._at_a_time = 2
     iterate(run, 2)
     restored = make_run(cutn=5)
     restored.load_state_dict(run.state_dict())
@@ -580,7 +584,7 @@ def test_a_restored_run_looks_at_as_many_cutouts_at_a_time(make_run: MakeRun) ->
     ],
     ids=str,
 )
-def test_a_state_that_is_none_is_told(wrong: dict[str, Any], make_run: MakeRun) -> None:
+def test_a_wrong_state_is_refused(wrong: dict[str, Any], make_run: MakeRun) -> None:
     run = make_run()
     run.iterate()
     state = run.state_dict()
@@ -589,12 +593,16 @@ def test_a_state_that_is_none_is_told(wrong: dict[str, Any], make_run: MakeRun) 
 
 
 @pytest.mark.parametrize("name", ["z", "mse_target", "frames", "optimisation_steps", "random"])
-def test_a_state_that_lacks_something_is_told(name: str, make_run: MakeRun) -> None:
+def test_an_incomplete_state_is_refused(name: str, make_run: MakeRun) -> None:
     run = make_run()
     state = run.state_dict()
     del state[name]
     with pytest.raises(BadInput, match="does not fit"):
         run.load_state_dict(state)
+
+
+class FakeModel:
+    """A model of another engine."""
 
 
 # --- Warm models ---------------------------------------------------------------------------------
@@ -625,7 +633,7 @@ def test_an_unknown_clip_is_refused(make_run: MakeRun) -> None:
         make_run(clip_model="nothing")
 
 
-def test_a_loss_that_is_no_number_ends_the_run(make_run: MakeRun) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run(make_run: MakeRun) -> None:
     run = make_run()
     state = run.state_dict()
     run.load_state_dict(state | {"z": np.full_like(state["z"], math.nan)})
@@ -659,10 +667,8 @@ def test_lack_of_memory_says_what_to_lower(
 def test_lack_of_memory_names_sizes_that_would_fit(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make_run()
-    large = run.settings.model_copy(update={"Xdim": 1600, "ydim": 800})
-    monkeypatch.setattr(run, "settings", large)
     monkeypatch.setattr(estimate, "machine_memory", lambda: 3e9)
+    run = make_run(Xdim=1600, ydim=800)
     monkeypatch.setattr(run.vqgan, "decode", lambda z: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(RunFailed, match=r"1600x800 .* \d+x\d+ or \d+x\d+ would fit"):
         run.iterate()
@@ -675,22 +681,22 @@ def test_a_size_beyond_the_memory_is_warned_of_before_it_starts(
     assert any("48x32 may be too large" in warning for warning in make_run().warnings)
 
 
-@pytest.mark.parametrize("memory, kept", [(1.9e9, False), (2.1e9, True)])
+@pytest.mark.parametrize("there, kept", [(1.9e9, False), (2.1e9, True)])
 def test_freed_memory_is_kept_where_half_of_the_memory_is_enough(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, memory: float, kept: bool
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, there: float, kept: bool
 ) -> None:
     chosen: list[bool] = []
     monkeypatch.setattr(estimate, "memory_bytes", lambda *_: 1e9)
-    monkeypatch.setattr(estimate, "machine_memory", lambda: memory)
-    monkeypatch.setattr(logic, "keep_freed_memory", chosen.append)
+    monkeypatch.setattr(estimate, "machine_memory", lambda: there)
+    monkeypatch.setattr(memory, "keep_freed_memory", chosen.append)
     make_run()
     assert chosen == [kept]
 
 
-def test_where_memory_lacks_clip_looks_at_fewer_cutouts_at_a_time(
+def test_without_enough_memory_clip_looks_at_fewer_cutouts_at_a_time(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run goes on from its last step, with the same random numbers."""
+    """The run continues from its last step, with the same random numbers."""
     plain, run = make_run(cutn=5, **PLAIN), make_run(cutn=5, **PLAIN)
     steps = iterate(plain, 3)
     same = run.iterate()
@@ -709,6 +715,30 @@ def test_where_memory_lacks_clip_looks_at_fewer_cutouts_at_a_time(
         assert small.losses["total"] == pytest.approx(step.losses["total"], abs=1e-5)
     assert seen == [5, 2, 2, 1, 2, 2, 1]
     assert run.notes == {"cutouts_at_a_time": 2}
+
+
+def test_without_enough_memory_other_models_go_before_any_byte_changes(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step is computed again as it was, once another engine's model has made room."""
+    kept = WarmModels()
+    for module in (logic, models):
+        monkeypatch.setattr(module, "warm", kept)
+    straight = iterate(make_run(cutn=5), 3)
+    run = make_run(cutn=5)
+    first, encode = run.iterate(), run.perceptor.encode_image
+    gone = ref(kept.get("other", "model", 1, FakeModel, run=FakeModel(), device=CPU))
+
+    def encode_where_there_is_room(pictures: torch.Tensor) -> torch.Tensor:
+        if gone() is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(pictures)
+
+    monkeypatch.setattr(run.perceptor, "encode_image", encode_where_there_is_room)
+    for step, repeated in zip(straight, [first, *iterate(run, 2)], strict=True):
+        assert repeated.losses == step.losses
+        assert np.array_equal(repeated.picture, step.picture)
+    assert gone() is None and run.notes == {}
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory(

@@ -25,12 +25,12 @@ def same_numbers() -> None:
 
 
 def off(found: Tensor, expected: Tensor) -> float:
-    """How far from what is expected, as a share of it."""
+    """The relative error."""
     return float((found.detach().float() - expected).norm() / expected.norm())
 
 
 def whole_numbers(*shape: int, most: int) -> Tensor:
-    """Random whole numbers, of which every row reaches `most`, so that its scale is 1."""
+    """Random whole numbers; every row reaches `most`, so its scale is 1."""
     numbers = torch.randint(-most, most + 1, shape).float()
     numbers.flatten(1)[:, 0] = most
     return numbers
@@ -77,7 +77,7 @@ def test_convolutions_of_whole_numbers_are_exact(stride: int, padding: int, side
 def test_every_token_has_a_scale_of_its_own(dtype: torch.dtype) -> None:
     weight, rows = torch.randn(64, 256), torch.randn(6, 256)
     rows = (rows * torch.tensor([1e-15, 1e-3, 1, 1e3, 1e15, 1])[:, None]).to(dtype)
-    rows[5, 3] = 2000  # drowns the others of its own token, and of no other
+    rows[5, 3] = 2000  # drowns the other numbers of its token, and of no other token
     product, scale = EightBitMatrix(weight).times(rows)
     assert product.dtype == scale.dtype == dtype
     for found, row in zip(product * scale, rows, strict=True):
@@ -105,7 +105,7 @@ def test_the_gradient_is_that_of_the_floats(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nothing_comes_of_nothing(dtype: torch.dtype) -> None:
+def test_zeros_give_zeros(dtype: torch.dtype) -> None:
     product, scale = EightBitMatrix(torch.randn(4, 8)).times(torch.zeros(3, 8, dtype=dtype))
     assert not (product * scale).any()
     kernels = EightBitKernels(torch.randn(4, 8, 1, 1))
@@ -115,7 +115,7 @@ def test_nothing_comes_of_nothing(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_what_is_no_number_is_not_hidden(broken: float) -> None:
+def test_numbers_that_are_not_finite_are_not_hidden(broken: float) -> None:
     x = torch.randn(3, 8)
     x[1, 2] = broken
     product, scale = EightBitMatrix(torch.randn(4, 8)).times(x)

@@ -13,9 +13,11 @@ from torch import Tensor
 import logic
 from logic import VQGANCLIPRun
 from studio.engines.device import FULL_PRECISION, Precision
+from studio.engines.vqgan_clip import models
 from studio.engines.vqgan_clip.fast import frozen, frozen_layers, onednn, operators
 from studio.engines.vqgan_clip.fast.operators import Guarded
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.engines.warm import WarmModels
 from studio.settings.values import make
 
 GUARDED = [
@@ -42,7 +44,7 @@ OVERLOADS = ("binary", "grad_input")
 
 FLOATS = (FULL_PRECISION, (1e-5, 1e-5))
 EIGHT_BITS = (Precision(torch.bfloat16, True), (0.02, 0.2))
-# Each with a precision that uses it, and what picture and gradient may then differ by.
+# Each with a precision that uses it, and the relative errors allowed for picture and gradient.
 SPOILT = [
     *(pytest.param(*n, *FLOATS, id=n[1]) for n in ANYWHERE),
     *(
@@ -54,20 +56,19 @@ SPOILT = [
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing is known of any operator yet, nor afterwards; tiny networks use them all."""
+    """No operator has been tried yet, nor afterwards; tiny networks use all of them."""
     monkeypatch.setattr(frozen, "WORTHWHILE", 0)
     monkeypatch.setattr(frozen_layers, "SMALL", 0)
-    forget()
+    forget(monkeypatch)
     yield
-    forget()
+    forget(monkeypatch)
 
 
-def forget() -> None:
-    """What is known of operators, and the models that were made accordingly."""
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget which operators are sound, and the models that were made accordingly."""
     for operator in GUARDED:
         operator._is_sound = None
-    logic._warm_vqgan.cache_clear()
-    logic._warm_clip.cache_clear()
+    monkeypatch.setattr(models, "warm", WarmModels())
 
 
 def removed(call: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -78,7 +79,7 @@ def removed(call: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 def falsified(call: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Wrong in sign: what it packs; in size as well: what it returns."""
+    """Packed weights get the wrong sign; results also get the wrong size."""
 
     def called(*args: Any, **how: Any) -> Any:
         if name.endswith(("prepack", "reorder_convolution_weight")):
@@ -125,7 +126,7 @@ def test_picture_and_gradient_stay_as_they_are(
     monkeypatch.setattr(logic, "compute_precision", lambda _: precision)
     expected = first_step(assets)
     assert not caplog.records
-    forget()
+    forget(monkeypatch)
     spoil(monkeypatch, owner, name, how)
     found = first_step(assets)
     (told,) = caplog.records
@@ -144,11 +145,11 @@ def first_step(assets: Path) -> tuple[Tensor, Tensor]:
     run.load_model()
     run.model_init()
     step = run.iterate()
-    return torch.from_numpy(step.picture).float(), run._z.grad
+    return torch.from_numpy(step.picture).float(), run._latent.z.grad
 
 
 @pytest.mark.vnni
-def test_this_machine_can_do_them_all() -> None:
+def test_all_operators_are_sound_on_this_machine() -> None:
     assert all(operator.probe() for operator in GUARDED)
 
 

@@ -171,7 +171,7 @@ def test_encode_png_carries_text():
 
 
 def stripes():
-    """100 wide, 40 high: columns numbered by their grey."""
+    """100 wide, 40 high; the grey of each column is its number."""
     return Image.fromarray(np.tile(np.arange(100, dtype=np.uint8)[None, :, None], (40, 1, 3)))
 
 
@@ -183,7 +183,7 @@ def test_cover_scales_and_cuts_evenly():
     assert large.shape == (40, 200, 3) and abs(int(large[0, 100, 0]) - 50) <= 1
 
 
-def test_cover_of_a_sliver_needs_no_huge_picture_between():
+def test_cover_of_a_sliver_needs_no_huge_picture_on_the_way():
     assert cover(Image.new("RGB", (60_000, 1), RED), (64, 64)).getpixel((9, 9)) == RED
 
 
@@ -192,7 +192,7 @@ def test_cover_leaves_the_right_size_alone():
     assert cover(image, (100, 40)) is image
 
 
-def test_scaled_keeps_all_of_the_picture():
+def test_scaled_keeps_the_whole_picture():
     whole = np.asarray(scaled(stripes(), (25, 80)))
     assert whole.shape[:2] == (80, 25)
     assert whole[0, 0, 0] < 5 and whole[0, -1, 0] > 90
@@ -208,10 +208,10 @@ def test_crop_or_cover():
     assert np.array_equal(np.asarray(covered), np.asarray(cover(stripes(), (50, 80))))
 
 
-def test_pillows_warnings_are_left_out_here_alone(recwarn):
-    """Whatever threads read at the same time, and in whichever order they end."""
+def test_pillows_warnings_are_silent_only_here(recwarn):
+    """However many threads read at the same time, and in whichever order they end."""
     before = list(warnings.filters)
-    bomb = png_header(10_000, 10_000)  # of which Pillow would warn
+    bomb = png_header(10_000, 10_000)  # Pillow would warn of it
     entered, leave = threading.Event(), threading.Event()
 
     def read_slowly():

@@ -24,7 +24,7 @@ on_linux = pytest.mark.skipif(not sharing.TASKS.exists(), reason="elsewhere Open
 
 
 def seen(*waits: float, pause: float = PATIENCE / 4) -> str:
-    """What a Crowd says of such waits, a look each: "c" for crowded, "." for room."""
+    """What a Crowd says of these waits, one look each: "c" for crowded, "." for room."""
     crowd = Crowd()
     return "".join("c" if crowd.look(n * pause, w) else "." for n, w in enumerate(waits))
 
@@ -44,8 +44,8 @@ def test_a_crowd_is_there_until_there_was_room_for_a_while(waits: list[float], s
     assert seen(*waits) == said
 
 
-def test_trying_in_vain_becomes_rare() -> None:
-    """Beside a program that always makes way, until our threads spin again."""
+def test_futile_tries_become_rare() -> None:
+    """Beside a program that always makes way, there seems to be room until our threads spin."""
     crowd, tries, now = Crowd(), [], 0.0
     for _ in range(2000):
         now += 0.5
@@ -59,7 +59,7 @@ def test_trying_in_vain_becomes_rare() -> None:
     assert MOST_PATIENCE <= pauses[-1] <= MOST_PATIENCE + 2
 
 
-def test_patience_is_as_at_first_after_a_good_while() -> None:
+def test_patience_is_reset_after_a_good_while() -> None:
     crowd = Crowd()
     for now, waited in [(0, MANY), (2, NOBODY), (3, MANY), (7, NOBODY), (100, MANY)]:
         crowd.look(float(now), waited)
@@ -74,7 +74,7 @@ def test_idle_threads_outnumber_the_processors(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    idle = sharing.teams_needed() * (threads - 1)  # each team's master may count or not
+    idle = sharing.teams_needed() * (threads - 1)  # each team's main thread may count or not
     assert processors < threads + idle <= processors + threads
 
 
@@ -101,7 +101,7 @@ def test_waits_are_those_of_the_thread_that_waited_most(
 
 @pytest.fixture
 def own_sharing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sharing]:
-    """One that no other test has begun."""
+    """A Sharing that no other test has used."""
     made = Sharing()
     monkeypatch.setattr("logic.sharing", made)
     yield made
@@ -131,7 +131,7 @@ def test_idle_teams_come_and_go(own_sharing: Sharing) -> None:
 def test_no_byte_changes(
     tmp_path: Path, own_sharing: Sharing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not beside idle teams, and not when they come and go between steps."""
+    """Neither beside idle teams, nor when they come and go between steps."""
     tiny_models.write_tiny_assets(tmp_path)
     given = {"text_input": "a red heart", "vqgan_ckpt": "tiny_f8", "clip_model": "tiny_clip"}
     given |= {"Xdim": 64, "ydim": 64, "cutn": 4, "seed": 3}

@@ -46,7 +46,7 @@ def test_every_hand_draws_the_wish_in_its_own_way(sketcher: Sketcher, wish: torc
     assert not torch.equal(drawn, sketcher.draw(-wish))
 
 
-def test_its_file_loads_in_float32_whatever_is_stored(
+def test_a_file_of_any_precision_loads_in_float32(
     sketcher: Sketcher, wish: torch.Tensor, tmp_path: Path
 ) -> None:
     path = tmp_path / "half.safetensors"
@@ -78,7 +78,7 @@ def test_a_file_that_does_not_fit_is_refused(
     state = sketcher.state_dict() | {name: value}
     path = tmp_path / "wrong.safetensors"
     save_file({name: part for name, part in state.items() if part is not None}, path)
-    with pytest.raises(BadInput, match=rf"is no sketcher for the CLIP beside it \({name}"):
+    with pytest.raises(BadInput, match=rf"is not a sketcher for the CLIP beside it \({name}"):
         sketch.load_sketcher(path, embed_dim=8)
 
 
@@ -93,7 +93,7 @@ def test_a_file_whose_numbers_are_not_finite_is_refused(
         sketch.load_sketcher(path, embed_dim=8)
 
 
-def test_what_was_loaded_hangs_on_its_file_no_more(
+def test_a_loaded_sketcher_no_longer_depends_on_its_file(
     sketcher: Sketcher, wish: torch.Tensor, file: Path
 ) -> None:
     loaded = sketch.load_sketcher(file, embed_dim=8)
@@ -102,7 +102,7 @@ def test_what_was_loaded_hangs_on_its_file_no_more(
 
 
 def test_a_sketcher_of_another_clip_is_refused(file: Path) -> None:
-    with pytest.raises(BadInput, match=r"no sketcher .*read\.weight"):
+    with pytest.raises(BadInput, match=r"not a sketcher .*read\.weight"):
         sketch.load_sketcher(file, embed_dim=16)
 
 
@@ -112,13 +112,13 @@ def test_a_file_that_is_cut_off_is_refused(file: Path) -> None:
         sketch.load_sketcher(file, embed_dim=8)
 
 
-def test_it_is_found_beside_its_clip(file: Path) -> None:
+def test_a_sketcher_is_found_beside_its_clip(file: Path) -> None:
     assert find_sketcher(file.with_name("one.pt")) == file
     assert find_sketcher(file.with_name("other.pt")) is None
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 160), (160, 64), (64, 64)])
-def test_a_sketch_fills_the_middle_and_its_edges_go_on(height: int, width: int) -> None:
+def test_a_sketch_fills_the_middle_and_its_edges_continue(height: int, width: int) -> None:
     torch.manual_seed(0)
     drawn = F.interpolate(torch.rand(1, 3, 4, 4), SIDE, mode="bicubic").clamp(0, 1)
     fitted = sketch.fit(drawn, height, width)
@@ -158,7 +158,7 @@ def colour_of(part: torch.Tensor) -> str:
         ("a red apple on a green background", "red", "green"),
     ],
 )
-def test_the_bundled_one_draws_things_in_their_colours_on_their_ground(
+def test_the_bundled_sketcher_draws_things_in_their_colours_on_their_ground(
     prompt: str, middle: str, corner: str
 ) -> None:
     perceptor = load_clip_model(CLIP)

@@ -65,7 +65,7 @@ def test_one_frame_is_a_film(tmp_path):
     assert len(decoded(tmp_path / "b.mp4")) == 1
 
 
-def test_frames_are_those_given_and_in_order(tmp_path):
+def test_frames_come_as_given_and_in_order(tmp_path):
     greys = [np.full((32, 32, 3), 20 + 4 * n, np.uint8) for n in range(50)]
     writer = video.VideoWriter(tmp_path / "a.mp4", (32, 32))
     for frame in greys:
@@ -158,8 +158,8 @@ def greys(first, last, size=(32, 32)):
         yield np.full((size[1], size[0], 3), 20 + 4 * n, np.uint8)
 
 
-def film(path, first, last, keep=0, size=(32, 32)):
-    writer = video.VideoWriter(path, size, keep)
+def film(path, first, last, keep=0, size=(32, 32), fps=video.FPS):
+    writer = video.VideoWriter(path, size, keep, fps)
     for frame in greys(first, last, size):
         writer.add(frame)
     writer.settle()
@@ -167,7 +167,7 @@ def film(path, first, last, keep=0, size=(32, 32)):
 
 
 def shown(path):
-    """Which of the greys a film shows."""
+    """The numbers of the greys that a film shows."""
     return [round((frame.mean() - 20) / 4) for frame in decoded(path)]
 
 
@@ -179,7 +179,7 @@ def times(path):
 
 
 @pytest.mark.parametrize("killed", [True, False])
-def test_a_film_goes_on_from_any_frame_as_often_as_needed(tmp_path, killed):
+def test_a_film_continues_from_any_frame_as_often_as_needed(tmp_path, killed):
     part, path = tmp_path / "anim.part.mp4", tmp_path / "anim.mp4"
     for first, last, keep in [(0, 12, 0), (7, 20, 7), (18, 22, 18), (20, 21, 20), (5, 40, 5)]:
         writer = film(part, first, last, keep)
@@ -198,7 +198,7 @@ def test_a_film_goes_on_from_any_frame_as_often_as_needed(tmp_path, killed):
     assert headers.count(b"ftyp") == headers.count(b"moov") == 1
 
 
-def test_a_film_goes_on_behind_a_torn_end(tmp_path):
+def test_a_film_with_a_torn_end_continues(tmp_path):
     part = tmp_path / "anim.part.mp4"
     film(part, 0, 10).close()
     data = part.read_bytes()
@@ -208,7 +208,7 @@ def test_a_film_goes_on_behind_a_torn_end(tmp_path):
     assert writer.kept == 8 and shown(part) == list(range(12))
 
 
-def test_what_a_film_lacks_is_told(tmp_path):
+def test_a_broken_film_is_begun_again(tmp_path):
     part = tmp_path / "anim.part.mp4"
     part.write_bytes(b"nonsense" * 9)
     writer = film(part, 0, 3, keep=5)
@@ -216,7 +216,7 @@ def test_what_a_film_lacks_is_told(tmp_path):
     assert writer.kept == 0 and shown(part) == [0, 1, 2]
 
 
-def test_a_finished_film_goes_on(tmp_path):
+def test_a_finished_film_continues(tmp_path):
     part, path = tmp_path / "anim.part.mp4", tmp_path / "anim.mp4"
     film(part, 0, 12).close()
     video.finish(part, path, "as it was")
@@ -228,7 +228,7 @@ def test_a_finished_film_goes_on(tmp_path):
 
 
 def test_a_writer_waits_for_the_one_before_it(tmp_path):
-    """Whose process was killed, while its ffmpeg has still to write what it was given."""
+    """The earlier process was killed while its ffmpeg still had frames to write."""
     part = tmp_path / "anim.part.mp4"
     before = film(part, 0, 5)
     os.kill(before._process.pid, signal.SIGSTOP)
@@ -256,8 +256,27 @@ def test_films_become_one(tmp_path, sizes):
     assert b"a comment" in (folder / "all.mp4").read_bytes()
 
 
-def test_films_encoded_otherwise_become_one_too(tmp_path):
-    """As those of older runs, which other programs wrote."""
+@pytest.mark.parametrize("size", [(32, 32), (48, 40)])
+@pytest.mark.parametrize(("rates", "rate"), [((12, 48), 48), ((48, 12), 48), ((12, 12), 12)])
+def test_films_of_several_frame_rates_keep_their_pace(tmp_path, rates, rate, size):
+    """Every frame is in the joined film, and is seen for as long as before."""
+    paths = [tmp_path / "first.mp4", tmp_path / "second.mp4"]
+    for n, (path, fps) in enumerate(zip(paths, rates)):
+        film(tmp_path / "part", 4 * n, 4 * n + 4, size=(32, 32) if n else size, fps=fps).close()
+        video.finish(tmp_path / "part", path, "")
+    video.join(paths, tmp_path / "all.mp4")
+    expected = [
+        4 * n + k for n, fps in enumerate(rates) for k in range(4) for _ in range(rate // fps)
+    ]
+    middles = [(frame[16, 16].mean() - 20) / 4 for frame in decoded(tmp_path / "all.mp4")]
+    assert middles == pytest.approx(expected, abs=0.8)
+    assert times(tmp_path / "all.mp4") == pytest.approx(
+        [n / rate for n in range(len(expected))], abs=2e-3
+    )
+
+
+def test_films_of_other_encoders_become_one_too(tmp_path):
+    """Such as those of older runs, which other programs wrote."""
     film(tmp_path / "part", 0, 4).close()
     video.finish(tmp_path / "part", tmp_path / "a.mp4", "")
     other = ["-i", str(tmp_path / "a.mp4"), "-c:v", "mpeg4", "-q:v", "1", str(tmp_path / "b.mp4")]
@@ -266,7 +285,7 @@ def test_films_encoded_otherwise_become_one_too(tmp_path):
     assert shown(tmp_path / "all.mp4") == pytest.approx([0, 1, 2, 3, 0, 1, 2, 3], abs=1)
 
 
-def test_films_that_are_none_are_told(tmp_path):
+def test_broken_films_are_told(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"nonsense")
     with pytest.raises(RunFailed, match=r"a\.mp4 cannot be read"):
         video.join([tmp_path / "a.mp4"], tmp_path / "all.mp4")
@@ -274,7 +293,7 @@ def test_films_that_are_none_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0\0\x10ftyp", b"nonsense" * 9])
-def test_finish_of_nothing_leaves_no_film(tmp_path, data):
+def test_finish_without_frames_leaves_no_film(tmp_path, data):
     part = tmp_path / "anim.part.mp4"
     part.write_bytes(data)
     video.finish(part, tmp_path / "anim.mp4", "")
@@ -283,7 +302,7 @@ def test_finish_of_nothing_leaves_no_film(tmp_path, data):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 def test_a_full_disk_is_told_apart(monkeypatch):
-    monkeypatch.setattr(video, "_cut", lambda *_: 0)  # a device can be cut nowhere
+    monkeypatch.setattr(video, "_cut", lambda *_: 0)  # a device cannot be cut
     with pytest.raises(OSError, match="No space left"):
         write(Path("/dev/full"), 100, (64, 64))
 

@@ -91,7 +91,7 @@ def test_clamp_lets_values_return(x: float, gradient: float, clamped: float, pas
 
 
 def plain_prompt_loss(images: Tensor, prompt: Tensor, weight: float) -> float:
-    """|w| mean(2 arcsin(|a - b| / 2)^2 sign(w)), one cutout after the other."""
+    """|w| mean(2 arcsin(|a - b| / 2)^2 sign(w)), one cutout at a time."""
     distances = []
     for image in images:
         length = math.dist(image.tolist(), prompt[0].tolist())

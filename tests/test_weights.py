@@ -109,7 +109,7 @@ def test_recommended_values_are_checked(assets):
         (".safetensors", b"short", "truncated"),
     ],
 )
-def test_files_that_are_no_checkpoint(tmp_path, suffix, data, says):
+def test_files_that_are_not_checkpoints(tmp_path, suffix, data, says):
     path = tmp_path / f"file{suffix}"
     path.write_bytes(data)
     with pytest.raises(BadInput, match=says):
@@ -143,7 +143,7 @@ def test_openai_models_are_those_that_clip_lists():
     assert list(catalogue.OPENAI_CLIP_MODELS) == clip.available_models()
 
 
-def test_a_sketch_is_left_out_where_nothing_draws_it(assets):
+def test_there_is_no_sketch_without_a_sketcher(assets):
     (assets / "own.pt").write_bytes(b"\x80")
     given = {"text_input": "a cat", "vqgan_ckpt": "small", "init_sketch": True}
     for clip in ("own", "ViT-B/32"):
@@ -153,7 +153,7 @@ def test_a_sketch_is_left_out_where_nothing_draws_it(assets):
         assert fitted.fitted(assets) == (fitted, [])
 
 
-def test_a_sketcher_is_looked_at_before_a_run(assets):
+def test_a_sketcher_is_checked_before_a_run(assets):
     (assets / "own.pt").write_bytes(b"\x80")
     sketcher = assets / "own.sketcher.safetensors"
     sketcher.write_bytes((2).to_bytes(8, "little") + b"{}")

@@ -24,7 +24,7 @@ LIGHTNING_CALLBACK = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoi
 
 
 def write_tiny_assets(folder: Path) -> None:
-    """Write tiny_f8.yaml, tiny_f8.ckpt and tiny_clip.pt into `folder`, made if need be."""
+    """Write tiny_f8.yaml, tiny_f8.ckpt and tiny_clip.pt into `folder`, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     write_vqgan(folder, "tiny_f8", vq_config(recommended=RECOMMENDED))
     torch.save(clip_state_dict(), folder / "tiny_clip.pt")
@@ -34,14 +34,14 @@ def write_tiny_assets(folder: Path) -> None:
 
 
 def vq_config(recommended: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    """A VQModel's yaml: f = 8, 64 codes of 4 channels, so that they lie close together."""
+    """A VQModel's yaml: f = 8, 64 codes of 4 channels, which lie close together."""
     params = {"embed_dim": 4, "n_embed": 64, "ddconfig": ddconfig(**changes), "lossconfig": LOSS}
     config = {"model": _model("taming.models.vqgan.VQModel", params)}
     return config | ({"recommended": recommended} if recommended else {})
 
 
 def gumbel_config(**changes: Any) -> dict[str, Any]:
-    """A GumbelVQ's yaml: as wide as its z channels, as the published one is."""
+    """A GumbelVQ's yaml: as wide as its z channels, like the published one."""
     params = {
         "kl_weight": 1e-8,
         "embed_dim": 32,
@@ -100,7 +100,7 @@ def ddconfig(**changes: Any) -> dict[str, Any]:
 
 
 class TamingVQGAN(nn.Module):
-    """taming's own modules put together as its model classes do: what a loader must equal."""
+    """taming's own modules, put together as in its model classes: the reference for loaders."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def seeded_vqgan(config: dict[str, Any], seed: int = 0) -> TamingVQGAN:
 
 
 def checkpoint_of(vqgan: TamingVQGAN, prefix: str = "") -> dict[str, Any]:
-    """What Lightning saved: the weights among others that generating does not need."""
+    """A checkpoint as Lightning saves it, with weights that generating does not need."""
     extras = {
         "loss.perceptual_loss.net.slice1.0.weight": torch.zeros(4, 3, 3, 3),
         "loss.discriminator.main.0.bias": torch.zeros(8),

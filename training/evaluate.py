@@ -34,8 +34,17 @@ from torchvision.transforms.functional import to_tensor
 import logic
 import vqgan_utils
 from logic import VQGANCLIPRun
-from studio.engines import device, registry
-from studio.engines.vqgan_clip import cutouts, sketch
+from studio.engines import arrays, device, random_stream, registry
+from studio.engines.vqgan_clip import (
+    compare,
+    cutouts,
+    latent,
+    losses,
+    models,
+    sketch,
+    start,
+    targets,
+)
 from studio.engines.vqgan_clip.fast import frozen, frozen_layers, onednn, operators
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.models.catalogue import find_sketcher, get_weights
@@ -52,14 +61,22 @@ ASSETS = Path(__file__).parent.parent / "assets"
 WEIGHTS = "emoji_f8"
 # What pictures depend on, beside weights and settings.
 ENGINE = (
+    arrays,
+    compare,
     cutouts,
     device,
     frozen,
     frozen_layers,
+    latent,
     logic,
+    losses,
+    models,
     onednn,
     operators,
+    random_stream,
     sketch,
+    start,
+    targets,
     vqgan_utils,
 )
 # What generated pictures are to reach, relative to real ones: (top-1, top-5).

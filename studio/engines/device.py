@@ -1,6 +1,7 @@
-"""Which device a run computes on."""
+"""Which device a run computes on, and the memory that it has."""
 
 import ctypes
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from studio.base.errors import BadInput
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
 LARGEST_THRESHOLD, MMAP_MAX = 2**25, 2**16  # bytes, the most it may be; blocks, the default
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")  # of Linux
+CGROUP_TAKEN = "memory.current"
 
 CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 CPU_INT8_FLAG = "avx512_vnni"
@@ -34,7 +37,7 @@ def pick_device(gpu: int | None = None) -> torch.device:
 
 
 class Precision(NamedTuple):
-    """What decoder and CLIP compute in: floats of `dtype`, and products perhaps in eight bits."""
+    """What networks compute in: floats of `dtype`, and perhaps products in eight bits."""
 
     dtype: torch.dtype
     eight_bits: bool = False
@@ -43,7 +46,7 @@ class Precision(NamedTuple):
     def packed(self) -> bool:
         """Whether weights of `dtype` are packed too, which pays with bfloat16.
 
-        CPUs that count in eight bits have oneDNN, which packs them.
+        CPUs that multiply in eight bits have oneDNN, which packs them.
         """
         return self.eight_bits and self.dtype == torch.bfloat16
 
@@ -54,7 +57,7 @@ FULL_PRECISION = Precision(torch.float32)
 def compute_precision(device: torch.device) -> Precision:
     """bfloat16 where the device has it, else float32; products of eight bits on CPUs with VNNI.
 
-    It depends on the machine alone. What would only be imitated is slower.
+    It depends on the machine alone. A precision that the device only emulates would be slower.
     """
     flags = cpu_flags() if device.type == "cpu" else frozenset()
     has_bfloat16 = bool(CPU_BF16_FLAGS & flags)
@@ -67,7 +70,7 @@ def compute_precision(device: torch.device) -> Precision:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """What the CPU can do, in Linux's words; empty where the system does not say."""
+    """The CPU's features, in Linux's words; empty where the system does not say."""
     try:
         return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
@@ -75,12 +78,12 @@ def cpu_flags() -> frozenset[str]:
 
 
 def keep_freed_memory(keep: bool) -> None:
-    """Let this process use again what it freed; call it before large tensors come and go.
+    """Let this process reuse the memory that it frees; call it before large tensors come and go.
 
-    glibc hands every large block back to the system, which clears it page by page when it is
-    fetched anew: at 256x256 that takes ten times as long as copying it. But blocks that are kept
-    leave gaps, which double the memory of large pictures. With `keep` false those over 32 MiB go
-    back: where memory is short, that is better than steps a fifth quicker. Without glibc, nothing
+    glibc returns every large block to the system, which clears its pages when they are fetched
+    again: at 256x256 that takes ten times as long as copying it. But kept blocks leave
+    gaps, which double the memory of large pictures. With `keep` false, blocks over 32 MiB go back:
+    where memory is short, that is better than steps a fifth quicker. Without glibc, nothing
     happens.
     """
     with suppress(OSError, AttributeError):
@@ -97,8 +100,53 @@ def total_memory(device: torch.device) -> int | None:
     return torch.cuda.get_device_properties(device).total_memory
 
 
+def free_memory(device: torch.device) -> float:
+    """Bytes that a run could take on the device; infinite where that is not known.
+
+    For a CPU: what the machine has to spare, or its container allows beside what is in it. What
+    this process has freed and kept counts only on a GPU.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(free + kept)
+    if device.type == "cpu":
+        return min(_free_in_machine(), _free_in_container())
+    return math.inf
+
+
+def _free_in_machine() -> float:
+    with suppress(OSError, ValueError, KeyError):
+        return 1024.0 * int(_named_values(MEMINFO)["MemAvailable:"])
+    return math.inf
+
+
+def _free_in_container() -> float:
+    """Of cgroups of version 2. Files that were read lately fill its memory, and make way."""
+    with suppress(OSError, ValueError, KeyError):
+        limit, taken = (int((CGROUP / name).read_text()) for name in ("memory.max", CGROUP_TAKEN))
+        return float(limit - taken + int(_named_values(CGROUP / "memory.stat")["inactive_file"]))
+    return math.inf
+
+
+def _named_values(path: Path) -> dict[str, str]:
+    """The second word of each line by its first."""
+    lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+    return {words[0]: words[1] for words in lines if len(words) > 1}
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether the CPU or a GPU ran out of memory, by what Python and torch raise then."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in said or "allocate memory" in said
+    )
+
+
 def release_freed_memory() -> None:
-    """Give the system and other programs what was freed so far, where they can take it."""
+    """Return the memory that was freed so far to the system, where that is possible."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     with suppress(OSError, AttributeError):
@@ -117,7 +165,7 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 
 def describe(device: torch.device) -> str:
-    """What to call the device when speaking to a person."""
+    """What messages call the device."""
     if device.type == "cuda":
         return f"GPU {device.index or 0} ({torch.cuda.get_device_name(device)})"
     if device.type == "mps":
@@ -128,8 +176,8 @@ def describe(device: torch.device) -> str:
 def _numbered(gpu: int) -> torch.device:
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if 0 <= gpu < present:
-        # cuBLAS repeats itself only with a workspace of a fixed size. It looks when it is first
-        # used, which may be long before a run that is to be repeatable, and so this stays.
+        # cuBLAS is repeatable only with a workspace of a fixed size. It reads this when it is first
+        # used, which may be long before a run that must be repeatable. So the variable stays.
         os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
         return torch.device("cuda", gpu)
     names = [f"{n} ({torch.cuda.get_device_name(n)})" for n in range(present)]

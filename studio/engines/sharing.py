@@ -1,11 +1,12 @@
 """Processors that a run shares with other programs.
 
-OpenMP's threads wait for each other by spinning, which is quickest, as a step has hundreds of short
+OpenMP's threads wait for each other by spinning. That is quickest, as a step has hundreds of short
 parallel parts. But where another program needs the processors too, a thread may spin on the very
 processor that the thread it waits for cannot get: two runs at once took over ten times as long as
 one. GNU's OpenMP spins 100 times instead of 300,000 while it has more threads than there are
-processors (libgomp's manual on GOMP_SPINCOUNT). So idle threads of OpenMP are added while ours have
-to wait for a processor. Which thread computes what does not change, and so no byte of a picture.
+processors (libgomp's manual on GOMP_SPINCOUNT). So idle threads of OpenMP are added while our
+threads have to wait for a processor. Each thread still computes the same part, so no byte of a
+picture changes.
 """
 
 import math
@@ -17,23 +18,23 @@ from pathlib import Path
 import torch
 
 LOOK_SECONDS = 0.5
-TASKS = Path("/proc/self/task")  # of Linux; elsewhere OpenMP waits as it likes
+TASKS = Path("/proc/self/task")  # of Linux; elsewhere, nothing is done
 CROWDED, ROOMY = 0.25, 0.1  # the share of time for which some thread waits for a processor
 PATIENCE, MOST_PATIENCE = 2.0, 60.0  # seconds of room before spinning again
-GRAIN = 32768  # numbers that PyTorch gives a thread at least
+GRAIN = 32768  # the fewest numbers that PyTorch gives a thread
 
 
 class Crowd:
     """Whether other programs need the processors, by how long our threads wait for them.
 
-    Beside a program that always makes way it looks as if there were room, until ours spin again. So
-    each time that proves wrong soon, the patience until the next try doubles.
+    Beside a program that always makes way, there seems to be room until our threads spin again. So
+    each time that soon proves wrong, the patience until the next try doubles.
     """
 
     def __init__(self) -> None:
         self.is_there = False
         self._patience = PATIENCE
-        self._since = -math.inf  # when it was last seen, or took itself off
+        self._since = -math.inf  # when the crowd was last seen, or left
 
     def look(self, now: float, waited: float) -> bool:
         """waited: the share of the time since the last look for which some thread had to wait."""
@@ -53,7 +54,7 @@ class Crowd:
 
 
 class IdleTeam:
-    """Threads of OpenMP that do nothing: as many as a parallel part has, until `dismiss`."""
+    """Idle threads of OpenMP, as many as a parallel part uses, until `dismiss`."""
 
     def __init__(self) -> None:
         self._over = threading.Event()
@@ -71,7 +72,7 @@ class IdleTeam:
 
 
 class Sharing:
-    """Within `with sharing:` this process makes way for others, by a thread that looks for them."""
+    """Within `with sharing:` a thread watches for other programs, and this process makes way."""
 
     def __init__(self) -> None:
         self._computing = threading.Event()
@@ -94,7 +95,7 @@ class Sharing:
             time.sleep(LOOK_SECONDS)
 
     def make_way(self, wanted: bool) -> None:
-        """Have OpenMP spin hardly at all, or as long as it likes."""
+        """Let OpenMP spin hardly at all, or as long as it does by default."""
         if wanted and not self.teams:
             self.teams = [IdleTeam() for _ in range(teams_needed())]
         while self.teams and not wanted:
@@ -102,13 +103,13 @@ class Sharing:
 
 
 class Waits:
-    """How long the threads of this process had to wait for a processor."""
+    """How long the threads of this process have waited for a processor."""
 
     def __init__(self) -> None:
         self._looked, self._waited = time.monotonic(), _waited()
 
     def share(self) -> float:
-        """Of the thread that waited most, as a share of the time since the last look."""
+        """The longest wait of a thread, as a share of the time since the last look."""
         now, waited = time.monotonic(), _waited()
         longest = max((waited[t] - self._waited.get(t, waited[t]) for t in waited), default=0.0)
         share = longest / max(now - self._looked, 1e-9)
@@ -117,13 +118,13 @@ class Waits:
 
 
 def teams_needed() -> int:
-    """Idle teams that bring OpenMP's threads to more than there are processors."""
+    """How many idle teams it takes for OpenMP to have more threads than there are processors."""
     processors, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
     return (processors - threads) // (threads - 1) + 1
 
 
 def _waited() -> dict[str, float]:
-    """Seconds for which each thread of this process waited for a processor so far."""
+    """Seconds that each thread of this process has waited for a processor so far."""
     waited = {}
     for path in TASKS.glob("*/schedstat"):
         try:

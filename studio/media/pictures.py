@@ -1,4 +1,4 @@
-"""Pictures from strangers to RGB, and to the size that is wanted. Never imports torch."""
+"""Pictures from strangers, to RGB and to the wanted size. Never imports torch."""
 
 import io
 import logging
@@ -21,18 +21,18 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
 MAX_FILE_BYTES = 200_000_000
 MAX_PIXELS = 80_000_000
-MAX_SIDE = 65_000  # a JPEG, as which we keep a copy, ends at 65,535
+MAX_SIDE = 65_000  # a JPEG, the format of our copies, has at most 65,535
 JPEG_QUALITY = 95
 ORIENTATION = 0x0112
 
-# What Pillow would log where nobody listens, it would print.
+# Without a handler, Python prints what Pillow logs.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class _Quiet:
-    """Within it, Pillow does not warn: what is wrong with a stranger's file is ours to tell.
+    """Within it, Pillow does not warn: we report what is wrong with a stranger's file.
 
-    Filters of warnings are the whole process's. So those that were there come back when the last
+    Filters of warnings belong to the whole process. So the earlier filters come back when the last
     thread has left.
     """
 
@@ -61,10 +61,10 @@ _quiet = _Quiet()
 
 @contextmanager
 def opened_image(file: BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
-    """A stranger's image file, of which nothing but the header is read so far.
+    """A stranger's image file, of which only the header has been read.
 
     Raises Image.UnidentifiedImageError, Image.DecompressionBombError from twice the size at which
-    Pillow warns, and whatever else a broken file makes it raise.
+    Pillow warns, and whatever else a broken file makes Pillow raise.
     """
     with _quiet, Image.open(file, formats=formats) as image:
         yield image
@@ -73,14 +73,14 @@ def opened_image(file: BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[I
 def load_picture(source: Path | bytes, what: str) -> Image.Image:
     """An image file as RGB: its first frame, turned as its EXIF says, transparency on white.
 
-    what: names the picture in messages. Raises BadInput for whatever is no usable picture; the
-    size is judged by the header, before anything is decoded.
+    what: names the picture in messages. Raises BadInput for anything but a usable picture. The
+    header tells the size, before anything is decoded.
     """
     return _decode(read_picture(source, what), what)
 
 
 def read_picture(source: Path | bytes, what: str) -> bytes:
-    """The bytes of an image file. Raises BadInput for what is no ordinary, readable file."""
+    """The bytes of an image file. Raises BadInput for anything but an ordinary, readable file."""
     if isinstance(source, bytes):
         return _not_empty(source, what)
     try:
@@ -93,7 +93,7 @@ def read_picture(source: Path | bytes, what: str) -> bytes:
     except FileNotFoundError:
         raise BadInput(f"{what} does not exist. Give the path of an image file.") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "its name is none that a file can have"
+        reason = getattr(error, "strerror", None) or "a file cannot have that name"
         raise BadInput(f"{what} cannot be read: {reason}.") from None
 
 
@@ -104,9 +104,9 @@ def _not_empty(data: bytes, what: str) -> bytes:
 
 
 def saved_copy(source: Path | bytes, what: str) -> bytes:
-    """The JPEG to keep of a picture, and to use: what it decodes to is what a run has seen.
+    """The JPEG of a picture that a run keeps and uses: the run sees what the JPEG decodes to.
 
-    A plain RGB JPEG is kept as it is, so that a copy of a copy is the same picture.
+    A plain RGB JPEG is kept as it is, so a copy of a copy is the same picture.
     Raises BadInput as `load_picture` does.
     """
     data = read_picture(source, what)
@@ -136,12 +136,12 @@ def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """All of the picture at `size` (width, height), stretched where the shape is another."""
+    """The whole picture at `size` (width, height), stretched where the shape differs."""
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def crop_or_cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The middle of the picture where it is large enough both ways, else `cover`."""
+    """The middle of the picture where both sides are large enough, else `cover`."""
     left, top = ((have - want) // 2 for have, want in zip(image.size, size, strict=True))
     if left < 0 or top < 0:
         return cover(image, size)
@@ -171,7 +171,7 @@ def _decode(data: bytes, what: str) -> Image.Image:
         raise _too_large(what, "") from None
     except BadInput:
         raise
-    except Exception:  # a decoder fed with a broken file raises whatever it likes
+    except Exception:  # a decoder may raise anything for a broken file
         raise BadInput(f"{what} is broken. Save it again, or give another.") from None
 
 
@@ -198,7 +198,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """16-bit and float greys, which Pillow would cut off at 255."""
+    """16-bit and float greys, which Pillow would clip at 255."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float32))
     white = 65535 if image.mode != "F" else 1 if values.max() <= 1 else 255
     grey = np.clip(values * (255 / white), 0, 255).round().astype(np.uint8)

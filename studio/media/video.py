@@ -1,7 +1,7 @@
 """Frames to an mp4 as they come: H.264, yuv420p, at even size, playable in browsers.
 
-While frames come the file is a fragmented mp4, which stays playable if its writer dies; `finish`
-turns it into an ordinary one.
+While frames come, the file is a fragmented mp4, which stays playable if its writer dies. `finish`
+turns it into an ordinary mp4.
 """
 
 import errno
@@ -23,18 +23,18 @@ import numpy as np
 
 from studio.base.errors import RunFailed
 
-FPS = 24
+FPS = 24  # frames per second, unless a run says otherwise
 BOX_HEADER = struct.Struct(">I4s")  # size and kind; an mp4 is a row of boxes
 BOX_SIZE = struct.Struct(">I")
 HEADERS, FRAME, DECODER_BOX = (b"ftyp", b"moov"), b"mdat", b"avcC"
 SETTLE_SECONDS = 0.001
-# A fragment a frame and no look-ahead: once a frame follows, one is there, playable. Fragments may
-# begin at any time, as those of a film that is gone on with do.
+# One fragment per frame and no look-ahead: a frame is playable as soon as another follows. The
+# first fragment may begin at any time, because a film that is resumed continues at its own end.
 FRAGMENTED = ["-movflags", "+frag_every_frame+empty_moov+default_base_moof+frag_discont"]
 FRAGMENTED += ["-avoid_negative_ts", "disabled", "-flush_packets", "1", "-f", "mp4"]
 ORDINARY = ["-movflags", "+faststart", "-f", "mp4"]
 ENCODER = ["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-crf", "18"]
-# Players guess what yuv means where a film does not say.
+# Where a film does not say what its yuv means, players guess.
 COLOURS = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709"]
 COLOURS += ["-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
 
@@ -42,18 +42,19 @@ COLOURS += ["-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", 
 class VideoWriter:
     """Streams frames [H, W, 3] uint8 of one size into `path` through ffmpeg.
 
-    Memory does not grow with the number of frames. Where it cannot go on, all raise OSError for
-    a full disk or a place that cannot be written, and RunFailed for anything else.
+    Memory does not grow with the number of frames. All methods raise OSError for a full disk or a
+    place that cannot be written, and RunFailed where the film cannot be continued otherwise.
 
-    keep: how many frames of a film at `path` to go on from; what follows them is dropped. `kept`
-    says how many there were, which are fewer only where the film was tampered with.
+    keep: how many frames of the film at `path` to keep; later frames are dropped. `kept` says how
+    many there were, which are fewer only where the film was tampered with.
+    fps: frames per second.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], keep: int = 0, fps: float = FPS) -> None:
         self.path = path
         self._film = path.open("a+b")
         with suppress(OSError):  # where a file system knows no locks
-            # Held by ffmpeg too: until the one of a writer that was killed has written its last.
+            # ffmpeg holds the lock too: until the ffmpeg of a killed writer has written its last.
             fcntl.flock(self._film, fcntl.LOCK_EX)
         self.kept = self._added = self._settled = _cut(path, keep)
         self._looked_at = path.stat().st_size
@@ -68,7 +69,7 @@ class VideoWriter:
             stdin=subprocess.PIPE,
             stdout=self._film,
             stderr=self._messages,
-            process_group=0,  # Ctrl-C in the terminal is for us; the film is to be ended properly
+            process_group=0,  # Ctrl-C in the terminal is for us, and ffmpeg ends the film properly
         )
 
     def add(self, frame: np.ndarray) -> None:
@@ -86,7 +87,7 @@ class VideoWriter:
     def settle(self) -> None:
         """Wait until all frames but the last are on the disk, whatever happens next.
 
-        How long the last one is to be seen is known, and written, when another follows.
+        The last frame is written when another follows, as only then is its duration known.
         """
         while not self._all_written():
             if self._process.poll() is not None and not self._all_written():
@@ -108,7 +109,7 @@ class VideoWriter:
         try:
             self._process.stdin.close()
         except OSError:
-            pass  # ffmpeg has gone already; its exit status tells
+            pass  # ffmpeg has ended already; its exit status tells why
         if self._process.wait() != 0:
             raise self._failure()
         self._film.close()
@@ -127,11 +128,11 @@ class VideoWriter:
 
 
 def finish(part: Path, path: Path, comment: str) -> None:
-    """Make an ordinary mp4 at `path`, with a comment, of the fragmented one at `part`.
+    """Make an ordinary mp4 at `path`, with a comment, from the fragmented mp4 at `part`.
 
-    `path` appears when it is whole; then `part` goes. Where that fails, a disk without room for
-    both above all, `part` itself becomes `path`: it plays as well, only without the comment. A part
-    without a frame leaves no film.
+    `path` appears when it is whole; then `part` is deleted. Where that fails, for instance on a
+    disk without room for both, `part` itself becomes `path`: it plays as well, but has no comment.
+    A part without frames leaves no film.
     """
     if not _cut(part, sys.maxsize):
         part.unlink()
@@ -144,7 +145,7 @@ def finish(part: Path, path: Path, comment: str) -> None:
 
 
 def unfinish(path: Path, part: Path) -> None:
-    """Undo `finish`, to go on with the film. Raises OSError or RunFailed."""
+    """Undo `finish`, to continue the film. Raises OSError or RunFailed."""
     _write_beside(part, ["-i", str(path), "-map", "0:v", "-c", "copy", *FRAGMENTED])
     path.unlink()
 
@@ -152,9 +153,10 @@ def unfinish(path: Path, part: Path) -> None:
 def join(films: Sequence[Path], path: Path, comment: str = "") -> None:
     """One film of several, at the size of the last. Raises OSError or RunFailed.
 
-    Films that are encoded alike are joined as they are; others are scaled to fit, and encoded anew.
+    Films that are encoded alike are joined as they are. Others are scaled to fit and encoded again,
+    at the highest of their frame rates: each takes as long as before, and no frame is lost.
     """
-    sizes = [_size(film) for film in films]
+    looks = [_look(film) for film in films]
     inputs = [word for film in films for word in ("-i", str(film))]
     with tempfile.TemporaryDirectory() as folder:
         if len({_encoding(film) for film in films}) == 1:
@@ -162,13 +164,13 @@ def join(films: Sequence[Path], path: Path, comment: str = "") -> None:
             playlist.write_text("".join(f"file '{_quoted(film)}'\n" for film in films))
             how = ["-f", "concat", "-safe", "0", "-i", str(playlist), "-c", "copy"]
         else:
-            how = [*inputs, "-filter_complex", _fitted(len(films), *sizes[-1]), "-map", "[out]"]
+            how = [*inputs, "-filter_complex", _fitted(looks), "-map", "[out]"]
             how += [*ENCODER, "-pix_fmt", "yuv420p", *COLOURS[2:]]
         _write_beside(path, [*how, *ORDINARY, *_comment(comment)])
 
 
 def _write_beside(path: Path, words: Sequence[str]) -> None:
-    """Let ffmpeg write a film, which appears at `path` when it is whole."""
+    """Let ffmpeg write a film. It appears at `path` when it is whole."""
     beside = path.with_name(f".{path.stem}.tmp.mp4")
     done = subprocess.run(
         [*_ffmpeg(), *words, str(beside)],
@@ -194,10 +196,19 @@ def _quoted(film: Path) -> str:
     return str(film.resolve()).replace("'", r"'\''")
 
 
-def _size(film: Path) -> tuple[int, int]:
+class _Look(NamedTuple):
+    """What a film looks like: width and height in pixels, frames per second."""
+
+    width: int
+    height: int
+    fps: float
+
+
+def _look(film: Path) -> _Look:
     reader = imageio_ffmpeg.read_frames(str(film))
     try:
-        return next(reader)["source_size"]
+        found = next(reader)
+        return _Look(*found["source_size"], found["fps"])
     except OSError:
         raise RunFailed(f"The film {film} cannot be read.") from None
     finally:
@@ -205,7 +216,7 @@ def _size(film: Path) -> tuple[int, int]:
 
 
 def _encoding(film: Path) -> bytes:
-    """What a decoder must know of an H.264 film, its size included; its path for other films."""
+    """What a decoder must know of an H.264 film, its size included; the path of other films."""
     with film.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = data.find(DECODER_BOX)
         if start < BOX_SIZE.size:
@@ -214,11 +225,13 @@ def _encoding(film: Path) -> bytes:
         return data[start : start - BOX_SIZE.size + size]
 
 
-def _fitted(count: int, width: int, height: int) -> str:
-    """A filter that scales each input to fit, pads it, and joins them all."""
+def _fitted(looks: Sequence[_Look]) -> str:
+    """A filter that scales each input to fit the last one, pads it, and joins them all."""
+    width, height, _ = looks[-1]
+    fps, count = max(look.fps for look in looks), len(looks)
     fit = (
         f"scale={width}:{height}:force_original_aspect_ratio=decrease:out_color_matrix=bt709"
-        f":out_range=tv,pad={width}:{height}:-1:-1,setsar=1,fps={FPS}"
+        f":out_range=tv,pad={width}:{height}:-1:-1,setsar=1,fps={fps}"
     )
     parts = "".join(f"[{n}:v]{fit}[v{n}];" for n in range(count))
     return parts + "".join(f"[v{n}]" for n in range(count)) + f"concat=n={count}[out]"
@@ -231,7 +244,7 @@ class _Box(NamedTuple):
 
 
 def _boxes(file: BinaryIO, start: int = 0) -> Iterator[_Box]:
-    """The boxes from there on, but for one that its writer could not finish."""
+    """The boxes from there on, except for one that its writer did not finish."""
     end = file.seek(0, os.SEEK_END)
     while start + BOX_HEADER.size <= end:
         file.seek(start)
@@ -243,7 +256,7 @@ def _boxes(file: BinaryIO, start: int = 0) -> Iterator[_Box]:
 
 
 def _cut(path: Path, frames: int) -> int:
-    """Cut a fragmented film off after that many whole frames; returns how many there are."""
+    """Cut a fragmented film after that many whole frames. Returns how many it has."""
     found = end = 0
     with path.open("r+b") as file:
         for box in _boxes(file):
@@ -258,13 +271,13 @@ def _cut(path: Path, frames: int) -> int:
 
 
 def _hide(file: BinaryIO, box: _Box) -> None:
-    """Let players pass over the header of a film that goes on in the file of another."""
+    """Make players skip the header of a film that continues another one in the same file."""
     file.seek(box.start)
     file.write(BOX_HEADER.pack(box.end - box.start, b"free"))
 
 
 def _explained(messages: str) -> Exception:
-    """What ffmpeg said as it failed: a full disk as OSError."""
+    """The error for what ffmpeg said as it failed: OSError for a full disk, else RunFailed."""
     if os.strerror(errno.ENOSPC) in messages:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     reason = messages.strip().partition("\n")[0] or "ffmpeg has ended"

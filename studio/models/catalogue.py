@@ -1,4 +1,4 @@
-"""Which weights there are in `assets/`, and what their yaml says. Never imports torch."""
+"""The weights in `assets/`, and what their yaml says. Never imports torch."""
 
 import zipfile
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ OPENAI_CLIP_MODELS = (  # what clip.available_models() lists, without importing 
 
 @dataclass(frozen=True)
 class VQGANWeights:
-    """A NAME.yaml with its checkpoint beside it."""
+    """A NAME.yaml with its checkpoint NAME.ckpt or NAME.safetensors beside it."""
 
     name: str
     config_path: Path
@@ -39,7 +39,7 @@ class VQGANWeights:
 
     @property
     def factor(self) -> int:
-        """f: how many pixels of the picture one latent position covers, along each axis."""
+        """f: how many pixels of the picture one position of the latent covers, along each axis."""
         return downsampling_factor(self.config(), self.config_path)
 
     @property
@@ -79,12 +79,12 @@ def get_weights(assets_dir: Path, name: str) -> VQGANWeights:
 
 
 def default_weights(assets_dir: Path) -> str:
-    """The name to use where a person chose none. Raises BadInput for an empty folder."""
+    """The name to use where a person did not choose. Raises BadInput for an empty folder."""
     for name in find_weights(assets_dir):
         return name
     raise BadInput(
         f"There are no weights in {assets_dir}: it needs a NAME.yaml with a NAME.ckpt beside it."
-        " See './download-weights.sh' for published ones."
+        " See './download-weights.sh' for published weights."
     )
 
 
@@ -94,9 +94,10 @@ def find_clip_checkpoints(assets_dir: Path) -> dict[str, Path]:
 
 
 def find_clip(assets_dir: Path, name: str) -> Path | None:
-    """The checkpoint file that a CLIP's name or path means; None for one of OpenAI's names.
+    """The checkpoint that a CLIP's name or path means; None for one of OpenAI's names.
 
-    A NAME.pt in the folder comes first. Raises BadInput, listing what there is.
+    A NAME.pt in the folder comes first, then OpenAI's names, then paths. Raises BadInput, listing
+    what there is.
     """
     there = find_clip_checkpoints(assets_dir)
     if name in OPENAI_CLIP_MODELS and name not in there:
@@ -106,7 +107,7 @@ def find_clip(assets_dir: Path, name: str) -> Path | None:
         if path.is_file():
             return path
     except (OSError, ValueError):
-        pass  # too long, or with a zero byte: no path either
+        pass  # too long, or with a zero byte: not a path either
     raise BadInput(
         f"There is no CLIP '{shortened(name)}'. In {assets_dir}: {', '.join(there) or 'none'}."
         f" By OpenAI's names: {', '.join(OPENAI_CLIP_MODELS)}. Or give the path of a checkpoint."
@@ -114,25 +115,25 @@ def find_clip(assets_dir: Path, name: str) -> Path | None:
 
 
 def find_sketcher(clip_path: Path) -> Path | None:
-    """What draws sketches for a CLIP: NAME.sketcher.safetensors beside its NAME.pt."""
+    """The sketcher of a CLIP: NAME.sketcher.safetensors beside NAME.pt. None where it has none."""
     path = clip_path.with_suffix(SKETCHER_SUFFIX)
     return path if path.is_file() else None
 
 
 def check_checkpoint(path: Path) -> None:
-    """See from a file's first and last bytes whether it can be a checkpoint. Raises BadInput."""
+    """Check a file's first and last bytes: can it be a checkpoint? Raises BadInput."""
     try:
         with path.open("rb") as file:
             head = file.read(64)
             size = file.seek(0, 2)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from None
-    reason = _why_no_checkpoint(path, head, size)
+    reason = _why_not_a_checkpoint(path, head, size)
     if reason:
-        raise BadInput(f"{path} is no checkpoint: {reason}. Download it again.")
+        raise BadInput(f"{path} is not a checkpoint: {reason}. Download it again.")
 
 
-def _why_no_checkpoint(path: Path, head: bytes, size: int) -> str | None:
+def _why_not_a_checkpoint(path: Path, head: bytes, size: int) -> str | None:
     if not head:
         return "it is empty"
     if head.lstrip().startswith(b"<"):
@@ -141,7 +142,7 @@ def _why_no_checkpoint(path: Path, head: bytes, size: int) -> str | None:
         return "it is a Git LFS pointer to the real file"
     if path.suffix == ".safetensors":
         fits = head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
-        return None if fits else "it is truncated, or no safetensors file"
+        return None if fits else "it is truncated, or not a safetensors file"
     if head.startswith(b"PK"):
         return None if zipfile.is_zipfile(path) else "it is truncated"
     return None if head.startswith(b"\x80") else "it is neither a zip file nor a pickle"
@@ -152,7 +153,7 @@ def read_config(path: Path) -> dict[str, Any]:
     config = read_yaml(path)
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("params"), dict):
-        raise BadInput(f"{path} is no VQGAN configuration: it lacks 'model' with its 'params'.")
+        raise BadInput(f"{path} is not a VQGAN configuration: it lacks 'model' with its 'params'.")
     return config
 
 

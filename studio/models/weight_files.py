@@ -1,4 +1,7 @@
-"""Checkpoint files in, tensors out. A checkpoint is data: nothing in it ever runs."""
+"""Files of weights in, tensors out: `.ckpt`, `.pt`, `.safetensors`, TorchScript archives.
+
+A file of weights is data: nothing in it ever runs. (Checkpoints of runs are in `studio.runs`.)
+"""
 
 import io
 import pickle
@@ -24,12 +27,12 @@ StateDict = dict[str, Tensor]
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Every tensor of a checkpoint by its name, on the CPU, as stored.
+    """Every tensor of a file of weights by its name, on the CPU, as stored.
 
-    Takes what `torch.save` writes, today's zip format and the older one, with the weights
-    under "state_dict" or at the top; `.safetensors`; and TorchScript archives, of which only the
-    numbers are read. Zip files are mapped, not read, so weights that nobody asks for cost no
-    memory. Raises BadInput, in one line, for anything else and for pickles that name code.
+    Takes the formats of `torch.save` (today's zip files and the older ones) with the weights under
+    "state_dict" or at the top, `.safetensors`, and TorchScript archives, of which only the numbers
+    are read. Zip files are mapped, not read, so unused weights cost no memory. Raises BadInput, in
+    one line, for anything else and for pickles that name code.
     """
     try:
         return _plain_tensors(_read(path), path)
@@ -38,13 +41,13 @@ def read_state_dict(path: Path) -> StateDict:
     except MemoryError:
         raise
     except pickle.UnpicklingError as error:
-        raise BadInput(_explain(path, error)) from None
-    except Exception as error:  # a damaged file breaks its readers in any of a dozen ways
-        raise BadInput(_not_a_checkpoint(path, error)) from None
+        raise BadInput(_refusal(path, error)) from None
+    except Exception as error:  # a damaged file breaks its readers in many ways
+        raise BadInput(_unreadable(path, error)) from None
 
 
 def as_float32(tensors: StateDict, path: Path) -> StateDict:
-    """Copies of their own, so that nothing hangs on the file any more. Raises BadInput."""
+    """Copies in float32 that no longer depend on the file. Raises BadInput where not finite."""
     copies = {}
     for key, tensor in tensors.items():
         copies[key] = tensor.to(torch.float32, copy=True).contiguous()
@@ -54,7 +57,7 @@ def as_float32(tensors: StateDict, path: Path) -> StateDict:
 
 
 def misfits(wanted: StateDict, found: StateDict) -> list[str]:
-    """What is wrong with the tensors found, by their names and shapes, a phrase each."""
+    """What is wrong with the names and shapes of the tensors found, a phrase each."""
     return [
         *(f"{key} is missing" for key in wanted if key not in found),
         *(f"{key} is not expected" for key in found if key not in wanted),
@@ -83,19 +86,19 @@ def _read(path: Path) -> Any:
 
 
 def _refuse_compressed(record: zipfile.ZipInfo) -> None:
-    """A small file could fill the memory."""
+    """Refuse a compressed record: a small file could fill the memory."""
     if record.compress_type != zipfile.ZIP_STORED:
         raise pickle.UnpicklingError(f"{record.filename} is compressed, which PyTorch never does")
 
 
 def _refuse_bombs(pickled: bytes) -> None:
-    """torch's checked loader calls bytearray with any size that the file says."""
+    """Refuse bytearrays: torch's checked loader makes them at any size that the file states."""
     if b"bytearray\n" in pickled:
         raise pickle.UnpicklingError("GLOBAL builtins.bytearray")
 
 
 def _torch_load(path: Path, *, mmap: bool, stubs: tuple[str, ...] = ()) -> Any:
-    """torch's checked loader; on meeting a Lightning class it is tried again with a stub for it."""
+    """Read by torch's checked loader, with a stub for each Lightning class that it refuses."""
     try:
         with (
             warnings.catch_warnings(),
@@ -111,7 +114,7 @@ def _torch_load(path: Path, *, mmap: bool, stubs: tuple[str, ...] = ()) -> Any:
 
 
 class LightningStub:
-    """Stands for a class of Lightning's; takes any state and does nothing."""
+    """Stands for a class of Lightning. It takes any state and does nothing."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "LightningStub":
         return super().__new__(cls)
@@ -139,7 +142,7 @@ def _plain_tensors(content: Any, path: Path) -> StateDict:
 
 
 def _is_backed(tensor: Tensor, file_size: int) -> bool:
-    """Whether each element has its own bytes, so that a copy is no larger than the file."""
+    """Whether each element has its own bytes in the file, so a copy is not larger than it."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         return False
     there = min(tensor.untyped_storage().nbytes(), file_size)
@@ -151,16 +154,16 @@ def _refused_name(error: Exception) -> str:
     return found[1] if found else ""
 
 
-def _explain(path: Path, error: Exception) -> str:
+def _refusal(path: Path, error: Exception) -> str:
     if name := _refused_name(error):
         return (
-            f"{path} was refused: it names {name}, which would run code when loaded and is no part"
+            f"{path} was refused: it names {name}, which would run code when loaded and is not part"
             " of a model's weights. Get the checkpoint from its publisher."
         )
-    return _not_a_checkpoint(path, error)
+    return _unreadable(path, error)
 
 
-def _not_a_checkpoint(path: Path, error: Exception) -> str:
+def _unreadable(path: Path, error: Exception) -> str:
     reason = (str(error).strip().splitlines() or [""])[0][:160]
     return (
         f"{path} cannot be read as a checkpoint ({_what_it_is(path)}). Download or copy it again."
@@ -191,8 +194,8 @@ def read_torchscript(path: Path) -> StateDict:
     """The parameters and buffers of a TorchScript archive, without running it.
 
     OpenAI publishes CLIP in this format. `torch.jit.load` would run the archive's own code, which
-    can write files; but the numbers lie beside the code, in a pickle of nested attributes and one
-    record of bytes for each tensor, so we read just those.
+    can write files. But the numbers lie beside the code, in a pickle of nested attributes and one
+    record of bytes per tensor, so only these are read.
     """
     with zipfile.ZipFile(path) as archive:
         record = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
@@ -206,7 +209,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 class _ScriptObject:
-    """Any object of an archive: only its attributes matter."""
+    """Any object of an archive. Only its attributes matter."""
 
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state if isinstance(state, dict) else {})
@@ -263,7 +266,7 @@ def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: An
 
 
 def _named_tensors(holder: Any, seen: set[int], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor under its first name. A module that is held twice is looked through once."""
+    """Every tensor under its first name. A module that appears twice is searched once."""
     seen.add(id(holder))
     for name, value in vars(holder).items():
         if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""What CLIP gets to see of a picture: cutouts, then augmentations, then noise."""
+"""What CLIP sees of a picture: cutouts, then augmentations, then noise."""
 
 import math
 from dataclasses import dataclass, fields
@@ -12,7 +12,7 @@ NOISE_FACTOR = 0.1
 
 
 class _Batch:
-    """Tensors of which each has a row for every cutout."""
+    """Tensors that each have a row for every cutout."""
 
     def part(self, rows: slice, device: torch.device) -> Self:
         """Some of the rows, on the device."""
@@ -23,7 +23,7 @@ class _Batch:
 class Windows(_Batch):
     """Square windows on a picture, in pixels: side, left and top edge, each [N] whole numbers.
 
-    A window may hang over the picture's edges; there it sees the edge's colours go on.
+    A window may reach beyond the picture, where the colours of its edge continue.
     """
 
     sides: Tensor
@@ -34,10 +34,10 @@ class Windows(_Batch):
 def random_windows(
     width: int, height: int, count: int, smallest: int, cut_pow: float, whole: float
 ) -> Windows:
-    """`count` windows, the share `whole` on the whole picture and the others at random places.
+    """`count` windows: the share `whole` on the whole picture, the others at random places.
 
     A random side is `low + u^cut_pow (high - low)`, u uniform in [0, 1), high the picture's shorter
-    side and low the smaller of that and `smallest`; the place is uniform among those inside.
+    side, and low the smaller of high and `smallest`. The place is uniform among those inside.
     """
     whole_count = int(whole * count + 0.5)
     views, random = whole_views(width, height, whole_count), count - whole_count
@@ -55,10 +55,10 @@ def random_windows(
 
 
 def spread(rows: int, count: int) -> Tensor:
-    """Numbers in [0, 1), [rows, count]: in a row one in each of `count` equal parts, in any order.
+    """Numbers in [0, 1), [rows, count]: a row has one in each of `count` equal parts, in any order.
 
-    Each is uniform, as are those of `torch.rand`, but a row's together cover the range evenly, so
-    that fewer do (McKay et al. 1979, "Latin hypercube sampling").
+    Each number is uniform, as with `torch.rand`. But together the numbers of a row cover the range
+    evenly, so fewer are enough (McKay et al. 1979, "Latin hypercube sampling").
     """
     order = torch.rand(rows, count).argsort(dim=1)
     numbers = (order + torch.rand(rows, count)) / max(count, 1)
@@ -80,8 +80,8 @@ def cut_out(
 ) -> Tensor:
     """The windows on a picture [1, C, H, W], each resized to [C, side, side]: [N, C, side, side].
 
-    Resizing is bilinear with antialiasing, as Pillow's and torch's. It is linear and separable, so
-    all windows at once are two matrix products: exact, and the same on every run.
+    Resizing is bilinear with antialiasing, as in Pillow and torch. It is linear and separable, so
+    two matrix products resize all windows at once: exactly, and the same on every run.
     softening: see `soften`.
     """
     channels, height, width = picture.shape[1:]
@@ -95,17 +95,17 @@ def cut_out(
 
 
 def resize_weights(sides: Tensor, starts: Tensor, length: int, size: int) -> Tensor:
-    """How much each of a picture's pixels counts in each pixel of a window: [N, size, length].
+    """The weight of each pixel of a picture in each pixel of a window: [N, size, length].
 
-    A triangle as wide as two target pixels, cut off at the window and normalised; pixels beyond
-    the picture's edges count for the edge.
+    A triangle as wide as two target pixels, cut off at the window and normalised. The weights of
+    pixels beyond the picture go to its edge.
     """
     over = max(0, int(-starts.min()), int((starts + sides).max()) - length)
     scale = (sides / size)[:, None, None]
     pixels = torch.arange(-over, length + over, device=sides.device)
     offsets = pixels - starts[:, None, None]
     beyond = (offsets < 0) | (offsets >= sides[:, None, None])
-    reach = scale.clamp(min=1)  # of a triangle, in pixels; all that follows is in its terms
+    reach = scale.clamp(min=1)  # of a triangle, in pixels; the unit of all that follows
     places = ((offsets + 0.5) / reach).masked_fill(beyond, math.inf)
     centres = (torch.arange(size, device=sides.device)[:, None] + 0.5) * scale / reach
     weights = 1 - (places - centres).abs_().clamp_(max=1)
@@ -124,11 +124,11 @@ def _fold_edges(weights: Tensor, over: int) -> Tensor:
 def soften(weights: Tensor, softening: Tensor | None) -> Tensor:
     """Mix each target pixel of resize weights [N, size, length], in place, with the two beside it.
 
-    softening: [N], how much of each of the two; None for none.
+    softening: [N], the share of each of the two; None leaves the weights as they are.
     """
     if softening is None:
         return weights
-    moved = weights.diff(dim=1).mul_(softening[:, None, None])  # by each towards the next
+    moved = weights.diff(dim=1).mul_(softening[:, None, None])  # from each pixel to the next
     weights[:, :-1].add_(moved)
     weights[:, 1:].sub_(moved)
     return weights
@@ -138,10 +138,10 @@ def soften(weights: Tensor, softening: Tensor | None) -> Tensor:
 class Augmentations(_Batch):
     """What happens to each of N cutouts. See `random_augmentations`.
 
-    softening: [N], for `cut_out`. source: [N, 3, 3], from a place in the result to where its colour
-    comes from, and frame: [N, 3, 3], to where that lies before perspective; places are homogeneous,
-    with -1 and 1 at the edges. colour: [N, 3, 3], by which red, green and blue are multiplied.
-    noise: [N], standard deviations.
+    softening: [N], for `cut_out`. source: [N, 3, 3], from a place in the result to the place that
+    its colour comes from. frame: [N, 3, 3], from a place in the result to its place before the
+    perspective. Places are homogeneous, with -1 and 1 at the edges. colour: [N, 3, 3], by which
+    red, green and blue are multiplied. noise: [N], standard deviations.
     """
 
     softening: Tensor
@@ -152,13 +152,13 @@ class Augmentations(_Batch):
 
 
 def random_augmentations(count: int, side: int) -> Augmentations:
-    """Flip, soften, turn and shift, skew, recolour and blur with noise cutouts of `side` pixels.
+    """Random flips, softening, turns, shifts, perspectives, colours and noise, for `side` pixels.
 
-    Chances and strengths are those that kornia's RandomHorizontalFlip(p=0.5),
+    Chances and strengths have the distributions of kornia's RandomHorizontalFlip(p=0.5),
     RandomSharpness(0.3, p=0.4), RandomAffine(30, (0.1, 0.1), p=0.8), RandomPerspective(0.2, p=0.4)
-    and ColorJitter(hue=0.01, saturation=0.01, p=0.7) would draw. Where we differ: the three moves
-    are one resampling; the softening kernel is separable, with the same profile along each axis;
-    hue and saturation turn and scale colours about the grey axis.
+    and ColorJitter(hue=0.01, saturation=0.01, p=0.7). Where we differ: one resampling makes all
+    three moves; the softening kernel is separable, with the same profile along each axis; hue and
+    saturation turn and scale colours about the grey axis.
     """
     for_frame, for_moves, for_colour, others = spread(20, count).split([9, 4, 3, 4])
     frame = _perspectives(for_frame, side, chance=0.4, distortion=0.2)
@@ -221,7 +221,7 @@ def _colours(drawn: Tensor, chance: float, most: float) -> Tensor:
 def warp(cutouts: Tensor, source: Tensor, frame: Tensor) -> Tensor:
     """Cutouts [N, C, S, S] moved as `Augmentations` say, by one bilinear sampling.
 
-    Beyond its edges a cutout goes on in the edges' colours, and is black beyond the frame.
+    Beyond a cutout, the colours of its edges continue; beyond the frame, it is black.
     """
     side = cutouts.shape[-1]
     moved = _sample(cutouts, _project(source, side))
@@ -233,10 +233,10 @@ def warp(cutouts: Tensor, source: Tensor, frame: Tensor) -> Tensor:
 
 
 def _sample(pictures: Tensor, places: Tensor) -> Tensor:
-    """Bilinear samples of [N, C, S, S] at places [N, S, S, 2], the edges' colours beyond edges.
+    """Bilinear samples of [N, C, S, S] at places [N, S, S, 2]; the edges' colours continue.
 
-    The gradient of torch's own kernel adds up in any order on a GPU, so where the same bytes are
-    wanted there, four lookups do it.
+    On a GPU, the gradient of torch's own kernel adds up in any order. Where the same bytes are
+    wanted there, four lookups replace it.
     """
     if pictures.device.type == "cpu" or not torch.are_deterministic_algorithms_enabled():
         return F.grid_sample(pictures, places, padding_mode="border", align_corners=False)
@@ -244,7 +244,7 @@ def _sample(pictures: Tensor, places: Tensor) -> Tensor:
 
 
 def sample_by_lookup(pictures: Tensor, places: Tensor) -> Tensor:
-    """As `F.grid_sample` with padding_mode "border" and without align_corners, repeatable."""
+    """As `F.grid_sample` with padding_mode "border" and without align_corners, but repeatable."""
     _, channels, side, _ = pictures.shape
     x, y = (((places + 1) * side - 1) / 2).clamp(0, side - 1).flatten(1, 2).unbind(-1)
     left, top = x.floor().clamp(max=side - 2), y.floor().clamp(max=side - 2)
@@ -259,7 +259,7 @@ def sample_by_lookup(pictures: Tensor, places: Tensor) -> Tensor:
 
 
 def _project(maps: Tensor, side: int) -> Tensor:
-    """Where maps [N, 3, 3] send the centres of side x side pixels: [N, side, side, 2]."""
+    """The places that maps [N, 3, 3] send side x side pixels' centres to: [N, side, side, 2]."""
     centres = (torch.arange(side, device=maps.device) * 2 + 1) / side - 1
     from_x = maps[:, :, :1] * centres  # [N, 3, side]
     from_y = maps[:, :, 1:2] * centres + maps[:, :, 2:]
@@ -270,9 +270,9 @@ def _project(maps: Tensor, side: int) -> Tensor:
 def recolour(cutouts: Tensor, colour: Tensor, noise: Tensor, seed: int) -> Tensor:
     """Cutouts [N, 3, S, S] times colour [N, 3, 3], with Gaussian noise of deviations `noise` [N].
 
-    The noise is drawn where the cutouts are, by a generator of that seed, for a quarter of them:
-    another has it turned half round, and half of them the other half's with the opposite sign
-    (antithetic), so that it pulls less in any direction.
+    A generator of that seed draws the noise on the cutouts' device, for a quarter of the cutouts. A
+    second quarter gets the same noise, turned by 180 degrees. The other half gets the noise of the
+    first half with the opposite sign (antithetic), so the noise pulls less in any direction.
     """
     generator = torch.Generator(cutouts.device).manual_seed(seed)
     colours = cutouts.flatten(2)  # [N, 3, S S]

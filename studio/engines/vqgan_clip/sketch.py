@@ -1,9 +1,10 @@
-"""Sketches to start from: rough pictures of a wish, drawn in one go from its CLIP embedding.
+"""Sketches to start from: rough pictures of a wish, drawn in one pass from its CLIP embedding.
 
-CLIP's gradient hardly tells what to draw where nothing is, and is easily led astray. So a small
-network draws a beginning, trained (`training/train_sketcher.py`) to draw what captions say: as the
-prior and decoder of Ramesh et al. 2022, "Hierarchical Text-Conditional Image Generation with CLIP
-Latents", but a plain regression, rough where hands differ. The run brings the rest.
+On an empty picture, CLIP's gradient says little about what to draw, and is easily led astray. So a
+small network draws the beginning. It was trained (`training/train_sketcher.py`) to draw what
+captions say, like the prior and decoder of Ramesh et al. 2022, "Hierarchical Text-Conditional Image
+Generation with CLIP Latents". But it is a plain regression, so sketches are rough wherever drawings
+of one caption differ. The run adds the rest.
 """
 
 from pathlib import Path
@@ -16,14 +17,14 @@ from studio.base.errors import BadInput
 from studio.models.weight_files import StateDict, as_float32, misfits, read_state_dict
 
 SIDE = 32  # of a sketch, pixels
-MAX_HANDS = 64  # all of them draw at once
-SCALE = 16.0  # of the unit embeddings, so that their parts are about 1
+MAX_HANDS = 64  # all hands draw at once
+SCALE = 16.0  # of the unit embeddings, so that their components are about 1
 WIDTH = 768
 CHANNELS = (192, 192, 128)  # at 4x4, and then at twice the side before
 
 
 class Sketcher(nn.Module):
-    """Draws each embedding in each of the hands that it learnt from."""
+    """Draws an embedding in any of the hands (styles) that it learnt from."""
 
     def __init__(self, embed_dim: int, hands: int) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class Sketcher(nn.Module):
 
 
 class _Level(nn.Module):
-    """From one side to twice as many pixels, with the wish in mind."""
+    """Doubles the side of a picture, with the wish in mind."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class _Level(nn.Module):
 
 
 def load_sketcher(path: Path, embed_dim: int) -> Sketcher:
-    """What draws from unit embeddings of that size: float32, no gradients. Raises BadInput."""
+    """The Sketcher of unit embeddings [N, embed_dim]: float32, no gradients. Raises BadInput."""
     state = read_state_dict(path)
     table = state.get("hands.weight", torch.empty(0))
     hands = len(table) if table.dim() == 2 else 0
@@ -90,13 +91,13 @@ def _check_fit(sketcher: Sketcher, state: StateDict, path: Path) -> None:
 
 def _unfit(path: Path, reason: str) -> str:
     return (
-        f"{path} is no sketcher for the CLIP beside it ({reason}). Get both again from the same"
+        f"{path} is not a sketcher for the CLIP beside it ({reason}). Get both again from the same"
         " place, or switch 'Start from a sketch' off."
     )
 
 
 def fit(sketch: Tensor, height: int, width: int) -> Tensor:
-    """A square sketch [1, 3, S, S] in the middle of [1, 3, height, width], its edges going on."""
+    """A square sketch [1, 3, S, S] in the middle of [1, 3, height, width]; its edges continue."""
     side = min(height, width)
     square = F.interpolate(sketch, side, mode="bicubic", antialias=True).clamp(0, 1)
     left, top = (width - side) // 2, (height - side) // 2

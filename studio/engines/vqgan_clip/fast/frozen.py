@@ -1,10 +1,11 @@
 """Decoder and CLIP as the loop needs them: frozen, and therefore quicker and smaller.
 
-Batch norms, sums and ReLUs become part of the convolutions before them; doubling a picture and
-convolving it is one transposed convolution; a norm and its SiLU keep only what came in, small
-pictures aside. The functions give what the networks of taming-transformers and OpenAI's CLIP give,
-up to rounding to a `Precision`. With eight bits, the layers of CLIP in which that is quicker
-multiply such numbers; of the decoder only the gradient does, as people look at its pictures.
+Batch norms, sums and ReLUs become part of the convolutions before them. Doubling a picture and
+convolving it is one transposed convolution. A norm and its SiLU keep only their input for the
+gradient, except for small pictures. The frozen networks give what those of taming-transformers and
+OpenAI's CLIP give, up to rounding to a `Precision`. With eight bits, CLIP multiplies eight-bit
+numbers in those layers where that is quicker. In the decoder, only the gradient does, because
+people look at its pictures.
 """
 
 import copy
@@ -45,7 +46,7 @@ from studio.engines.vqgan_clip.fast.onednn import eight_bit_convolutions, eight_
 from studio.engines.vqgan_clip.fast.operators import probe_gradients
 
 QUICK_GELU = 1.702  # CLIP's GELU is x sigmoid(1.702 x)
-WORTHWHILE = 128  # multiply-adds for each number in or out, from which on eight bits save time
+WORTHWHILE = 128  # multiply-adds per number in or out; eight bits save time from here on
 
 
 def _pays_in_eight_bits(weight: Tensor, precision: Precision) -> bool:
@@ -96,7 +97,7 @@ def _doubling(upsample: taming.Upsample, precision: Precision) -> nn.Module:
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU and convolution twice, beside the way straight through."""
+    """Norm, SiLU and convolution twice, added to the input (or to a 1x1 convolution of it)."""
 
     def __init__(self, block: taming.ResnetBlock, precision: Precision) -> None:
         super().__init__()
@@ -114,7 +115,7 @@ class ResidualBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Every position of [B, C, h, w] attends to all others, beside the way straight through."""
+    """Every position of [B, C, h, w] attends to all positions; the result is added to the input."""
 
     def __init__(self, block: taming.AttnBlock, precision: Precision) -> None:
         super().__init__()
@@ -132,11 +133,11 @@ class SpatialAttention(nn.Module):
         return self.out(seen.view(batch, height, width, channels).permute(0, 3, 1, 2), x)
 
 
-# --- CLIP's sight ------------------------------------------------------------------------------
+# --- The image encoder of CLIP -----------------------------------------------------------------
 
 
 def frozen_visual(visual: nn.Module, precision: Precision) -> nn.Module:
-    """The part of a CLIP that sees: normalised pictures [N, 3, S, S] to features [N, D]."""
+    """The image encoder of a CLIP: normalised pictures [N, 3, S, S] to features [N, D]."""
     probe_gradients()
     kinds = {ModifiedResNet: frozen_resnet, VisionTransformer: FrozenViT}
     return kinds[type(visual)](visual, precision)
@@ -157,7 +158,7 @@ def frozen_resnet(visual: ModifiedResNet, precision: Precision) -> nn.Sequential
 def clip_conv(
     conv: nn.Conv2d, norm: nn.BatchNorm2d, precision: Precision, rectifies: bool = False
 ) -> FrozenLayer:
-    """The convolution, with the batch norm, and perhaps the ReLU, that follow it taken in."""
+    """The convolution with the batch norm, and perhaps the ReLU, that follow it, as one layer."""
     scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)
     weight = conv.weight.float() * scale[:, None, None, None]
     bias = norm.bias - norm.running_mean * scale
@@ -212,7 +213,7 @@ class FrozenAttentionPool(nn.Module):
 class FrozenViT(nn.Module):
     """CLIP's vision transformer.
 
-    Of its last block only the first token is read, so only that one is computed there.
+    Only the first token of its last block is read, so the last block computes only that one.
     """
 
     def __init__(self, visual: VisionTransformer, precision: Precision) -> None:
@@ -252,7 +253,7 @@ class TransformerBlock(nn.Module):
 
 
 class LastTransformerBlock(nn.Module):
-    """A block of which only the first token is wanted: [N, n, C] to [N, C]."""
+    """A block whose first token alone is wanted: [N, n, C] to [N, C]."""
 
     def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype) -> None:
         super().__init__()
@@ -260,7 +261,7 @@ class LastTransformerBlock(nn.Module):
         self.norm = _frozen_norm(block.ln_1, dtype)
         ways = zip(block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3))
         self.q, self.k, self.v = (Linear(weight, bias, dtype) for weight, bias in ways)
-        self.refine = Refine(block, Precision(dtype))  # one token a cutout takes no time
+        self.refine = Refine(block, Precision(dtype))  # one token per cutout takes no time
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm(x)
@@ -269,13 +270,13 @@ class LastTransformerBlock(nn.Module):
 
 
 class Refine(nn.Module):
-    """The layers of a transformer's block after its attention, for tokens [..., C]."""
+    """The layers that follow the attention in a transformer's block, for tokens [..., C]."""
 
     def __init__(self, block: ResidualAttentionBlock, precision: Precision) -> None:
         super().__init__()
         self.out = _linear(block.attn.out_proj.weight, block.attn.out_proj.bias, precision)
         self.norm = _frozen_norm(block.ln_2, precision.dtype)
-        # x sigmoid(1.702 x) = silu(1.702 x) / 1.702, and the layers around take the factors in.
+        # x sigmoid(1.702 x) = silu(1.702 x) / 1.702; the layers around it absorb both factors.
         widen, narrow = block.mlp.c_fc, block.mlp.c_proj
         self.widen = _linear(
             widen.weight.float() * QUICK_GELU, widen.bias.float() * QUICK_GELU, precision

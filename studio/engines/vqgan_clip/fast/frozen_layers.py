@@ -1,7 +1,7 @@
 """Layers whose weights never change: gradients go to their inputs alone.
 
-Nothing is kept for the gradients of weights. The layers give what torch's own give, up to rounding
-to `dtype`, or to eight bits (see `onednn`) where their names say so.
+Nothing is kept for the gradients of weights. The layers give what torch's own layers give, up to
+rounding to `dtype`, or to eight bits (see `onednn`) where their names say so.
 """
 
 import torch
@@ -23,8 +23,8 @@ from studio.engines.vqgan_clip.fast.operators import (
     silu_gradient,
 )
 
-SMALL = 1024  # pixels; up to here torch's own norms in float32 take a CPU down to half the time
-SHORT = 4096  # tokens; up to here a CPU attends quicker by plain products than by torch's kernel
+SMALL = 1024  # pixels; up to here, torch's own norms in float32 are up to twice as quick on a CPU
+SHORT = 4096  # tokens; up to here, plain products are quicker on a CPU than torch's kernel
 
 
 def own(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -33,7 +33,7 @@ def own(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class _FrozenOperator(torch.autograd.Function):
-    """What a layer makes of x, and the gradient at x, for which no x is kept."""
+    """A layer applied to x, and the gradient at x, for which x need not be kept."""
 
     @staticmethod
     def forward(ctx, x: Tensor, added: Tensor | None, layer: "FrozenLayer"):
@@ -57,22 +57,22 @@ class FrozenLayer(nn.Module):
     rectifies = False
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """What the layer makes of x, and `added`, of the same shape as that, before the ReLU."""
+        """The layer applied to x. added: of the result's shape, is added before the ReLU."""
         return _FrozenOperator.apply(x, added, self)
 
     def result(self, x: Tensor, added: Tensor | None) -> Tensor:
-        """`forward`, without a gradient."""
+        """The result of `forward`, without its gradient."""
         y = self.compute(x)
         if added is not None:
             y += added
         return y.relu_() if self.rectifies else y
 
     def compute(self, x: Tensor) -> Tensor:
-        """What the operator and its bias make of x."""
+        """The operator, with its bias, applied to x."""
         raise NotImplementedError
 
     def gradient(self, grad: Tensor, shape: torch.Size) -> Tensor:
-        """The gradient at x, which has that shape, from the gradient before the ReLU."""
+        """The gradient at x, of that shape, from the gradient before the ReLU."""
         raise NotImplementedError
 
 
@@ -150,16 +150,16 @@ class EightBitConv(FrozenLayer):
 
 
 def _turned_kernels(weight: Tensor, padding: int) -> EightBitKernels:
-    """For the gradient of a convolution of stride 1: one by its kernels turned half round."""
+    """Kernels for the gradient of a convolution of stride 1: its own, turned by 180 degrees."""
     return EightBitKernels(weight.flip(2, 3).transpose(0, 1), 1, weight.shape[-1] - 1 - padding)
 
 
 class HalvingConv(Conv):
     """A 3x3 convolution that halves pictures with even sides, as the first one of CLIP's ResNets.
 
-    Its gradient is a convolution too, by 2x2 kernels, of which each gives a quarter of the pixels:
-    those in even or odd rows and columns. With few channels, as there, that takes a CPU down to
-    half the time of torch's own.
+    Its gradient is a convolution too, by 2x2 kernels. Each of them gives a quarter of the pixels:
+    those in even or odd rows and columns. With few channels, as in CLIP, this is up to twice as
+    quick on a CPU as torch's own gradient.
     """
 
     stride = 2
@@ -168,8 +168,8 @@ class HalvingConv(Conv):
         self, weight: Tensor, bias: Tensor, precision: Precision, rectifies: bool = False
     ) -> None:
         super().__init__(weight, bias, precision, 1, rectifies)
-        # Row 2o of the input meets row 1 of the kernel at output o, row 2o + 1 meets 2 there and 0
-        # at o + 1; so the kernel, padded to 4x4, falls into 2x2 of them.
+        # Row 2o of the input meets row 1 of the kernel at output o. Row 2o + 1 meets row 2 at
+        # output o, and row 0 at o + 1. So the kernel, padded to 4x4, falls into four 2x2 kernels.
         spread = F.pad(weight, (1, 0, 1, 0)).unflatten(3, (2, 2)).unflatten(2, (2, 2)).flip(2, 4)
         quarters = own(spread.permute(1, 3, 5, 0, 2, 4).flatten(0, 2), precision.dtype)
         self.register_buffer("quarters", quarters.contiguous(memory_format=torch.channels_last))
@@ -181,13 +181,12 @@ class HalvingConv(Conv):
 class DoublingConv(FrozenLayer):
     """Nearest-neighbour doubling and then a 3x3 convolution, as one.
 
-    Each output pixel sees only 2x2 of the pixels before doubling: those under the 3x3 kernel
-    spread by a 2x2 box. That is a transposed convolution by the 4x4 kernel of the two, with 4/9 of
-    the work.
+    Each output pixel sees only 2x2 of the pixels before doubling. So both steps are one transposed
+    convolution, by the 3x3 kernel spread by a 2x2 box to 4x4, with 4/9 of the work.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
-        """weight: what `doubled_kernels` makes of the 3x3 ones."""
+        """weight: the 4x4 kernels that `doubled_kernels` makes of 3x3 ones."""
         super().__init__()
         kernels = own(weight, dtype).contiguous(memory_format=torch.channels_last)
         self.register_buffer("weight", kernels)
@@ -201,7 +200,7 @@ class DoublingConv(FrozenLayer):
 
 
 class EightBitGradientDoublingConv(DoublingConv):
-    """The same, with its gradient by products of eight bits."""
+    """A DoublingConv with its gradient by products of eight bits."""
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__(weight, bias, dtype)
@@ -236,9 +235,9 @@ class Pool(FrozenLayer):
 
 
 class _NormSiLU(torch.autograd.Function):
-    """silu(group_norm(x)): the gradient goes to x alone, and x is all that is kept.
+    """silu(group_norm(x)): the gradient goes to x alone, and only x is kept for it.
 
-    With y = scale x + shift for each channel, g the gradient at y and n elements a group,
+    With y = scale x + shift for each channel, g the gradient at y and n elements per group,
     dx = scale g - (sum(weight g) + x' sum(weight g x')) rstd / n, where x' is the normalised x and
     the sums run over the group (Wu, He 2018, "Group Normalization").
     """
@@ -276,7 +275,7 @@ class _NormSiLU(torch.autograd.Function):
 
 
 def _channel_sums(x: Tensor) -> Tensor:
-    """Sums over rows and columns, [B, C] in float32; each row's sum may round to x's precision."""
+    """Sums over rows and columns, [B, C] in float32; sums of rows may round to x's precision."""
     return x.permute(0, 2, 3, 1).sum(2).float().sum(1)
 
 
@@ -330,9 +329,9 @@ class EightBitLinear(FrozenLayer):
 
 
 class Patches(nn.Module):
-    """A convolution whose windows lie side by side, as one product: tokens [N, n, C].
+    """A convolution whose windows do not overlap, as one product: tokens [N, n, C].
 
-    In bfloat16 its gradient takes a CPU a tenth of the time of torch's own.
+    In bfloat16 on a CPU, its gradient takes a tenth of the time of torch's own gradient.
     """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
@@ -359,13 +358,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def attend_once(q: Tensor, x: Tensor, k: Linear, v: Linear, heads: int) -> Tensor:
     """Attention of one query each [N, C] to the keys and values of tokens x [N, m, C]: [N, C].
 
-    Without computing either: q (K x) = (q K) x, sum(a V x) = V sum(a x) for weights a that sum to
-    1, and a constant that K's bias adds to all scores does not change them.
+    Neither keys nor values are computed: q (K x) = (q K) x, and sum(a V x) = V sum(a x) for weights
+    a that sum to 1. K's bias adds the same constant to all scores, which changes no weight.
     """
     q = q.unflatten(-1, (heads, -1)).transpose(0, 1)  # [heads, N, d]
     to_k, to_v = (layer.weight.unflatten(0, (heads, -1)) for layer in (k, v))  # [heads, d, C]
     q = (q * q.shape[-1] ** -0.5 @ to_k).transpose(0, 1).contiguous()  # [N, heads, C]
-    # Tokens first, or the gradient would copy q the other way round.
+    # Tokens come first, or the gradient would copy a transposed q.
     weights = (x @ q.transpose(1, 2)).softmax(1)  # [N, m, heads]
     seen = weights.transpose(1, 2) @ x
     seen = seen.transpose(0, 1) @ to_v.transpose(1, 2)  # [heads, N, d]

@@ -1,14 +1,14 @@
-"""Products by weights that oneDNN has packed: in bfloat16, or of eight bits.
+"""Products by weights that oneDNN has packed: in bfloat16, or in eight bits.
 
-By way of operators that PyTorch made for torch.compile, which are tried before they are used (see
-`operators`). What is packed stays on the CPU and can be neither copied nor saved.
+PyTorch made these operators for torch.compile; they are tried before they are used (see
+`operators`). Packed weights stay on the CPU and can be neither copied nor saved.
 
-CPUs with VNNI instructions multiply whole numbers of eight bits twice as quickly as bfloat16. Every
-token, or batch of pictures, has a scale of its own, by its largest number, and so do the weights of
-each output; sums are exact, and are rounded to the precision of what came in. SwitchBack (Wortsman
-et al. 2023, "Stable and low-precision training for large-scale vision-language models") trained
-CLIPs so, forwards and for the gradients at inputs, as well as in bfloat16 to a tenth of a percent.
-Where we differ: its weights share one scale, and it has no convolutions.
+CPUs with VNNI instructions multiply eight-bit integers twice as quickly as bfloat16. Every token,
+or batch of pictures, has its own scale, set by its largest number. So do the weights of each
+output. Sums are exact, and are rounded to the precision of the input. SwitchBack (Wortsman et al.
+2023, "Stable and low-precision training for large-scale vision-language models") trained CLIPs in
+this way, both forwards and for the gradients at inputs, and came within a tenth of a percent of
+bfloat16. Where we differ: in SwitchBack the weights share one scale, and there are no convolutions.
 """
 
 from collections.abc import Iterator
@@ -19,27 +19,28 @@ from torch import Tensor
 
 from studio.engines.vqgan_clip.fast.operators import Guarded, whole_numbers
 
-ZERO_POINT = 128  # as oneDNN's quick products want numbers without a sign
+ZERO_POINT = 128  # oneDNN's quick products want unsigned numbers
 LARGEST = 126  # of 127, as a quotient may round up
 
 
 class PackedKernels:
     """A convolution's weights [out, in, h, w], bias [out], both in bfloat16, and perhaps a ReLU.
 
-    How they are packed best hangs on the pictures' size. For another one they are packed anew: to
-    make do with the old way may take a hundred times as long as the convolution.
+    The best packing depends on the input size. The weights are packed again for each new size: with
+    the packing for another size, a convolution may take a hundred times as long.
     """
 
     def __init__(
         self, weight: Tensor, bias: Tensor, stride: int, padding: int, rectifies: bool
     ) -> None:
         self.weight, self.bias = weight, bias
-        self.geometry = ([padding] * 2, [stride] * 2, [1, 1], 1)  # not in the other ones' order
+        # Another order than in EightBitKernels.
+        self.geometry = ([padding] * 2, [stride] * 2, [1, 1], 1)
         self.rectifies = rectifies
-        self.packed: tuple[torch.Size, Tensor] | None = None  # for pictures of which shape
+        self.packed: tuple[torch.Size, Tensor] | None = None  # for inputs of which shape
 
     def convolve(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """What the convolution makes of pictures [N, in, H, W]; `added` comes before the ReLU."""
+        """The convolution of pictures [N, in, H, W]; `added` is added before the ReLU."""
         if self.packed is None or self.packed[0] != x.shape:
             pack = torch.ops.mkldnn._reorder_convolution_weight
             self.packed = x.shape, pack(self.weight, *self.geometry, x.shape)
@@ -60,7 +61,7 @@ class EightBitMatrix:
         self.packed = torch.ops.onednn.qlinear_prepack(quantised, None)
 
     def times(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Of rows [n, in] the products [n, out], and scales [n, 1] by which to multiply them."""
+        """Unscaled products [n, out] of rows [n, in], and the scales [n, 1] to multiply them by."""
         sizes = rows.abs()
         scale = (_largest(sizes, (1,)) / LARGEST).clamp_(min=torch.finfo(rows.dtype).tiny)
         quantised = _quantise(torch.div(rows, scale, out=sizes))
@@ -74,8 +75,8 @@ class EightBitMatrix:
 class EightBitKernels:
     """A convolution's weights [out, in, h, w] in eight bits.
 
-    How they are packed best hangs on the pictures' size, so that the first pictures decide. Others,
-    of another size, get the same numbers, up to a tenth slower (by 1x1 kernels, a third).
+    The best packing depends on the input size, and the first input decides. Inputs of another size
+    give the same numbers up to a tenth more slowly (with 1x1 kernels, up to a third).
     """
 
     def __init__(self, weight: Tensor, stride: int = 1, padding: int = 0) -> None:
@@ -85,7 +86,7 @@ class EightBitKernels:
         self.packed: Tensor | None = None
 
     def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """What the convolution makes of pictures [N, in, H, W]; bias: [out] in float32."""
+        """The convolution of pictures [N, in, H, W]; bias: [out] in float32."""
         if self.packed is None:
             self.packed = torch.ops.onednn.qconv_prepack(
                 self.quantised, self.scale, 1.0, ZERO_POINT, *self.geometry, x.shape
@@ -101,19 +102,19 @@ class EightBitKernels:
 
 
 def _largest(sizes: Tensor, dims: tuple[int, ...] = ()) -> Tensor:
-    """The largest of numbers that have no sign, along dimensions that stay; () for all."""
-    # Such floats are in the order of their bits, which a CPU compares far quicker.
+    """The largest of non-negative numbers along `dims`, which are kept; () for all dimensions."""
+    # Non-negative floats have the order of their bits, which a CPU compares far more quickly.
     bits = {2: torch.int16, 4: torch.int32}[sizes.element_size()]
     return sizes.view(bits).amax(dims, keepdim=True).view(sizes.dtype)
 
 
 def _quantise(x: Tensor) -> Tensor:
-    """x, which is overwritten, rounded to whole numbers about ZERO_POINT of one byte each."""
+    """x, rounded to whole numbers of one byte each around ZERO_POINT. Overwrites x."""
     return x.round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO_POINT)
 
 
 def _quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights [out, ...] as whole numbers of eight bits, and the scale of each output, [out]."""
+    """Weights [out, ...] as eight-bit integers, and the scale of each output, [out]."""
     rows = weight.detach().float().flatten(1)
     scale = (rows.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
     quantised = (rows / scale[:, None]).round().to(torch.int8)

@@ -1,8 +1,8 @@
-"""Private operators of PyTorch's, each beside the public way to the same numbers.
+"""Private operators of PyTorch, each with public operators that compute the same numbers.
 
-The private ones are quicker. But another PyTorch may lack them, and another processor may compute
-something else with them. So each is tried on small examples when models load; where it fails or
-disagrees, the public way takes its place, and the log says so.
+The private ones are quicker. But another version of PyTorch may lack them, and another processor
+may compute something else with them. So each is tried on small examples when models load. Where it
+fails or disagrees, the public operators take its place, and the log says so.
 """
 
 import logging
@@ -20,9 +20,9 @@ log = logging.getLogger("operators")
 
 
 class Guarded:
-    """A quick function of tensors that gives way to a plain one where it is not to be trusted.
+    """A quick function of tensors, replaced by a plain one where it cannot be trusted.
 
-    Both return a tensor, or several. examples: what to try them on, as lists of arguments.
+    Both return a tensor, or several. examples: the arguments to try them on.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Guarded:
         self._is_sound: bool | None = None
 
     def __call__(self, *args: Any) -> Any:
-        """What the quick function returns if it can be trusted, else the plain one."""
+        """The result of the quick function if it can be trusted, else of the plain one."""
         return self._quick(*args) if self.probe() else self._plain(*args)
 
     def probe(self) -> bool:
-        """Whether the quick function agrees with the plain one; tried once in a process."""
+        """Whether the quick function agrees with the plain one; tried once per process."""
         if self._is_sound is None:
             fault = self._fault()
             if fault:
@@ -55,13 +55,13 @@ class Guarded:
                 _off(self._quick(*_copies(args)), self._plain(*_copies(args)))
                 for args in self._examples()
             )
-        except Exception as error:  # what is missing or has changed fails in any way
+        except Exception as error:  # a missing or changed operator fails in any way
             return f"{type(error).__name__} {str(error).partition(chr(10))[0][:160]}"
         return "" if off <= TOLERANCE else f"its result is off by {off:.1%}"
 
 
 def _off(found: Any, expected: Any) -> float:
-    """How far off results are, as a share of them; infinite where they cannot be compared."""
+    """The relative error of results; infinite where they cannot be compared."""
     if isinstance(expected, tuple):
         return max(_off(*pair) for pair in zip(found, expected, strict=True))
     if found.shape != expected.shape or found.dtype != expected.dtype:
@@ -77,9 +77,9 @@ def _copies(args: Iterable[Any]) -> list[Any]:
 
 
 def whole_numbers(*shape: int, most: int) -> Tensor:
-    """Whole numbers from -most to most in an order of no meaning, drawn from no generator.
+    """Whole numbers from -most to most in an arbitrary but fixed order, without a generator.
 
-    The first of each row is `most`.
+    The first number of each row is `most`.
     """
     numbers = torch.arange(math.prod(shape)).mul_(7919).remainder_(2 * most + 1).sub_(most)
     numbers = numbers.float().view(shape)
@@ -87,7 +87,7 @@ def whole_numbers(*shape: int, most: int) -> Tensor:
     return numbers
 
 
-# --- Gradients, and what they need -------------------------------------------------------------
+# --- Gradients ---------------------------------------------------------------------------------
 
 
 def _examples_of_gradients() -> Iterator[tuple[Tensor, ...]]:
@@ -120,7 +120,7 @@ silu_gradient = Guarded(
 
 
 def _input_gradient(grad: Tensor, weight: Tensor, shape: torch.Size, padding: int) -> Tensor:
-    """Of a convolution of stride 1, at an input that only lends its shape and is not filled."""
+    """The gradient of a convolution of stride 1 at its input, of which only the shape matters."""
     x = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
     geometry = ([1, 1], [padding] * 2, [1, 1], False, [0, 0], 1)
     wanted = [True, False, False]  # of input, weight and bias
@@ -128,7 +128,7 @@ def _input_gradient(grad: Tensor, weight: Tensor, shape: torch.Size, padding: in
 
 
 def input_gradient_plainly(grad: Tensor, weight: Tensor, shape: torch.Size, padding: int) -> Tensor:
-    """The same, as a transposed convolution."""
+    """The gradient of a convolution of stride 1 at its input, as a transposed convolution."""
     return F.conv_transpose2d(grad, weight, padding=padding)
 
 
@@ -180,6 +180,6 @@ norm_with_moments = Guarded(
 
 
 def probe_gradients() -> None:
-    """Try them now, so that no step has to."""
+    """Try these operators now, so that no step has to wait for it."""
     for operator in (relu_gradient, silu_gradient, input_gradient, norm_with_moments):
         operator.probe()

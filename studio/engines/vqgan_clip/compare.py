@@ -1,0 +1,90 @@
+"""How far a picture is from the targets, as CLIP sees it by cutouts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from studio.engines.vqgan_clip.cutouts import (
+    Augmentations,
+    Windows,
+    cut_out,
+    random_augmentations,
+    random_windows,
+    recolour,
+    warp,
+)
+from studio.engines.vqgan_clip.estimate import CUTOUTS_AT_A_TIME
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.engines.vqgan_clip.targets import Target
+from vqgan_utils import Perceptor, prompt_loss
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Compares pictures with targets. settings: how many cutouts, where, and how augmented."""
+
+    perceptor: Perceptor
+    targets: Sequence[Target]
+    settings: VQGANCLIPSettings
+
+    def cutouts_at_a_time(self) -> int:
+        """How many of all cutouts CLIP looks at together, where memory does not lack."""
+        of_its_size = CUTOUTS_AT_A_TIME * (224 / self.perceptor.input_resolution) ** 2
+        return max(1, min(round(of_its_size), self.settings.cutn))
+
+    def differentiate(self, picture: Tensor, at_a_time: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradient at a picture [1, 3, H, W] of how far it is from the targets, and how far.
+
+        CLIP looks at `at_a_time` cutouts, and gradients gather at the picture, so that memory does
+        not grow with the number of cutouts. Which windows and augmentations there are does not
+        depend on `at_a_time`; the noise does.
+        """
+        picture = picture.detach().requires_grad_()
+        count = self.settings.cutn
+        windows, augmentations, seed = self._draw(*picture.shape[-2:])
+        losses: dict[str, Tensor] = {}
+        for start in range(0, count, at_a_time):
+            rows = slice(start, min(start + at_a_time, count))
+            cutouts = self._cutouts(picture, rows, windows, augmentations, seed)
+            images = self.perceptor.encode_image(cutouts)
+            found = distances(images, self.targets, share=len(images) / count)
+            torch.stack(list(found.values())).sum().backward()
+            for name, loss in found.items():
+                losses[name] = losses.get(name, 0) + loss.detach()
+        return picture.grad, losses
+
+    def _draw(self, height: int, width: int) -> tuple[Windows, Augmentations | None, int]:
+        """Random windows on a picture of that size, their augmentations, and the noise's seed."""
+        s, side = self.settings, self.perceptor.input_resolution
+        windows = random_windows(width, height, s.cutn, side, s.cut_pow, s.whole_views)
+        augmentations = random_augmentations(s.cutn, side) if s.use_cutout_augmentations else None
+        return windows, augmentations, int(torch.randint(2**31, ()))
+
+    def _cutouts(
+        self,
+        picture: Tensor,
+        rows: slice,
+        windows: Windows,
+        augmentations: Augmentations | None,
+        seed: int,
+    ) -> Tensor:
+        """What CLIP gets of these rows: cutouts, then augmentations, then noise."""
+        side, device = self.perceptor.input_resolution, picture.device
+        picture, windows = picture.to(self.perceptor.dtype), windows.part(rows, device)
+        if augmentations is None:
+            return cut_out(picture, windows, side).float()
+        change = augmentations.part(rows, device)
+        cutouts = cut_out(picture, windows, side, change.softening).float()
+        cutouts = warp(cutouts, change.source, change.frame)
+        return recolour(cutouts, change.colour, change.noise, seed + rows.start)
+
+
+def distances(images: Tensor, targets: Sequence[Target], share: float) -> dict[str, Tensor]:
+    """What embeddings [N, D] of cutouts, which are a `share` of all, add to the targets' losses."""
+    losses: dict[str, Tensor] = {}
+    for target in targets:
+        loss = share * prompt_loss(images, target.embedding, target.weight, target.stop)
+        losses[target.name] = losses.get(target.name, 0) + loss
+    return losses

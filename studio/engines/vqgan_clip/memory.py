@@ -1,0 +1,82 @@
+"""Whether a run fits into the device's memory: told before it starts, and where it did not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studio.base.errors import RunFailed
+from studio.engines.device import (
+    describe,
+    is_lack_of_memory,
+    keep_freed_memory,
+    total_memory,
+)
+from studio.engines.vqgan_clip import estimate
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+
+ROOMIER = (0.7, 0.4)  # sizes are proposed that take such shares of what was too much
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The memory that a run will take by an estimate, and the memory that there is."""
+
+    settings: VQGANCLIPSettings
+    assets_dir: Path
+    device: torch.device
+
+    def keep_freed_memory(self) -> None:
+        """Keep freed memory where half of all is enough. It changes no byte of a picture."""
+        on_cpu = self.device.type == "cpu"
+        keep_freed_memory(not on_cpu or self.needed <= self.there / 2)
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for the person where the run may be too large."""
+        warning = estimate.too_large(*self._basis, self.there)
+        return [f"{self._size} may be too large. {warning}"] if warning else []
+
+    @contextmanager
+    def lack_explained(self) -> Iterator[None]:
+        """Where memory lacks within, raise RunFailed, which says what to lower."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_lack_of_memory(error):
+                raise
+            raise RunFailed(
+                f"There is not enough memory for {self._size} with {self.settings.cutn} cutouts."
+                " Lower Xdim and ydim or the number of cutouts, or choose smaller weights."
+                f"{self._sizes_that_fit()}"
+            ) from None
+
+    @property
+    def needed(self) -> float:
+        """Bytes that the run takes at its peak, by the estimate."""
+        return estimate.memory_bytes(*self._basis)
+
+    @property
+    def there(self) -> float:
+        """Bytes of memory that the device has."""
+        return total_memory(self.device) or estimate.machine_memory()
+
+    @property
+    def _basis(self) -> tuple[dict[str, Any], dict[str, int], str]:
+        """What `estimate` goes by: settings, the decoders' widths, the device in words."""
+        widths = estimate.decoder_widths(self.assets_dir)
+        return self.settings.model_dump(), widths, describe(self.device)
+
+    @property
+    def _size(self) -> str:
+        return f"{self.settings.Xdim}x{self.settings.ydim}"
+
+    def _sizes_that_fit(self) -> str:
+        """Some that take clearly less memory than this run, for which the device had too little."""
+        most = min(self.needed, self.there)
+        sizes = [estimate.size_that_fits(*self._basis, share * most) for share in ROOMIER]
+        named = " or ".join(f"{size[0]}x{size[1]}" for size in sizes if size)
+        return f" By an estimate, {named} would fit." if named else ""

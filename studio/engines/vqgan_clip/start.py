@@ -1,0 +1,51 @@
+"""The latent that a run starts from: of a picture, of a sketch, or random."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from studio.engines.arrays import to_tensor
+from studio.engines.vqgan_clip.sketch import Sketcher, fit
+from studio.engines.vqgan_clip.targets import Target
+from studio.media.pictures import cover
+from vqgan_utils import VQGAN, Perceptor, random_latent
+
+# A sketch whose cosine similarity to the wish is lower by this much is chosen e times as rarely.
+NEAR_BEST = 0.02
+
+
+def latent_of_image(vqgan: VQGAN, image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """A picture, scaled to cover `size` (width, height), as a latent [1, d, h, w]."""
+    picture = to_tensor(cover(image, size)).to(vqgan.codebook.device)
+    return encode(vqgan, picture)
+
+
+def latent_of_sketch(vqgan: VQGAN, sketch: Tensor, size: tuple[int, int]) -> Tensor:
+    """A sketch [1, 3, S, S] in the middle of `size` (width, height), as a latent."""
+    width, height = size
+    return encode(vqgan, fit(sketch, height, width))
+
+
+def latent_of_codes(vqgan: VQGAN, size: tuple[int, int], factor: int) -> Tensor:
+    """Random codes for `size` (width, height), where a code covers `factor` pixels a side."""
+    width, height = size
+    return random_latent(vqgan.codebook, height // factor, width // factor)
+
+
+def choose_sketch(perceptor: Perceptor, sketcher: Sketcher, wished: Sequence[Target]) -> Tensor:
+    """One sketch [1, 3, S, S] of all that is wished, at random among those near the best."""
+    wish = F.normalize(sum(target.weight * target.embedding for target in wished), dim=-1)
+    sketches = sketcher.draw(wish)
+    side = perceptor.input_resolution
+    seen = F.interpolate(sketches, side, mode="bilinear", antialias=True)
+    near = (perceptor.encode_image(seen) @ wish[0]).cpu().nan_to_num()
+    chosen = torch.multinomial((near / NEAR_BEST).softmax(0), 1)
+    return sketches[chosen.to(sketches.device)]
+
+
+def encode(vqgan: VQGAN, picture: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] in [0, 1] as latents [B, d, h, w] before quantisation, in float32."""
+    return vqgan.encode(picture * 2 - 1).float()

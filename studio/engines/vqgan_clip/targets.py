@@ -1,0 +1,50 @@
+"""What CLIP pulls the picture to: embeddings of text prompts and of image prompts."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+from studio.base.errors import shortened
+from studio.engines.arrays import to_tensor
+from studio.engines.vqgan_clip.cutouts import cut_out, whole_views
+from studio.engines.vqgan_clip.prompts import parse_prompts
+from vqgan_utils import Perceptor
+
+
+@dataclass(frozen=True)
+class Target:
+    """A unit embedding [1, D] that the picture is pulled to. name: "text" or "image"."""
+
+    name: str
+    embedding: Tensor
+    weight: float
+    stop: float
+
+
+def text_targets(text_input: str, perceptor: Perceptor) -> Iterator[Target]:
+    """A target for each prompt of a text. Raises BadInput."""
+    for prompt in parse_prompts(text_input):
+        yield Target("text", perceptor.encode_text([prompt.text]), prompt.weight, prompt.stop)
+
+
+def image_targets(images: Sequence[Image.Image], perceptor: Perceptor) -> Iterator[Target]:
+    """A target for each image prompt, which CLIP sees whole, centred in a square."""
+    for image in images:
+        picture = to_tensor(image).to(perceptor.mean.device)
+        height, width = picture.shape[-2:]
+        view = cut_out(picture, whole_views(width, height, 1), perceptor.input_resolution)
+        yield Target("image", perceptor.encode_image(view), 1.0, -math.inf)
+
+
+def warnings_of_length(text_input: str, perceptor: Perceptor, clip_model: str) -> list[str]:
+    """A sentence for each prompt whose end is beyond what this CLIP can read."""
+    cut = ((prompt, perceptor.cut_off(prompt.text)) for prompt in parse_prompts(text_input))
+    return [
+        f"The prompt '{shortened(prompt.text)}' is longer than {shortened(clip_model)} can read;"
+        f" left out: '{shortened(end)}'."
+        for prompt, end in cut
+        if end
+    ]
