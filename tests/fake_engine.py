@@ -16,6 +16,7 @@ from studio.base.errors import BadInput, RunFailed
 from studio.engines import registry
 from studio.engines.contract import Step
 from studio.engines.vqgan_clip.engine import VQGANCLIP
+from studio.runs import details_keys
 
 MODEL = "Fake"
 
@@ -80,7 +81,8 @@ FAILURES = {
 def use(monkeypatch):
     """Register the fake model beside the real one."""
     monkeypatch.setitem(registry.ENGINES, MODEL, f"{__name__}:FakeEngine")
-    monkeypatch.setattr(registry, "DEFAULT", MODEL)  # whose runs those of the older layout are
+    monkeypatch.setattr(registry, "DEFAULT", MODEL)
+    monkeypatch.setattr(details_keys, "FIRST_ENGINE", MODEL)  # that of runs of the older layout
 
 
 def use_no_torch(monkeypatch):

@@ -23,12 +23,12 @@ from typing import Any
 
 from studio.base.errors import BadInput, Wording, shortened
 from studio.base.yaml_files import read_yaml
-from studio.engines import registry
 from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
 from studio.media import video
 from studio.media.pictures import load_picture
 from studio.runs import run_index, storage
+from studio.runs.details_keys import engine_of
 from studio.runs.run_index import Entry
 from studio.runs.storage import RunFolder
 from studio.settings.run_settings import RunSettings
@@ -112,7 +112,7 @@ def follow(folder: RunFolder, assets_dir: Path, status: str = "queued") -> RunFo
                 given=stage,
                 output_dir=folder.path.parent,
                 assets_dir=assets_dir,
-                engine=registry.engine_of(details),
+                engine=engine_of(details),
                 continue_run=folder.name,
             )
         )

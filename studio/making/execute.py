@@ -16,6 +16,7 @@ from studio.media.pictures import load_picture
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
 from studio.runs.claims import Claim
+from studio.runs.details_keys import engine_of
 from studio.runs.storage import RunFolder
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _counted(planned: int, done: int) -> Iterable[object]:
 def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
     """The run of a folder, ready for its first step."""
     details = recording.folder.read()
-    run_class = registry.run_class(registry.engine_of(details))
+    run_class = registry.run_class(engine_of(details))
     from studio.engines import device as devices  # imports torch
 
     device = devices.pick_device(gpu)
@@ -105,7 +106,7 @@ def _facts(folder: Path, details: Mapping[str, Any]) -> dict[str, Any]:
     prompts = [(folder / name).read_bytes() for name in details["image_prompts"]]
     if "image_prompt" in settings:
         settings["image_prompt"] = [hashlib.sha256(prompt).hexdigest() for prompt in prompts]
-    return {"engine": registry.engine_of(details), "settings": settings}
+    return {"engine": engine_of(details), "settings": settings}
 
 
 def _saved(folder: Path, name: str) -> Image.Image:

@@ -21,6 +21,7 @@ from studio.making.recipes import Recipe
 from studio.media.pictures import crop_or_cover, load_picture, saved_copy, scaled
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
+from studio.runs.details_keys import engine_of
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import make
 
@@ -112,7 +113,7 @@ def engine_for(request: Request) -> str:
         name = recipes.engine_in(request.settings_file)
     elif name is None and request.continue_run is not None:
         parent = storage.find_run(request.output_dir, request.continue_run)
-        name = registry.engine_of(parent.read())
+        name = engine_of(parent.read())
     name = name or registry.DEFAULT
     registry.get(name)
     return name

@@ -14,6 +14,7 @@ from studio.base.files import MAX_PATH, parse_json, read_json
 from studio.engines import registry
 from studio.media.pictures import opened_image
 from studio.runs import run_index, storage
+from studio.runs.details_keys import engine_of
 from studio.runs.storage import RunFolder
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import check_values, make
@@ -48,7 +49,7 @@ class Recipe:
 
 def settings_in(details: Mapping[str, Any]) -> RunSettings:
     """What a run was asked to be. Raises BadInput for details of another layout or engine."""
-    kind = registry.get(registry.engine_of(details)).settings
+    kind = registry.get(engine_of(details)).settings
     return make(kind, _recorded(details, kind))
 
 
@@ -112,7 +113,7 @@ def from_file(
 
 def engine_in(path: Path, called: str | None = None) -> str:
     """The name of the engine that a settings file is of, known here or not. Raises BadInput."""
-    return registry.engine_of(_read_details(path, shortened(called or path, MAX_PATH)))
+    return engine_of(_read_details(path, shortened(called or path, MAX_PATH)))
 
 
 def inputs_digest(inputs: Mapping[str, bytes]) -> str | None:
@@ -165,7 +166,7 @@ def _read_details(path: Path, called: str) -> dict[str, Any]:
             is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
         return _details_in_png(path, called) if is_png else read_json(path, called)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "its name is none that a file can have"
+        reason = getattr(error, "strerror", None) or "a file cannot have that name"
         raise BadInput(f"{called} cannot be read: {reason}. {GIVE}") from None
     except BadInput as error:
         raise BadInput(*error.parts, f" {GIVE}") from None
@@ -232,7 +233,7 @@ def _values(
     values = {n: value for n, value in _recorded(details, kind).items() if value is not None}
     if "schema_version" not in details:
         values = _older(details) | values
-    if registry.engine_of(details) != engine:
+    if engine_of(details) != engine:
         values = {name: values[name] for name in SHARED if name in values}
     values = {n: value for n, value in values.items() if n not in (*PICTURES, *besides)}
     check_values(kind, values, source=f"the settings of {details.get('run_folder') or folder}")

@@ -20,16 +20,12 @@ from studio.media.pictures import encode_png
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
 from studio.runs.claims import Claim
+from studio.runs.details_keys import OF_THIS_RUN
 from studio.runs.storage import RunFolder, Taken
 
 if TYPE_CHECKING:
     from studio.engines.contract import Run, Step
 
-OF_THIS_RUN = (
-    *("run_id", "run_folder"),
-    *("queued_at", "start_time", "end_time", "heartbeat", "steps_per_second", "host"),
-    *("crashes", "last_crash", "loss_history"),
-)
 CHECKPOINT_SHARE = 0.02  # of the run's time, at most, may go into its checkpoints
 FILM_LACKS = (
     "The video does not hold the steps before this run was resumed at step {}: it had been changed."

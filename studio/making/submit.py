@@ -8,12 +8,12 @@ from studio.base.errors import BadInput, Wording
 from studio.base.files import atomic_write, unwritable
 from studio.base.paths import ROOT
 from studio.base.version import __version__
-from studio.engines.registry import ENGINE_KEY
 from studio.making import recipes
 from studio.making.prepare import Plan
 from studio.media.pictures import encode_png
 from studio.runs import storage
 from studio.runs.claims import Claim
+from studio.runs.details_keys import ENGINE
 from studio.runs.storage import RunFolder
 
 
@@ -96,7 +96,7 @@ def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:
         "end_time": None,
         "heartbeat": storage.now(),
         "host": None,
-        ENGINE_KEY: plan.engine,
+        ENGINE: plan.engine,
         **plan.settings.model_dump(),
         "num_steps": 0,  # those done; what was planned stands below
         "planned_num_steps": plan.settings.num_steps,
