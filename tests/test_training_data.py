@@ -165,7 +165,7 @@ def test_mentioned_background_is_the_one_drawn(composer):
     assert len(samples) > 60
     for sample in samples:
         claimed, drawn = sample.claim.background, sample.scene.background.name
-        assert claimed == drawn or claimed == "gradient" and "gradient" in drawn
+        assert claimed == drawn or (claimed == "gradient" and "gradient" in drawn)
         assert any(sample.caption.endswith(phrase) for phrase in sample.scene.background.phrases)
 
 
