@@ -99,10 +99,10 @@ def _tell_errors(app: Flask) -> None:
         return tell("The index was broken and has been rebuilt. Reload the page.", 503)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Serve until Ctrl-C; returns the exit status: 0, or 2 for options that cannot be used."""
     try:
-        args = _parse(sys.argv[1:] if argv is None else argv)
+        args = _parse(sys.argv[1:] if argv is None else argv, prog)
         app = create_app(args.path, args.options)
         server, port = _listen(app, args.host, args.port)
     except BadInput as error:
@@ -122,8 +122,9 @@ class _Parser(argparse.ArgumentParser):
         raise BadInput(f"{message[:1].upper()}{message[1:]}. --help lists the options.")
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(description="Show the runs in a folder in the browser.", allow_abbrev=False)
+def _parse(argv: Sequence[str], prog: str | None) -> argparse.Namespace:
+    what = "Show the runs in a folder in the browser."
+    parser = _Parser(prog=prog, description=what, allow_abbrev=False)
     add = parser.add_argument
     add("path", metavar="PATH", nargs="?", type=Path, default=OUTPUT_DIR,
         help="the folder that holds the run folders [default: %(default)s]")  # fmt: skip

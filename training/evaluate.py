@@ -23,6 +23,7 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
@@ -113,7 +114,7 @@ def generate(settings: VQGANCLIPSettings, assets: Path = ASSETS) -> Image.Image:
     run.model_init()
     for _ in range(settings.num_steps - 1):
         run.iterate()
-    return Image.fromarray(run.iterate().picture)
+    return Image.fromarray(np.asarray(run.iterate().picture))
 
 
 def fingerprint(assets: Path = ASSETS) -> str:
