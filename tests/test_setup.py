@@ -145,6 +145,11 @@ def test_every_program_that_make_runs_exists():
         assert path.is_file() or is_package or word in ("pip", "pyright", "pytest", "ruff"), word
 
 
+def test_ci_checks_style_and_types_before_it_runs_the_tests():
+    commands = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert commands.index("make lint") < commands.index("CI=true make test")
+
+
 def test_setup_is_done_once_and_again_when_the_pins_change(clone):
     python = fake_python(clone, GOOD)
     installs = []
