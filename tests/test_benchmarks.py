@@ -47,7 +47,7 @@ def test_both_loops_are_measured(
         assert found["peak_mib"] >= found["weights_mib"] > 0
 
 
-def test_turns_are_timed_after_a_step_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_step_of_a_turn_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     class Loop(SimpleNamespace):
@@ -89,7 +89,7 @@ def test_the_plain_loop_resamples_as_lanczos_does() -> None:
     assert (ours - pil_to_tensor(expected) / 255).abs().mean() < 0.03
 
 
-def test_growth_is_beside_that_of_the_pixels(capsys: pytest.CaptureFixture) -> None:
+def test_the_growth_of_a_step_is_beside_that_of_the_pixels(capsys: pytest.CaptureFixture) -> None:
     found = [{"ours": {"device": "CPU", "cpu_seconds": taken}} for taken in (0.5, 3.0)]
     benchmark._tell_growth("tiny", [(32, 32), (64, 128)], found)
     said = capsys.readouterr().out
@@ -102,7 +102,7 @@ def test_a_run_that_does_not_look_for_neighbours_is_a_run() -> None:
     assert done.returncode == 0 and "--num-steps" in done.stdout, done.stderr
 
 
-def test_the_first_picture_is_waited_for(tmp_path: Path) -> None:
+def test_the_seconds_to_the_first_picture_are_measured(tmp_path: Path) -> None:
     write_tiny_assets(tmp_path)
     given = {"text_input": "a heart", "num_steps": 3, "Xdim": 32, "ydim": 32, "cutn": 2}
     request = Request(given, tmp_path / "output", tmp_path)
@@ -123,7 +123,7 @@ def test_the_cost_of_keeping_a_run_is_measured(
     assert found["step"] > 0 and found["encoder"] > 0 and found["mib"] > 0
 
 
-def test_both_loops_take_as_many_steps_and_are_looked_at() -> None:
+def test_both_loops_take_the_same_steps_and_are_looked_at() -> None:
     plain_course, ours = quality.courses("a red heart", 0, steps=2, same_settings=False)
     for course in (plain_course, ours):
         assert len(course.losses) == len(course.seconds) == 1

@@ -35,7 +35,7 @@ def composer(tmp_path, monkeypatch):
     return Composer("judge", 64, seed=0)
 
 
-def test_the_prompts_are_100_40_and_40_and_each_is_there_once():
+def test_the_prompts_are_100_40_and_40_and_none_is_there_twice():
     prompts = evaluate.read_prompts()
     groups = [prompt.group for prompt in prompts]
     counts = {group: groups.count(group) for group in evaluate.TARGETS}
@@ -92,7 +92,7 @@ def test_real_pictures_come_from_each_set_that_has_all_parts(composer):
     assert first.background.name == "blue"
 
 
-def test_pictures_are_made_with_what_the_command_line_would_take(tmp_path, monkeypatch):
+def test_pictures_are_made_with_the_settings_of_the_command_line(tmp_path, monkeypatch):
     write_tiny_assets(tmp_path)
     monkeypatch.setattr(evaluate, "WEIGHTS", "tiny_f8")
     given = {"text_input": "a cat", "vqgan_ckpt": "tiny_f8", "set_seed": True, "seed": 1}
@@ -154,7 +154,7 @@ def test_what_was_generated_before_is_not_generated_again(tmp_path, monkeypatch)
     assert pictures.shape == (3, 3, 16, 16) and pictures[0, 2].min() == 1
 
 
-def test_the_judge_that_was_not_made_is_asked_for(tmp_path):
+def test_a_missing_judge_is_asked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match="make judge"):
         evaluate.load_judge(tmp_path / "judge.pt")
 

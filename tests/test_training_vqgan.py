@@ -104,7 +104,7 @@ def test_damaged_latents_keep_their_gradient_and_mostly_their_codes():
 
 
 def random_perceptual_weights() -> dict[str, torch.Tensor]:
-    """Of the shapes in stlpips-pytorch's file; training needs that package, testing does not."""
+    """With the shapes of stlpips-pytorch's file; training needs that package, the tests do not."""
     weights = {"scaling_layer.shift": torch.randn(1, 3, 1, 1) * 0.1,
                "scaling_layer.scale": torch.full((1, 3, 1, 1), 0.45),
                "net.slice2.4.filt": torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).expand(
