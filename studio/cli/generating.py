@@ -89,7 +89,7 @@ def _run(command: Command, stop: Stop) -> int:
     if command.enqueue:
         return _enqueue(command)
     if command.resume:
-        return _resume(command, stop)
+        return _resume(command, command.resume, stop)
     folder = _submit(command, "running")
     if stop.signum:
         folder.remove()
@@ -145,9 +145,9 @@ def _submit(command: Command, status: str) -> RunFolder:
     return chains.begin(command.request, listed, status)
 
 
-def _resume(command: Command, stop: Stop) -> int:
+def _resume(command: Command, run_id: str, stop: Stop) -> int:
     """Go on with a run, or with the chain after it."""
-    folder = find_run(command.request.output_dir, command.resume)
+    folder = find_run(command.request.output_dir, run_id)
     following = chains.follow(folder, command.request.assets_dir, "running")
     if following is None:
         reopen(folder, "running")
