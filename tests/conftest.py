@@ -58,7 +58,7 @@ def pytest_make_collect_report(collector):
 
 
 def _fail_a_skip(report, node):
-    """Under CI a test may be skipped only for lack of hardware: a test that did not run did not pass."""
+    """Under CI a test may be skipped only for lack of hardware: else it has not passed."""
     excused = hasattr(report, "wasxfail") or any(map(node.get_closest_marker, HARDWARE))
     if os.environ.get("CI") and report.skipped and not excused:
         report.outcome = "failed"

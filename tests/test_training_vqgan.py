@@ -111,7 +111,7 @@ def random_perceptual_weights() -> dict[str, torch.Tensor]:
                    64, 1, 3, 3) / 16}  # fmt: skip
     widths = (3, 64, 192, 384, 256, 256)
     layers = ("slice1.0", "slice2.5", "slice3.9", "slice4.11", "slice5.13")
-    for i, (layer, side) in enumerate(zip(layers, (11, 5, 3, 3, 3))):
+    for i, (layer, side) in enumerate(zip(layers, (11, 5, 3, 3, 3), strict=True)):
         fan_in = widths[i] * side**2
         weights[f"net.{layer}.weight"] = (
             torch.randn(widths[i + 1], widths[i], side, side) * (2 / fan_in) ** 0.5
