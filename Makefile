@@ -43,9 +43,6 @@ lint: setup  ## check the code's style and types
 	$(VENV) -m ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV) -m pyright
 
-docs: setup  ## write defaults.yaml and the README's tables from the settings' declarations
-	$(VENV) -m studio.cli.settings_docs
-
 weights: .venv/.training  ## train the bundled weights again (hours; resumes where it stopped)
 	$(VENV) -m training.data
 	$(VENV) -m training.train_vqgan --resume $(ARGS)
