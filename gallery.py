@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-import waitress
 from flask import Flask, jsonify, render_template, request
-from waitress.server import BaseWSGIServer, MultiSocketServer
+from waitress.server import BaseWSGIServer, MultiSocketServer, create_server
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from studio.base.errors import BadInput
@@ -188,7 +187,7 @@ def _listen(app: Flask, host: str, port: int) -> tuple[BaseWSGIServer | MultiSoc
     while True:
         port = free_port(port, host)
         try:
-            server = waitress.create_server(
+            server = create_server(
                 app,
                 host=host,
                 port=port,
