@@ -3,14 +3,14 @@
 #
 #   ./download-weights.sh NAME...
 #
-# What a broken transfer brought stays in assets/NAME.ckpt.part; the same command goes on from there.
-# WEIGHTS_URL=http://host:port takes the place of every address's scheme and host (a mirror).
+# A broken transfer leaves assets/NAME.ckpt.part; the same command resumes from there.
+# WEIGHTS_URL=http://host:port replaces the scheme and host of every address (a mirror).
 # Written for bash 3.2 (Apple's), with curl or GNU wget.
 set -u
 cd "$(dirname "$0")" || exit 1
 
 # Name, size of the checkpoint in MB, address of the yaml, address of the checkpoint; "-" is unknown.
-# Where only a page that has the files is known, it stands in the last place.
+# Where only a web page with the files is known, its address comes last.
 weights() {
     local box=https://heibox.uni-heidelberg.de/d
     cat <<LIST
@@ -58,8 +58,8 @@ list() {
 
 unsourced() { # PAGE
     case $1 in
-        -) echo "no address is known that has them" ;;
-        *) echo "no address of the files themselves is known, only a page that has them: $1" ;;
+        -) echo "no address is known" ;;
+        *) echo "no address of the files is known, only a web page that has them: $1" ;;
     esac
 }
 
@@ -72,8 +72,8 @@ get() { # NAME
         say "$name: $(unsourced "$ckpt"). Save them by hand as $final.yaml and $final.ckpt."
         return 1
     else
-        rm -f "$final.yaml.part" # small enough to fetch anew
-        # The yaml gets its name last, so that the pair appears whole.
+        rm -f "$final.yaml.part" # small enough to fetch again
+        # The yaml gets its name last, so the pair appears whole.
         fetch "$yaml" "$final.yaml" - && fetch "$ckpt" "$final.ckpt" "$size" &&
             publish "$final.ckpt" && publish "$final.yaml" && echo "$name is ready in assets/."
     fi
@@ -83,7 +83,7 @@ publish() { # FILE
     [ ! -e "$1.part" ] || mv -f "$1.part" "$1"
 }
 
-fetch() { # ADDRESS FILE MB: leaves the whole file as FILE.part, or says why not
+fetch() { # ADDRESS FILE MB: leaves the whole file as FILE.part, or says why it cannot
     local address=$1 file=$2 mb=$3 part=$2.part had
     [ ! -e "$file" ] || return 0
     if [ -n "${WEIGHTS_URL:-}" ]; then
@@ -94,14 +94,14 @@ fetch() { # ADDRESS FILE MB: leaves the whole file as FILE.part, or says why not
     had=$(bytes "$part")
     transfer "$address" "$part"
     if stuck "$part" "$had"; then
-        say "The server cannot go on from the middle. Starting again."
+        say "The server cannot resume a download. Starting again."
         rm -f "$part"
         transfer "$address" "$part"
     fi
     check "$part" "$file" "$mb"
 }
 
-# Appends to PART what it lacks and sets code. In the background: a signal stops it at once.
+# Appends the missing bytes to PART and sets code; in the background, so a signal stops it at once.
 transfer() { # ADDRESS PART
     local look=--progress-bar
     [ -t 2 ] || look=--silent
@@ -109,7 +109,7 @@ transfer() { # ADDRESS PART
         curl --fail --location $look --show-error --connect-timeout 30 --speed-limit 1 \
             --speed-time 60 --dump-header "$headers" --continue-at - --output "$2" "$1" &
     else
-        # After a redirection wget may use a connection again that the server is about to close.
+        # After a redirection wget may reuse a connection that the server is about to close.
         wget --no-verbose --server-response --timeout 60 --tries 1 --no-http-keep-alive \
             --continue --output-document "$2" "$1" 2>"$headers" &
     fi
@@ -121,11 +121,11 @@ transfer() { # ADDRESS PART
 stop() { # STATUS
     kill "${transferring:-}" 2>/dev/null
     wait
-    say "Stopped. The same command goes on from here."
+    say "Stopped. The same command resumes from here."
     exit "$1"
 }
 
-answer() { # the last answer's status (wget indents what it tells of the headers)
+answer() { # the last answer's status (wget indents the headers)
     awk '$1 ~ /^HTTP\// { status = $2 } END { print status }' "$headers"
 }
 
@@ -136,14 +136,14 @@ header() { # NAME, in lower case
         END { print value }'
 }
 
-announced() { # the whole file's size, where the last answer tells it
+announced() { # the whole file's size, where the last answer gives it
     case $(answer) in
         200) header content-length | tr -dc '0-9' ;;
         206 | 416) header content-range | sed -n 's|.*/\([0-9]*\) *$|\1|p' ;;
     esac
 }
 
-stuck() { # PART HAD: it was asked for the rest and would only give the whole, or found it too long
+stuck() { # PART HAD: whether it got the whole file instead of the rest, or the part was too long
     [ "$2" -gt 0 ] && [ "$(bytes "$1")" -eq "$2" ] && [ "$2" != "$(announced)" ] || return 1
     case $(answer) in
         200 | 416) ! is_page "$1" ;;
@@ -163,7 +163,7 @@ bytes() { # FILE
     if [ -e "$1" ]; then wc -c <"$1" | tr -d ' '; else echo 0; fi
 }
 
-check() { # PART FILE MB: keeps a part that the rest may be added to, and no other
+check() { # PART FILE MB: keeps only a part that the rest can be added to
     local have want status
     have=$(bytes "$1")
     want=$(announced)
@@ -174,14 +174,14 @@ check() { # PART FILE MB: keeps a part that the rest may be added to, and no oth
         say "$2: the server sent a web page instead. Try again later, or save the file by hand."
     elif [ "$have" -gt 0 ] && [ "$have" -gt "${want:-$have}" ]; then
         rm -f "$1"
-        say "$2: wrong size, $have bytes where the server told $want. Not kept; try again."
+        say "$2: wrong size, $have bytes where the server announced $want. Not kept; try again."
     elif [ -n "$want" ] && [ "$have" -lt "$want" ]; then
-        say "$2: broke off at $have of $want bytes. The same command goes on from there."
+        say "$2: broke off at $have of $want bytes. The same command resumes from there."
     elif [ "$have" -eq 0 ] || { [ -z "$want" ] && [ "$code" -ne 0 ]; }; then
         say "$2: not fetched (the server's answer: ${status:-none}). Try again later."
     elif ! right_size "$have" "$3"; then
         rm -f "$1"
-        say "$2: wrong size, $have bytes where about $3 MB are published. Not kept."
+        say "$2: wrong size, $have bytes, but about $3 MB are published. Not kept."
     else
         return 0
     fi

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-import waitress
 from flask import Flask, jsonify, render_template, request
-from waitress.server import BaseWSGIServer, MultiSocketServer
+from waitress.server import BaseWSGIServer, MultiSocketServer, create_server
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from studio.base.errors import BadInput
@@ -99,10 +98,10 @@ def _tell_errors(app: Flask) -> None:
         return tell("The index was broken and has been rebuilt. Reload the page.", 503)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Serve until Ctrl-C; returns the exit status: 0, or 2 for options that cannot be used."""
     try:
-        args = _parse(sys.argv[1:] if argv is None else argv)
+        args = _parse(sys.argv[1:] if argv is None else argv, prog)
         app = create_app(args.path, args.options)
         server, port = _listen(app, args.host, args.port)
     except BadInput as error:
@@ -122,8 +121,9 @@ class _Parser(argparse.ArgumentParser):
         raise BadInput(f"{message[:1].upper()}{message[1:]}. --help lists the options.")
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(description="Show the runs in a folder in the browser.", allow_abbrev=False)
+def _parse(argv: Sequence[str], prog: str | None) -> argparse.Namespace:
+    what = "Show the runs in a folder in the browser."
+    parser = _Parser(prog=prog, description=what, allow_abbrev=False)
     add = parser.add_argument
     add("path", metavar="PATH", nargs="?", type=Path, default=OUTPUT_DIR,
         help="the folder that holds the run folders [default: %(default)s]")  # fmt: skip
@@ -187,7 +187,7 @@ def _listen(app: Flask, host: str, port: int) -> tuple[BaseWSGIServer | MultiSoc
     while True:
         port = free_port(port, host)
         try:
-            server = waitress.create_server(
+            server = create_server(
                 app,
                 host=host,
                 port=port,

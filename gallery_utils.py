@@ -230,7 +230,7 @@ class Shelf:
         run = Run(name, files, details, status)
         size, flaw = self._picture_size(name, run.picture)
         # Some engines make no picture, and then no film either.
-        if not run.picture and (status == "broken" or status == "done" and run.animation):
+        if not run.picture and (status == "broken" or (status == "done" and run.animation)):
             flaw = "It has no picture."
         problem = " ".join(filter(None, [problem, flaw]))
         if problem and status not in ACTIVE:
@@ -347,8 +347,8 @@ def began(name: str, details: Mapping[str, Any], root: Path) -> float:
     by_name = _seconds(named[1]) if named else None
     by_details = _seconds(details.get("queued_at") or details.get("start_time"))
     if by_name is not None:
-        close = by_details is not None and 0 <= by_details - by_name < 1
-        return by_details if close else by_name
+        is_close = by_details is not None and 0 <= by_details - by_name < 1
+        return by_details if by_details is not None and is_close else by_name
     if by_details is not None:
         return by_details
     try:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from studio.base.stopping import Stop
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command line; returns the exit status. prog: its name on the help page."""
     with Stop() as stop:
         from studio.cli import generating  # slow to import; Ctrl-C is handled meanwhile
 
-        return generating.run(sys.argv[1:] if argv is None else argv, stop)
+        return generating.run(sys.argv[1:] if argv is None else argv, stop, prog)
 
 
 if __name__ == "__main__":

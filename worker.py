@@ -21,9 +21,10 @@ from studio.queue.worker_process import EXIT_BAD_INPUT, EXIT_DONE
 LOOK_SECONDS = 0.2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Keep workers until told to stop. Returns the exit status."""
-    parser = argparse.ArgumentParser(description="Compute the runs that wait in an output folder.")
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Keep workers until told to stop. Returns the exit status. prog: the name on the help page."""
+    what = "Compute the runs that wait in an output folder."
+    parser = argparse.ArgumentParser(prog=prog, description=what)
     add_studio_options(parser)
     try:
         options = options_from(parser.parse_args(argv))

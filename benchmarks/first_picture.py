@@ -1,10 +1,10 @@
-"""Seconds from Run! to the first picture, with the worker up.
+"""Seconds from Run! to the first picture, while a worker is ready.
 
     python benchmarks/first_picture.py [--runs 3] [--models bundled full] [--gpu N]
 
-Runs enter the queue as the page's Run! puts them there, one after the other. For the first one the
-worker has its models to load ("cold"); the others find them loaded ("warm", their median). The
-picture counts when its file is there, for the page to show at its next look.
+Runs enter the queue one after the other, as the page's Run! puts them there. For the first run the
+worker has to load its models ("cold"); later runs find them loaded ("warm", the median). A picture
+counts once its file exists: the page shows it at its next look.
 """
 
 import argparse
@@ -16,23 +16,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+# Beside this file; adds the project to the path.
+from step import MODELS, PROMPT, SIZES, models_there
 
-from step import MODELS, PROMPT, SIZES, models_there  # noqa: E402
-
-from studio.making.prepare import Request, prepare  # noqa: E402
-from studio.queue import run_queue  # noqa: E402
-from studio.queue.slots import read_states  # noqa: E402
-from studio.runs.storage import ACTIVE  # noqa: E402
+from studio.base.paths import ROOT
+from studio.making.prepare import Request, prepare
+from studio.queue import run_queue
+from studio.queue.slots import read_states
+from studio.runs.storage import ACTIVE
 
 PATIENCE = 600.0
 LOOK_SECONDS = 0.005
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3, help="warm ones, after the cold one")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=3, help="warm runs, after the cold one")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["bundled"])
     parser.add_argument("--gpu", type=int, help="number of the GPU")
     args = parser.parse_args()
@@ -62,7 +61,7 @@ def worker(output_dir: Path, assets_dir: Path, gpu: int | None) -> Iterator[None
 
 
 def seconds_to_picture(request: Request) -> float:
-    """Put a run into the queue; returns once it is done."""
+    """Put a run into the queue and wait until it is done; the seconds to its first picture."""
     began = time.perf_counter()
     folder = run_queue.enqueue(prepare(request))
     wait_for(folder.picture_path, "the first picture")
@@ -72,7 +71,7 @@ def seconds_to_picture(request: Request) -> float:
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
-    """Look often until it is true."""
+    """Look often until the condition is true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:

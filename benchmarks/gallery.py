@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=10_000, help="how many runs to make")
     parser.add_argument("--requests", type=int, default=100, help="how often to request each page")
     parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
@@ -125,6 +125,7 @@ class Gallery:
         began = time.monotonic()
         command = [sys.executable, str(ROOT / "gallery.py"), str(output), "--port", "5800"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout  # a pipe
         line = self._process.stdout.readline()
         found = re.search(r"http://([\d.]+):(\d+)", line)
         if not found:
@@ -164,7 +165,7 @@ class Gallery:
             text = Path(f"/proc/{self._process.pid}/status").read_text()
         except OSError:
             return "unknown here"
-        held, most = (int(re.search(rf"{key}:\s+(\d+)", text)[1]) for key in ("VmRSS", "VmHWM"))
+        held, most = (int(re.findall(rf"{key}:\s+(\d+)", text)[0]) for key in ("VmRSS", "VmHWM"))
         return f"{held / 1024:.0f} MiB, at most {most / 1024:.0f} MiB"
 
 

@@ -3,14 +3,13 @@
     python benchmarks/keeping.py [--steps 60] [--size 640x480] [--models full bundled] [--gpu N]
 
 A whole run is made as the command line makes it. "waiting" is the time in which the engine stood
-still for the film, the live files and the checkpoints; "checkpoints" is their part of it. The film
-is encoded by a process of its own meanwhile, whose time on a core is "encoder": where all cores are
-busy with the engine, that is lost to it as well.
+still for the film, the live files and the checkpoints; "checkpoints" is the checkpoints' part of
+that. Meanwhile a process of its own encodes the film. "encoder" is that process's time on a core:
+where the engine keeps all cores busy, the engine loses this time as well.
 """
 
 import argparse
 import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,16 +17,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+# Beside this file; adds the project to the path.
+from step import MODELS, PROMPT, models_there
 
-from step import MODELS, PROMPT, models_there  # noqa: E402
-
-from studio.making.execute import execute  # noqa: E402
-from studio.making.prepare import Request, prepare  # noqa: E402
-from studio.making.recording import Recording  # noqa: E402
-from studio.making.submit import submit  # noqa: E402
-from studio.runs import storage  # noqa: E402
+from studio.making.execute import execute
+from studio.making.prepare import Request, prepare
+from studio.making.recording import Recording
+from studio.making.submit import submit
+from studio.runs import storage
 
 SIZES = {"bundled": (128, 128), "full": (640, 480)}
 
@@ -48,7 +45,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--steps", type=int, default=60, help="steps to make, after a first one")
     parser.add_argument("--size", type=_size, help="such as 640x480 (bundled: 128x128)")
     parser.add_argument("--cutn", type=int, help="cutouts, if not as many as the weights recommend")
@@ -65,7 +62,7 @@ def _size(text: str) -> tuple[int, int]:
 def measure(
     given: dict[str, Any], assets_dir: Path, output_dir: Path, gpu: int | None
 ) -> dict[str, float]:
-    """Shares of a run's time from its first step on, which warms up; its seconds per step."""
+    """Seconds per step, and shares of a run's time after its first step, which warms up."""
     steps = given["num_steps"] + 1
     request = Request(given | {"text_input": PROMPT, "num_steps": steps}, output_dir, assets_dir)
     folder = submit(prepare(request), "running")
@@ -91,7 +88,7 @@ def measure(
 
 @contextmanager
 def _timed(name: str, seconds: list[float]) -> Iterator[None]:
-    """Note how long each call of that method of Recording takes."""
+    """Append the seconds of each call of a method of Recording."""
     method: Callable[..., Any] = getattr(Recording, name)
 
     def timed(*args: Any) -> None:

@@ -1,12 +1,12 @@
-"""What runs take that share a machine: with each other, and with a training.
+"""The seconds of runs that share a machine: with each other, and with a training.
 
     python benchmarks/neighbours.py [--rounds 3] [--steps 100] [--at-once 2 4] [--prompt TEXT]
 
-Each round makes one run alone, so many at the same time, and one beside a training on one thread,
-all by generate.py on the CPU, with loading and everything. "times alone" is how long the last of
-them took, as a multiple of the one alone in the same round; k runs may take 1.3 k. "watching" is
-one alone beside one that does not look for neighbours, in turns. "training" is how much slower its
-steps came beside the run. The medians are told.
+Each round makes one run alone, several at the same time, and one beside a training on one thread.
+All use generate.py on the CPU; loading counts. "times alone" is how long the last of them took, in
+terms of the run alone in the same round; k runs may take 1.3 k. "watching" compares a run alone
+with one that does not look for neighbours. "training" is how much slower the training's steps were
+beside a run. The medians are printed.
 """
 
 import argparse
@@ -22,13 +22,14 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING_ALONE = 5.0  # seconds
-ALLOWED = 1.3  # times as long as one alone, for each of the runs
+ALLOWED = 1.3  # times as long as one run alone, for each of the runs
 UNWATCHED = """
-import sys, sharing, generate
+import sys, generate
+from studio.engines import sharing
 sharing.Sharing.__enter__ = lambda self: None
 sys.exit(generate.main())
 """
-# Writes a byte for each step, until it is ended.
+# Writes a byte for each step until it is stopped.
 TRAINING = """
 import os, torch
 torch.set_num_threads(1)
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100, help="of each run")
     parser.add_argument("--at-once", type=int, nargs="+", default=[2, 4])
@@ -63,7 +64,7 @@ def _parse() -> argparse.Namespace:
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """One round: seconds of the one alone, the rest as ratios."""
+    """One round: the seconds of the run alone, everything else as ratios."""
     watched = [sys.executable, str(ROOT / "generate.py")]
     unwatched = [sys.executable, "-c", UNWATCHED]
     plain = seconds(unwatched, 1, args)
@@ -80,7 +81,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 
 def seconds(command: Sequence[str], count: int, args: argparse.Namespace) -> float:
-    """Until the last of so many runs, begun at the same time, has ended."""
+    """Start `count` runs at the same time; the seconds until the last of them has ended."""
     with TemporaryDirectory() as folder:
         options = ["--num-steps", str(args.steps), "--output-dir", folder]
         began = time.perf_counter()
@@ -95,20 +96,22 @@ def seconds(command: Sequence[str], count: int, args: argparse.Namespace) -> flo
         ]
         ends = [run.wait() for run in runs]
         if any(ends):
-            sys.exit("A run failed; generate.py says why.")
+            sys.exit("A run failed. Run generate.py to see why.")
         return time.perf_counter() - began
 
 
 class Training:
-    """A training that goes on meanwhile; tells how many steps it makes in a second."""
+    """A training in a process of its own; `rate` tells its steps per second."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", TRAINING]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        os.set_blocking(self._process.stdout.fileno(), False)
+        assert self._process.stdout  # a pipe
+        self._steps = self._process.stdout
+        os.set_blocking(self._steps.fileno(), False)
 
     def __enter__(self) -> Self:
-        while not self._process.stdout.read():
+        while not self._steps.read():
             time.sleep(0.1)  # until it has begun
         self._began = time.perf_counter()
         return self
@@ -118,8 +121,8 @@ class Training:
         self._process.wait()
 
     def rate(self) -> float:
-        """Since it was asked last."""
-        steps = len(self._process.stdout.read() or b"")
+        """Steps per second since the last call."""
+        steps = len(self._steps.read() or b"")
         began, self._began = self._began, time.perf_counter()
         return steps / (self._began - began)
 

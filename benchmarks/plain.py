@@ -1,4 +1,4 @@
-"""VQGAN-CLIP as the first notebooks and web apps did it: what the engine is measured against.
+"""VQGAN-CLIP as the first notebooks and web apps did it; the engine is measured against it.
 
 Every part is written the plain way: a one-hot product for the codebook, cutouts one after the
 other with Lanczos resampling, and a second decode for the picture that is shown.
@@ -20,7 +20,7 @@ from vqgan_utils import CLIP_MEAN, CLIP_STD, find_clip_model, load_vqgan_model
 
 
 class PlainLoop:
-    """The loop with a run's settings, on models of its own: in float32, as they are published."""
+    """The loop with a run's settings, on models of its own: as published, in float32."""
 
     def __init__(self, settings: Any, assets_dir: Path, device: torch.device) -> None:
         import kornia.augmentation as K
@@ -101,7 +101,7 @@ def resample(picture: Tensor, side: int) -> Tensor:
 
 
 def low_pass(picture: Tensor, ratio: float) -> Tensor:
-    """Smooth along the last axis."""
+    """Smooth along the last axis, for a picture that is to have `ratio` of its size."""
     if ratio >= 1:
         return picture
     kernel = lanczos(ratio).to(picture)
@@ -111,7 +111,7 @@ def low_pass(picture: Tensor, ratio: float) -> Tensor:
 
 
 def lanczos(ratio: float, lobes: int = 2) -> Tensor:
-    """A normalised Lanczos kernel that keeps frequencies under `ratio` of what there was."""
+    """A normalised Lanczos kernel that keeps the lowest `ratio` of all frequencies."""
     reach = math.ceil(lobes / ratio)
     x = torch.arange(-reach, reach + 1) * ratio
     kernel = torch.sinc(x) * torch.sinc(x / lobes) * (x.abs() < lobes)

@@ -3,13 +3,13 @@
     python benchmarks/quality.py [--steps 200] [--prompts 6] [--seeds 2] [--same-settings]
 
 The bundled models at 128x128. The plain loop has the settings of its time: 64 cutouts, step size
-0.05, random tokens to start from. The engine has those that the weights recommend, or with
---same-settings the same ones. A picture is judged by the CLIP loss of 64 fresh crops without
-augmentations, the same ones for all pictures, in float32. Both loops take turns step by step in one
-process; time is in CPU seconds, of the steps and, for the engine, of the sketch it starts from.
-Where `make judge` has made a judge, R-precision is told as well: how many of the last pictures have
-their own prompt first, and among the first five, of all these prompts and the single things of
-training/prompts.yaml.
+0.05, random tokens to start from. The engine has the settings that the weights recommend, or with
+--same-settings those of the plain loop. The loss of a picture is the CLIP loss of 64 crops without
+augmentations, the same crops for all pictures, in float32. Both loops take turns step by step in
+one process; time is in CPU seconds, of the steps and, for the engine, of the sketch it starts from.
+Where `make judge` has made a judge, R-precision is printed as well: how many of the last pictures
+have their own prompt ranked first, or among the first five, of all these prompts and the single
+things of training/prompts.yaml.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import step as benchmark  # beside this file; puts the project on the path
+import step as benchmark  # beside this file; adds the project to the path
 
 from studio.models import catalogue
 from studio.settings.run_settings import RunSettings
@@ -50,7 +50,7 @@ LOOK_EVERY = 5  # steps
 
 @dataclass(frozen=True)
 class Course:
-    """CPU seconds of the steps so far and the loss of the picture, whenever it was looked at.
+    """CPU seconds of the steps so far and the loss of the picture, at each look.
 
     picture: the last one, uint8 [H, W, 3].
     """
@@ -60,13 +60,13 @@ class Course:
     picture: Any
 
     def seconds_to(self, loss: float) -> float | None:
-        """CPU seconds until the loss was reached; None if it never was."""
-        reached = (s for s, found in zip(self.seconds, self.losses) if found <= loss)
+        """CPU seconds until the loss was reached; None if it never is."""
+        reached = (s for s, found in zip(self.seconds, self.losses, strict=True) if found <= loss)
         return next(reached, None)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--seeds", type=int, default=2)
@@ -90,22 +90,22 @@ def main() -> None:
                 flush=True,
             )
     print(f"The loss of the plain loop is reached in 1/{statistics.median(ratios):.1f} (median).")
-    for name, losses in zip(("plain", "ours"), zip(*finals)):
+    for name, losses in zip(("plain", "ours"), zip(*finals, strict=True), strict=True):
         spread = statistics.stdev(losses) if len(losses) > 1 else 0.0
         print(
             f"Loss after {args.steps} steps, {name}: {statistics.mean(losses):.4f} +- {spread:.4f}"
         )
-    tell_r_precision(*zip(*pictures))
+    tell_r_precision(*zip(*pictures, strict=True))
 
 
 def tell_r_precision(prompts: Sequence[str], plain: Sequence[Any], ours: Sequence[Any]) -> None:
-    """Of both loops' pictures, uint8 [H, W, 3], with the standard error of the shares."""
+    """Print it for both loops' pictures, uint8 [H, W, 3], with the standard error of the shares."""
     try:
         from training import evaluate
 
         judge = evaluate.load_judge()
     except (ImportError, FileNotFoundError) as error:
-        print(f"R-precision is not told: {error}")
+        print(f"No R-precision: {error}")
         return
     import torch
 
@@ -123,7 +123,7 @@ def tell_r_precision(prompts: Sequence[str], plain: Sequence[Any], ours: Sequenc
 
 
 def courses(prompt: str, seed: int, steps: int, same_settings: bool) -> tuple[Course, Course]:
-    """The plain loop's and ours, for one prompt and seed."""
+    """The courses of the plain loop and of ours, for one prompt and seed."""
     import torch
     from plain import PlainLoop
 
@@ -149,8 +149,13 @@ def courses(prompt: str, seed: int, steps: int, same_settings: bool) -> tuple[Co
             last[which] = getattr(made, "picture", made)
             if number % LOOK_EVERY == 0 or number == steps:
                 found[which].append((spent[which], look(last[which])))
-    plain, ours = (Course(*zip(*course), picture) for course, picture in zip(found, last))
+    plain, ours = map(_course, found, last)
     return plain, ours
+
+
+def _course(looks: list[tuple[float, float]], picture: Any) -> Course:
+    seconds, losses = zip(*looks, strict=True)
+    return Course(seconds, losses, picture)
 
 
 def _settings(aim: dict[str, Any], of_the_time: bool) -> RunSettings:
@@ -162,7 +167,7 @@ def _settings(aim: dict[str, Any], of_the_time: bool) -> RunSettings:
 
 
 def judge(prompt: str) -> Callable[[Any], float]:
-    """What gives the loss of a picture, uint8 [H, W, 3]."""
+    """A function that gives the loss of a picture, uint8 [H, W, 3]."""
     import torch
 
     from studio.engines.vqgan_clip.cutouts import cut_out, random_windows

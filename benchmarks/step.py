@@ -1,14 +1,14 @@
-"""Seconds per step and peak memory of the engine, beside a plain loop on the same catalogue.
+"""Seconds per step and peak memory of the engine, beside a plain loop on the same models.
 
     python benchmarks/step.py [--turns 3] [--steps 3] [--size 256 ...] [--cutn 64]
                               [--models full bundled] [--float32]
 
 "bundled" are the weights in assets/, at 128x128; "full" are a VQGAN f16-1024 and CLIP ViT-B/32 of
-the published sizes with random numbers. Each loop has a process of its own, so that its memory is
-its own, and they take turns of some steps, so that what else the machine does slows both. Before
-each turn comes a step that is not timed, as it finds the processor's caches full of what the other
-loop left. Ratios hold across machines; seconds do not. With several sizes it also says how steps
-grow with pictures. With --float32 the engine has neither bfloat16 nor products of eight bits.
+the published sizes with random numbers. Each loop has a process of its own, and so its own memory.
+The loops take turns of a few steps, so that other work on the machine slows both. The first step of
+each turn is not timed, as the other loop has just filled the processor's caches. Ratios hold across
+machines; seconds do not. With several sizes, the growth of a step with the picture is printed too.
+With --float32 the engine uses neither bfloat16 nor products of eight bits.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from studio.engines import device as devices  # noqa: E402
-from studio.models import catalogue  # noqa: E402
-from studio.settings.run_settings import RunSettings  # noqa: E402
-from studio.settings.values import make  # noqa: E402
+from studio.base.paths import ROOT
+from studio.engines import device as devices
+from studio.models import catalogue
+from studio.settings.run_settings import RunSettings
+from studio.settings.values import make
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 PROMPT = "a red heart on a white background"
@@ -64,11 +64,14 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--turns", type=int, default=3, help="turns that each loop takes")
     parser.add_argument("--steps", type=int, default=3, help="steps to time in each turn")
     parser.add_argument(
-        "--size", type=_size, nargs="+", help="WIDTHxHEIGHT, or the side of a square; or several"
+        "--size",
+        type=_size,
+        nargs="+",
+        help="WIDTHxHEIGHT, or the side of a square; one or several",
     )
     parser.add_argument("--cutn", type=int, default=64, help="cutouts")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
@@ -86,14 +89,12 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def chosen_settings(args: argparse.Namespace) -> RunSettings:
-    """The first weights in the folder with what they recommend, but size and cutouts as asked."""
+    """The default weights with what they recommend, but the size and cutouts asked for."""
     from logic import VQGANCLIPRun
 
     name = catalogue.default_weights(args.assets_dir)
-    ((width, height),), recommended = (
-        args.size,
-        catalogue.get_weights(args.assets_dir, name).recommended,
-    )
+    ((width, height),) = args.size
+    recommended = catalogue.get_weights(args.assets_dir, name).recommended
     given = {"text_input": PROMPT, "Xdim": width, "ydim": height, "cutn": args.cutn}
     return make(VQGANCLIPRun.Settings, recommended, given | {"vqgan_ckpt": name})
 
@@ -102,7 +103,7 @@ def _compare(
     models: str, args: argparse.Namespace, assets_dir: Path, size: tuple[int, int]
 ) -> dict[str, dict[str, Any]]:
     """What each loop takes at one size, by the loop's name."""
-    found = dict(zip(args.loops, _take_turns(args, assets_dir, size)))
+    found = dict(zip(args.loops, _take_turns(args, assets_dir, size), strict=True))
     for loop, result in found.items():
         print(
             f"{models:9}{'x'.join(map(str, size)):>9}{args.cutn:6}{loop:>8}"
@@ -117,7 +118,7 @@ def _compare(
         f"{models:9}ours is {plain['seconds'] / ours['seconds']:.2f}x as fast as plain"
         f" ({plain['cpu_seconds'] / ours['cpu_seconds']:.2f}x by CPU seconds), with"
         f" {ours['peak_mib'] / plain['peak_mib']:.2f}x its peak memory"
-        f" ({memory:.2f}x above the catalogue), on {ours['device']}"
+        f" ({memory:.2f}x above the weights), on {ours['device']}"
     )
     return found
 
@@ -145,15 +146,14 @@ def _tell_growth(
 def _take_turns(
     args: argparse.Namespace, assets_dir: Path, size: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """Medians of seconds, and the latest of all else, for each loop."""
+    """For each loop the medians of seconds, and the last value of everything else."""
     loops = [_start(loop, args, assets_dir, size) for loop in args.loops]
     found: list[list[dict[str, Any]]] = [[] for _ in loops]
     for _ in range(args.turns):
-        for process, results in zip(loops, found):
+        for process, results in zip(loops, found, strict=True):
             results += [_ask(process) for _ in range(1 + args.steps)][1:]
     for process in loops:
-        process.stdin.close()
-        process.wait()
+        process.communicate()  # the end of its input is the end of the loop
     return [_summary(results) for results in found]
 
 
@@ -168,11 +168,12 @@ def _start(
 
 
 def _ask(process: subprocess.Popen) -> dict[str, Any]:
+    assert process.stdin and process.stdout  # both are pipes, see `_start`
     process.stdin.write("step\n")
     process.stdin.flush()
     line = process.stdout.readline()
     if not line:
-        sys.exit("A loop ended before its time; what it said stands above.")
+        sys.exit("A loop ended too early; its messages are above.")
     return json.loads(line)
 
 
@@ -182,7 +183,7 @@ def _summary(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def serve(loop: str, assets_dir: Path, chosen: RunSettings, device: Any) -> None:
-    """Take a step for each line on stdin, and answer with what it took."""
+    """Take a step for each line on stdin, and answer with its seconds and memory."""
     warnings.simplefilter("ignore")
     step = LOOPS[loop](chosen, assets_dir, device)
     weights_mib = memory_mib(device)
@@ -201,7 +202,7 @@ def serve(loop: str, assets_dir: Path, chosen: RunSettings, device: Any) -> None
 
 
 def timed(step: Callable[[], Any]) -> dict[str, float]:
-    """What one step takes, on the clock and of all cores."""
+    """Seconds of one step, on the clock and of all cores together."""
     start, cpu_start = time.perf_counter(), time.process_time()
     step()
     return {
@@ -211,7 +212,7 @@ def timed(step: Callable[[], Any]) -> dict[str, float]:
 
 
 def memory_mib(device: Any) -> float:
-    """Peak so far: of the GPU where one computes, else resident memory of the process."""
+    """The peak so far: on the GPU where one computes, else of the process's resident memory."""
     if device.type == "cuda":
         import torch
 
@@ -229,7 +230,7 @@ def _bundled_models(folder: Path) -> Path | None:
 
 
 def _full_size_models(folder: Path) -> Path:
-    """Write weights of the published sizes, made of random numbers."""
+    """Write weights of the published sizes, filled with random numbers."""
     import torch
     from clip.model import CLIP, convert_weights
 
@@ -259,13 +260,13 @@ SIZES = {"bundled": (128, 128), "full": (256, 256)}
 
 
 def models_there(wanted: Sequence[str]) -> Iterator[tuple[str, Path, Path]]:
-    """Name, a folder for a while, and assets of each that is there; says which are not."""
+    """Name, temporary folder and assets of each model that is there; prints which are missing."""
     for models in wanted:
         with tempfile.TemporaryDirectory() as folder:
             if assets_dir := MODELS[models](Path(folder)):
                 yield models, Path(folder), assets_dir
             else:
-                print(f"{models}: not in {ROOT / 'assets'}, left out")
+                print(f"{models}: not in {ROOT / 'assets'}, skipped")
 
 
 # --- The loops ---------------------------------------------------------------------------------

@@ -10,24 +10,28 @@ from studio.base.errors import BadInput, shortened
 
 @dataclass(frozen=True)
 class Command:
-    """One command. main: `module:function`, which takes the options and returns the exit status."""
+    """One command.
+
+    main: `module:function`. It takes the options and prog, the command's name for its help page,
+    and returns the exit status.
+    """
 
     help: str
     main: str
 
-    def run(self, options: Sequence[str]) -> int:
+    def run(self, options: Sequence[str], prog: str) -> int:
         """Import the command's module, and hand over the options."""
         module, _, function = self.main.partition(":")
-        return getattr(importlib.import_module(module), function)(options)
+        return getattr(importlib.import_module(module), function)(options, prog=prog)
 
 
+PROGRAM = "python -m studio"
 COMMANDS = {
     "generate": Command("make a picture from a prompt", "generate:main"),
     "app": Command("open the page in the browser", "studio.page.launch:main"),
     "gallery": Command("show all runs in the browser", "gallery:main"),
     "worker": Command("compute queued runs without the page", "worker:main"),
 }
-USAGE = "Usage: python -m studio COMMAND [options]"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,18 +41,19 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     name, *options = argv
     try:
-        return _command(name).run(options)
+        return _command(name).run(options, f"{PROGRAM} {name}")
     except BadInput as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
 
 
 def help_page() -> str:
-    """What there is to run."""
+    """The list of commands."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
-    more = "python -m studio COMMAND --help lists the options of a command."
-    return "\n".join([USAGE, "", *lines, "", more])
+    usage = f"usage: {PROGRAM} COMMAND [options]"
+    more = f"{PROGRAM} COMMAND --help lists the options of a command."
+    return "\n".join([usage, "", *lines, "", more])
 
 
 def _command(name: str) -> Command:

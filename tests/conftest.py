@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HARDWARE = ("gpu", "vnni")  # marks of tests that need it
+HARDWARE = ("gpu", "vnni")  # marks of tests that need hardware
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -21,7 +21,7 @@ def chromium():
 
     try:
         playwright = sync_playwright().start()
-    except Exception as error:  # playwright's node wants a library that a bare Debian lacks
+    except Exception as error:  # playwright's node needs a library that a bare Debian lacks
         pytest.skip(f"playwright: {error}; on Debian: sudo apt install libatomic1")
     browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
     yield browser
@@ -31,7 +31,7 @@ def chromium():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Before those are left out whose marks are not asked for."""
+    """Mark the browser tests, before pytest leaves out tests by their marks."""
     for item in items:
         if "chromium" in item.fixturenames:
             item.add_marker("browser")
@@ -44,7 +44,7 @@ def pytest_runtest_setup(item):
         from studio.engines.device import compute_precision
 
         if not compute_precision(torch.device("cpu")).eight_bits:
-            pytest.skip("the CPU is not quick in eight bits")
+            pytest.skip("the CPU has no fast products of eight bits")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -58,7 +58,7 @@ def pytest_make_collect_report(collector):
 
 
 def _fail_a_skip(report, node):
-    """Under CI nothing may be skipped but for want of hardware: a test not run has not passed."""
+    """Under CI a test may be skipped only for lack of hardware: else it has not passed."""
     excused = hasattr(report, "wasxfail") or any(map(node.get_closest_marker, HARDWARE))
     if os.environ.get("CI") and report.skipped and not excused:
         report.outcome = "failed"

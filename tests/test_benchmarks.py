@@ -1,8 +1,9 @@
-"""The benchmark measures what it says, on tiny models."""
+"""The benchmarks measure what they say, on tiny models."""
 
 import io
 import json
 import statistics
+import subprocess
 import sys
 from argparse import Namespace
 from functools import partial
@@ -15,20 +16,20 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-import first_picture  # noqa: E402
-import keeping  # noqa: E402
-import plain  # noqa: E402
-import quality  # noqa: E402
-import step as benchmark  # noqa: E402
-from tiny_models import write_tiny_assets  # noqa: E402
+import first_picture
+import keeping
+import neighbours
+import plain
+import quality
+import step as benchmark
+from tiny_models import write_tiny_assets
 
-from studio.engines import device  # noqa: E402
-from studio.making.prepare import Request  # noqa: E402
-from studio.runs import run_index  # noqa: E402
-from training import evaluate  # noqa: E402
+from studio.engines import device
+from studio.making.prepare import Request
+from studio.runs import run_index
+from training import evaluate
 
 
 @pytest.mark.parametrize("loop", benchmark.LOOPS)
@@ -46,13 +47,11 @@ def test_both_loops_are_measured(
         assert found["peak_mib"] >= found["weights_mib"] > 0
 
 
-def test_turns_are_timed_after_a_step_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_step_of_a_turn_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     class Loop(SimpleNamespace):
-        stdin = io.StringIO()
-
-        def wait(self) -> None:
+        def communicate(self) -> None:
             asked.append(f"{self.name} ends")
 
     def ask(loop: Loop) -> dict[str, float]:
@@ -62,7 +61,7 @@ def test_turns_are_timed_after_a_step_that_is_not(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(benchmark, "_start", lambda loop, *_: Loop(name=loop))
     monkeypatch.setattr(benchmark, "_ask", ask)
     args = Namespace(loops=["a", "b"], turns=2, steps=2)
-    a, b = benchmark._take_turns(args, ROOT, (128, 128))
+    a, b = benchmark._take_turns(args, Path(), (128, 128))
     assert asked == [*"aaabbbaaabbb", "a ends", "b ends"]
     assert a["seconds"] == statistics.median([2, 3, 8, 9]) and a["peak_mib"] == 9
     assert b["seconds"] == statistics.median([5, 6, 11, 12]) and b["peak_mib"] == 12
@@ -90,14 +89,20 @@ def test_the_plain_loop_resamples_as_lanczos_does() -> None:
     assert (ours - pil_to_tensor(expected) / 255).abs().mean() < 0.03
 
 
-def test_growth_is_beside_that_of_the_pixels(capsys: pytest.CaptureFixture) -> None:
+def test_the_growth_of_a_step_is_beside_that_of_the_pixels(capsys: pytest.CaptureFixture) -> None:
     found = [{"ours": {"device": "CPU", "cpu_seconds": taken}} for taken in (0.5, 3.0)]
     benchmark._tell_growth("tiny", [(32, 32), (64, 128)], found)
     said = capsys.readouterr().out
     assert "from 32x32 to 64x128" in said and "6.0x as long" in said and "8.0x the pix" in said
 
 
-def test_the_first_picture_is_waited_for(tmp_path: Path) -> None:
+def test_a_run_that_does_not_look_for_neighbours_is_a_run() -> None:
+    command = [sys.executable, "-c", neighbours.UNWATCHED, "--help"]
+    done = subprocess.run(command, cwd=neighbours.ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "--num-steps" in done.stdout, done.stderr
+
+
+def test_the_seconds_to_the_first_picture_are_measured(tmp_path: Path) -> None:
     write_tiny_assets(tmp_path)
     given = {"text_input": "a heart", "num_steps": 3, "Xdim": 32, "ydim": 32, "cutn": 2}
     request = Request(given, tmp_path / "output", tmp_path)
@@ -118,7 +123,7 @@ def test_the_cost_of_keeping_a_run_is_measured(
     assert found["step"] > 0 and found["encoder"] > 0 and found["mib"] > 0
 
 
-def test_both_loops_take_as_many_steps_and_are_looked_at() -> None:
+def test_both_loops_take_the_same_steps_and_are_looked_at() -> None:
     plain_course, ours = quality.courses("a red heart", 0, steps=2, same_settings=False)
     for course in (plain_course, ours):
         assert len(course.losses) == len(course.seconds) == 1

@@ -38,7 +38,10 @@ ANSWERS = {  # whatever part of the file was asked for
 }
 BROKEN = {"truncated": {"upto": 5000}, "stalled": {"upto": 5000, "then_wait": 30}}
 NAME = "vqgan_gumbel_f8"
-TOOLBOX = "awk bash cat cut dirname grep head mkdir mktemp mv rm sed tr wc".split()
+TOOLBOX = (
+    "awk", "bash", "cat", "cut", "dirname", "grep", "head", "mkdir", "mktemp", "mv", "rm", "sed",
+    "tr", "wc",
+)  # fmt: skip
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("curl") or shutil.which("wget")), reason="neither curl nor wget is installed"
@@ -108,7 +111,7 @@ def server():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the project's folder, as far as the script knows it, with a space in its name."""
+    """A copy of the files that the script knows, in a folder with a space in its name."""
     folder = tmp_path / "my studio"
     folder.mkdir()
     shutil.copy(SCRIPT, folder)
@@ -117,7 +120,7 @@ def folder(tmp_path):
 
 @pytest.fixture(params=["curl", "wget"])
 def tool(request, tmp_path):
-    """A PATH with one of the two downloaders, and nothing else than what the script needs."""
+    """A PATH with one of the two downloaders, and only what the script needs besides."""
     if not shutil.which(request.param):
         pytest.skip(f"{request.param} is not installed")
     path = tmp_path / "bin"
@@ -140,7 +143,7 @@ def start(folder, server, *names, path=None):
 
 
 def fetch(folder, server, *names, path=None):
-    """Run to the end: status and everything that was said."""
+    """Run to the end. Returns the status and all output."""
     process = start(folder, server, *names, path=path)
     out, err = process.communicate(timeout=60)
     return process.returncode, out + err
@@ -188,7 +191,7 @@ def test_a_name_without_an_address_says_so(folder, server, name):
 
 
 @pytest.mark.parametrize("name", ["nonsense", "vqgan.*", "../coco", "coco sflckr"])
-def test_a_name_that_is_none_lists_those_there_are(folder, server, name):
+def test_an_unknown_name_lists_those_there_are(folder, server, name):
     status, said = fetch(folder, server, "coco", name)
     assert status == 2
     assert all(known in said for known in NAMES)
@@ -216,7 +219,7 @@ def test_several_names_and_one_that_is_there_already(folder, server):
         ("empty", "not fetched"),
     ],
 )
-def test_what_is_no_checkpoint_is_refused(folder, server, tool, mood, says):
+def test_anything_but_a_checkpoint_is_refused(folder, server, tool, mood, says):
     server.mood = mood
     status, said = fetch(folder, server, NAME, path=tool)
     assert status == 1
@@ -224,7 +227,7 @@ def test_what_is_no_checkpoint_is_refused(folder, server, tool, mood, says):
     assert set(files(folder)) <= {f"{NAME}.yaml.part"}
 
 
-def test_a_broken_transfer_goes_on_where_it_broke(folder, server, tool):
+def test_a_broken_transfer_resumes_where_it_broke(folder, server, tool):
     server.mood = "truncated"
     status, said = fetch(folder, server, NAME, path=tool)
     assert status == 1
@@ -255,7 +258,7 @@ def test_any_part_left_over_ends_as_the_whole_file(folder, server, tool, mood, p
 
 
 @pytest.mark.parametrize("mood", ["missing", "page"])
-def test_a_bad_day_of_the_server_costs_no_part(folder, server, tool, mood):
+def test_a_failing_server_costs_no_part(folder, server, tool, mood):
     (folder / "assets").mkdir()
     part = folder / "assets" / f"{NAME}.ckpt.part"
     part.write_bytes(CKPT[:7000])
@@ -275,7 +278,7 @@ def test_an_interrupted_transfer_keeps_its_part_alone(folder, server, tool, sign
     process.send_signal(signum)
     _, said = process.communicate(timeout=10)
     assert process.returncode == status
-    assert "goes on from here" in said
+    assert "resumes from here" in said
     assert CKPT.startswith(part.read_bytes())
     assert not (folder / "assets" / f"{NAME}.ckpt").exists()
 
@@ -295,5 +298,5 @@ def test_a_size_far_from_the_published_one_is_refused(folder, server, tmp_path):
     command = [shutil.which("bash"), str(folder / SCRIPT.name), NAME]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"wrong size, {len(CKPT)} bytes where about 376 MB" in done.stderr
+    assert f"wrong size, {len(CKPT)} bytes, but about 376 MB" in done.stderr
     assert set(files(folder)) <= {f"{NAME}.yaml.part"}

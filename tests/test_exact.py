@@ -57,7 +57,7 @@ class Case:
     def __init__(self, output, way, mse, size):
         changes, self.differs = WAYS[way]
         self.output = output
-        self.given = AIM | dict(zip(("Xdim", "ydim"), SIZES[size])) | mse | changes
+        self.given = AIM | dict(zip(("Xdim", "ydim"), SIZES[size], strict=True)) | mse | changes
         if "init_image" in changes:
             self.given["init_image"] = str(output.parent / changes["init_image"])
         self.parent = self.made(2).name if self.differs is not None else None
@@ -132,7 +132,7 @@ def kill_and_resume(case, steps, moments):
     folder.update(status="interrupted")  # `begin` starts no process
     for moment in moments:
         process = resume(case, folder)
-        wait_for(lambda: folder.read()["num_steps"] >= moment, "steps")  # noqa: B023
+        wait_for(lambda moment=moment: folder.read()["num_steps"] >= moment, "steps")
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         folder.update(status="interrupted")

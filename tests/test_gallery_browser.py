@@ -538,7 +538,9 @@ def test_the_slideshow_advances_past_any_failure_and_is_never_black(kiosk, open_
         wait_for(
             lambda: (
                 shows_a_picture(tab)
-                and (seen.append(shown(tab)) or seen.count("picture 0") and seen[-1] == "picture 9")
+                and (
+                    seen.append(shown(tab)) or (seen.count("picture 0") and seen[-1] == "picture 9")
+                )
             ),
             "the slides before and after those that fail",
         )

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import fake_engine
@@ -131,10 +132,8 @@ def kill_one(studio, chance):
         keeper.wait()
         studio.start()
     elif pids := studio.serving():
-        try:
+        with suppress(ProcessLookupError):  # it may just have ended by itself
             os.kill(chance.choice(pids), signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it had just ended by itself
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from studio.cli.settings_docs import readme_table, with_table
-from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.cli.settings_docs import readme_tables, with_tables
+from studio.commands import COMMANDS as COMMANDS_OF_STUDIO
+from studio.engines import registry
 from studio.settings.declare import option_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,9 +23,15 @@ def starting(*programs):
     return [line for line in COMMANDS if line.startswith(programs)]
 
 
-def test_its_table_of_settings_is_as_settings_say():
-    assert with_table(README, readme_table(VQGANCLIPSettings)) == README, "run settings_docs.py"
-    assert all(f"`{option_name(name)}`" in README for name in VQGANCLIPSettings.model_fields)
+def test_its_tables_of_settings_follow_the_declarations():
+    assert with_tables(README, readme_tables()) == README, "run `make docs`"
+
+
+@pytest.mark.parametrize("engine", registry.names())
+def test_it_names_every_option_of_an_engine(engine):
+    assert all(
+        f"`{option_name(name)}`" in README for name in registry.get(engine).settings.model_fields
+    )
 
 
 def test_every_make_target_exists():
@@ -39,7 +46,10 @@ def test_every_make_target_exists():
 def test_every_script_exists(line):
     words = shlex.split(line)
     script = {"python": 1, "streamlit": 2}.get(words[0], 0)
-    assert (ROOT / words[script]).is_file()
+    if words[script] == "-m":
+        assert words[2] == "studio" and words[3] in (*COMMANDS_OF_STUDIO, "COMMAND", "--help")
+    else:
+        assert (ROOT / words[script]).is_file()
 
 
 def test_every_option_of_a_script_exists():

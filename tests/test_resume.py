@@ -204,7 +204,11 @@ def test_killed_at_every_moment(begin, straight, assets, monkeypatch):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_stopped_run_is_resumed(begin, straight, assets, steps):
     folder, stop = begin(), Stop()
-    stop_there = lambda step: stop.request() if step.index == steps else None  # noqa: E731
+
+    def stop_there(step):
+        if step.index == steps:
+            stop.request()
+
     assert execute(folder, assets_dir=assets, on_step=stop_there, stop=stop) == "stopped"
     assert names(folder) == LEFT and folder.read()["num_steps"] == steps
     reopen(folder)
@@ -311,8 +315,12 @@ def test_a_film_that_was_lost_is_told(begin, assets):
     execute(folder, assets_dir=assets, on_step=lambda step: stop.request(), stop=stop)
     reopen(folder)
     stop = Stop()
-    two = lambda step: stop.request() if step.index == 3 else None  # noqa: E731
-    execute(folder, assets_dir=assets, on_step=two, stop=stop)
+
+    def stop_at_three(step):
+        if step.index == 3:
+            stop.request()
+
+    execute(folder, assets_dir=assets, on_step=stop_at_three, stop=stop)
     (folder.path / storage.VIDEO).unlink()
     reopen(folder)
     execute(folder, assets_dir=assets)

@@ -27,10 +27,13 @@ from studio.media import video
 from studio.media.pictures import load_picture
 from studio.runs import claims, storage
 
-T13 = """run_id num_steps planned_num_steps text_input init_image image_prompts continue_prev_run
-    prev_run_id seed Xdim ydim vqgan_ckpt start_time end_time mse_weight mse_weight_decay
-    mse_weight_decay_steps tv_loss_weight translation_x translation_y rotation_angle zoom_factor
-    transform_interval use_cutout_augmentations""".split()
+T13 = (
+    "run_id", "num_steps", "planned_num_steps", "text_input", "init_image", "image_prompts",
+    "continue_prev_run", "prev_run_id", "seed", "Xdim", "ydim", "vqgan_ckpt", "start_time",
+    "end_time", "mse_weight", "mse_weight_decay", "mse_weight_decay_steps", "tv_loss_weight",
+    "translation_x", "translation_y", "rotation_angle", "zoom_factor", "transform_interval",
+    "use_cutout_augmentations",
+)  # fmt: skip
 RESULTS = {"output.PNG", "anim.mp4", "checkpoint.safetensors"}
 SMALL = {"text_input": "a", "num_steps": 4, "Xdim": 32, "ydim": 16, "vqgan_ckpt": "small"}
 
@@ -627,8 +630,12 @@ def test_the_older_layout_as_settings(run, older):
 def test_settings_of_a_stopped_run_make_its_picture_again(ask, run, assets):
     folder = submit(ask(num_steps=-1, seed=3), "running")
     stop = Stop()
-    at_three = lambda step: stop.request() if step.index == 3 else None  # noqa: E731
-    execute(folder, assets_dir=assets, on_step=at_three, stop=stop)
+
+    def stop_at_three(step):
+        if step.index == 3:
+            stop.request()
+
+    execute(folder, assets_dir=assets, on_step=stop_at_three, stop=stop)
     for name in ("details.json", "output.PNG"):
         again = run(settings_file=folder.path / name)
         assert again.read()["planned_num_steps"] == 3

@@ -1,4 +1,4 @@
-"""What a fresh clone relies on: pins, the Makefile, Streamlit's configuration, the launcher."""
+"""What a fresh clone relies on: pins, the Makefile, Streamlit's configuration, free ports."""
 
 import ast
 import os
@@ -67,7 +67,7 @@ def test_streamlit_stays_local_and_quiet():
 
 
 def test_streamlit_knows_every_option(tmp_path):
-    """An option that Streamlit renamed would be ignored with a warning."""
+    """Streamlit ignores an option that it has renamed, with a warning."""
     shutil.copytree(ROOT / ".streamlit", tmp_path / ".streamlit")
     done = subprocess.run(
         [sys.executable, "-m", "streamlit", "config", "show"],
@@ -115,14 +115,14 @@ def make(folder, *arguments):
 
 
 def fake_python(folder, body):
-    """A program that passes for Python in the Makefile's eyes."""
+    """A program that the Makefile takes for Python."""
     path = folder / "fake python"
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
     return f"PYTHON={path}"
 
 
-# "-m venv --clear .venv" puts a copy of itself there; all calls are written down.
+# "-m venv --clear .venv" copies this program there; "calls" lists every call.
 GOOD = """
 echo "$@" >> calls
 case "$*" in
@@ -132,7 +132,7 @@ esac
 """
 
 
-def test_make_alone_lists_what_there_is(clone):
+def test_make_alone_lists_the_targets(clone):
     listed = make(clone).stdout
     for target in ("setup", "app", "test", "lint", "weights", "judge", "evaluate", "benchmark"):
         assert f"make {target} " in listed
@@ -142,7 +142,12 @@ def test_every_program_that_make_runs_exists():
     for word in re.findall(r"\$\(VENV\) (?:-m )?(\S+)", (ROOT / "Makefile").read_text()):
         path = ROOT / (word if word.endswith(".py") else word.replace(".", "/") + ".py")
         is_package = (path.with_suffix("") / "__main__.py").is_file()
-        assert path.is_file() or is_package or word in ("pip", "pytest", "ruff"), word
+        assert path.is_file() or is_package or word in ("pip", "pyright", "pytest", "ruff"), word
+
+
+def test_ci_checks_style_and_types_before_it_runs_the_tests():
+    commands = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert commands.index("make lint") < commands.index("CI=true make test")
 
 
 def test_setup_is_done_once_and_again_when_the_pins_change(clone):
@@ -171,7 +176,7 @@ def test_an_interrupted_setup_is_done_again(clone):
     ("argument", "says"),
     [
         ("PYTHON=", "No Python 3.11 to 3.14 was found"),
-        ("PYTHON=/nowhere/python3", "/nowhere/python3 is no Python 3.11 to 3.14"),
+        ("PYTHON=/nowhere/python3", "/nowhere/python3 is not a Python 3.11 to 3.14"),
     ],
 )
 def test_without_a_usable_python_setup_says_so(clone, argument, says):
@@ -211,7 +216,7 @@ SKIPPED_FOR_ANOTHER_REASON = {
 
 @pytest.mark.parametrize("reason", [None, *SKIPPED_FOR_ANOTHER_REASON])
 @pytest.mark.parametrize("ci", ["", "true"])
-def test_under_ci_a_test_may_be_skipped_for_want_of_hardware_alone(tmp_path, reason, ci):
+def test_under_ci_a_test_may_be_skipped_only_for_lack_of_hardware(tmp_path, reason, ci):
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "test_gpu.py").write_text(SKIPPED)

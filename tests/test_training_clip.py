@@ -68,7 +68,7 @@ def test_impostors_are_choices_for_captions_alone():
     assert found > contrastive_loss(logits, agreement)
 
 
-def test_impostors_move_towards_their_captions_and_start_anew(tiny, drawn_cache, monkeypatch):
+def test_impostors_move_towards_their_captions_until_replaced(tiny, drawn_cache, monkeypatch):
     torch.manual_seed(0)
     random.seed(0)
     monkeypatch.setattr(impostors, "_crop", lambda pictures: pictures)

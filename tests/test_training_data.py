@@ -141,7 +141,7 @@ def test_batch_shape_range_and_seed(icon_cache):
 
 
 def test_captions_tell_the_truth_about_colours(composer):
-    """Whatever colour a claim gives a single thing or a plain background is on the picture."""
+    """The colour that a claim gives to a single thing or a plain background is in the picture."""
     samples = composer.samples(200)
     pictures = composer.compose([sample.scene for sample in samples])
     checked = 0
@@ -165,7 +165,7 @@ def test_mentioned_background_is_the_one_drawn(composer):
     assert len(samples) > 60
     for sample in samples:
         claimed, drawn = sample.claim.background, sample.scene.background.name
-        assert claimed == drawn or claimed == "gradient" and "gradient" in drawn
+        assert claimed == drawn or (claimed == "gradient" and "gradient" in drawn)
         assert any(sample.caption.endswith(phrase) for phrase in sample.scene.background.phrases)
 
 
@@ -269,7 +269,7 @@ def test_dominant_colour_is_null_for_many_colours():
     assert icons.dominant_colour(picture) == (None, None)
 
 
-def test_fit_fills_the_frame_and_refuses_nothing():
+def test_fit_fills_the_frame_and_refuses_empty_icons():
     image = Image.new("RGBA", (200, 200))
     assert icons._fit(image) is None
     image.paste((10, 200, 10, 255), (20, 60, 60, 80))

@@ -104,14 +104,14 @@ def test_damaged_latents_keep_their_gradient_and_mostly_their_codes():
 
 
 def random_perceptual_weights() -> dict[str, torch.Tensor]:
-    """Of the shapes in stlpips-pytorch's file; training needs that package, testing does not."""
+    """With the shapes of stlpips-pytorch's file; training needs that package, the tests do not."""
     weights = {"scaling_layer.shift": torch.randn(1, 3, 1, 1) * 0.1,
                "scaling_layer.scale": torch.full((1, 3, 1, 1), 0.45),
                "net.slice2.4.filt": torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).expand(
                    64, 1, 3, 3) / 16}  # fmt: skip
     widths = (3, 64, 192, 384, 256, 256)
     layers = ("slice1.0", "slice2.5", "slice3.9", "slice4.11", "slice5.13")
-    for i, (layer, side) in enumerate(zip(layers, (11, 5, 3, 3, 3))):
+    for i, (layer, side) in enumerate(zip(layers, (11, 5, 3, 3, 3), strict=True)):
         fan_in = widths[i] * side**2
         weights[f"net.{layer}.weight"] = (
             torch.randn(widths[i + 1], widths[i], side, side) * (2 / fan_in) ** 0.5

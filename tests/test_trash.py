@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -96,10 +97,8 @@ def shuffle(output, seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for move in (move_to_trash, restore):
-            try:
+            with suppress(BadInput):
                 move(output, ONE)
-            except BadInput:
-                pass
 
 
 def test_two_processes_and_a_kill_leave_the_run_whole(output):

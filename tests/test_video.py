@@ -245,7 +245,7 @@ def test_films_become_one(tmp_path, sizes):
     folder = tmp_path / "it's 100% odd"
     folder.mkdir()
     paths = [folder / f"{n}.mp4" for n in range(3)]
-    for n, (path, size) in enumerate(zip(paths, sizes)):
+    for n, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         film(folder / "part", 4 * n, 4 * n + 4, size=size).close()
         video.finish(folder / "part", path, "")
     video.join(paths, folder / "all.mp4", "a comment")

@@ -14,14 +14,14 @@ from training.data import Composer, Sample
 from training.train_vqgan import CONFIG, WEIGHTS, look_up, nearest_codes
 from vqgan_utils import VQGAN, load_vqgan_model
 
-POOL = 1536  # pictures kept for reuse: decoding them anew each step would cost too much
+POOL = 1536  # pictures kept for reuse: decoding new ones at each step would cost too much
 REFRESHED = {64: 24, 128: 6}  # pictures made at once, by their side in pixels
 DAMAGE = 0.15  # largest share of codes replaced by random ones
 WORST = 0.1  # mean absolute error above which the caption may no longer hold
 
 
 def newest_vqgan() -> VQGAN:
-    """The VQGAN as its trainer wrote it last."""
+    """The VQGAN with the weights that its trainer wrote last."""
     return _load(WEIGHTS.stat().st_mtime_ns)
 
 
@@ -50,7 +50,7 @@ class ArtefactPool:
                 self.entries.append((picture, sample))
         self.entries = self.entries[-POOL:]
 
-    @torch.no_grad()  # not inference mode, whose tensors impostors could not use
+    @torch.no_grad()  # not inference mode: impostors could not use its tensors
     def redrawn(self, pictures: Tensor) -> Tensor:
         """Pictures [n, 3, H, W] in [0, 1] after encoding, damaging some codes, and decoding."""
         vqgan = newest_vqgan()
@@ -61,7 +61,7 @@ class ArtefactPool:
         return (0.5 + 0.5 * vqgan.decode(look_up(codes, codebook))).clamp(0, 1)
 
     def mix_in(self, pictures: Tensor, samples: list[Sample], among: int, share: float) -> None:
-        """Put redrawn pictures and captions in place of about `share` of the first `among`."""
+        """Replace about `share` of the first `among` pictures and samples with redrawn ones."""
         count = min(int(share * among), len(self.entries) // 4)
         rows = random.sample(range(among), count)
         for row, entry in zip(rows, random.sample(self.entries, count), strict=True):

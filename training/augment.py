@@ -1,4 +1,4 @@
-"""What happens to pictures on their way to a CLIP that guides: noise, blur, colour, edges."""
+"""Augmentations for training a CLIP that guides: noise, blur, colour, edges."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def augment(pictures: Tensor) -> Tensor:
-    """Pictures [n, 3, H, W] in [0, 1], each changed lightly in some of these ways."""
+    """Pictures [n, 3, H, W] in [0, 1], each lightly changed in some of the ways below."""
     for change, chance in (
         (coarse, 0.2), (sharpened, 0.1), (moved, 0.6), (recoloured, 0.35), (noisy, 0.4),
     ):  # fmt: skip
@@ -34,9 +34,9 @@ def sharpened(pictures: Tensor) -> Tensor:
 
 
 def moved(pictures: Tensor) -> Tensor:
-    """Turned by up to 29 degrees, shifted, scaled, sheared, bent; around it gray or the edge's.
+    """Turned by up to 29 degrees, shifted, scaled, sheared, bent; around them grey or the edge.
 
-    Bending stands in for the many hands that draw the same thing, of which the icon sets show few.
+    Bending stands in for the many hands that draw the same thing; the icon sets show only a few.
     """
     n = len(pictures)
     angle = torch.empty(n).uniform_(-0.5, 0.5)
@@ -53,7 +53,7 @@ def moved(pictures: Tensor) -> Tensor:
 
 
 def recoloured(pictures: Tensor) -> Tensor:
-    """Brightness, contrast and saturation; never the hue, which captions speak of."""
+    """Changed in brightness, contrast and saturation; never in hue, as captions name colours."""
     n = len(pictures)
     gray = pictures.mean(1, keepdim=True)
     saturation = torch.empty(n, 1, 1, 1).uniform_(0.65, 1.5)
@@ -64,7 +64,7 @@ def recoloured(pictures: Tensor) -> Tensor:
 
 
 def noisy(pictures: Tensor) -> Tensor:
-    """Gaussian noise of up to 0.25: a model trained on much noise has gradients that show things.
+    """With Gaussian noise of up to 0.25: training on much noise gives gradients that show things.
 
     Kaur et al. 2019, "Are perceptually-aligned gradients a general property of robust classifiers?"
     """

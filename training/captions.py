@@ -13,10 +13,11 @@ HEADS = (
     "an image of", "a simple drawing of", "a cute",
 )  # fmt: skip
 SIZES = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")}
-MASS = frozenset(
-    "fire water snow grass rice bread cheese butter honey milk coffee tea wine juice sushi corn "
-    "garlic broccoli popcorn salt bacon cash money music fog wind sweat luggage confetti".split()
-)
+MASS = frozenset((
+    "fire", "water", "snow", "grass", "rice", "bread", "cheese", "butter", "honey", "milk",
+    "coffee", "tea", "wine", "juice", "sushi", "corn", "garlic", "broccoli", "popcorn", "salt",
+    "bacon", "cash", "money", "music", "fog", "wind", "sweat", "luggage", "confetti",
+))  # fmt: skip
 # Words whose first letter misleads: a unicorn, an hourglass.
 AN_ANYWAY = ("hour", "honest")
 A_ANYWAY = ("uni", "use", "eu", "one", "ufo", "ukulele", "once")
@@ -25,9 +26,9 @@ A_ANYWAY = ("uni", "use", "eu", "one", "ufo", "ukulele", "once")
 def article(phrase: str) -> str:
     """`phrase` with "a" or "an" where it takes one."""
     first, last = phrase.split()[0], phrase.split(" with ")[0].split(" of ")[0].split()[-1]
-    if last in MASS or last.endswith("s") and not last.endswith(("ss", "us", "is", "ns", "as")):
+    if last in MASS or (last.endswith("s") and not last.endswith(("ss", "us", "is", "ns", "as"))):
         return phrase
-    vowel = first[0] in "aeiou" and not first.startswith(A_ANYWAY) or first.startswith(AN_ANYWAY)
+    vowel = (first[0] in "aeiou" and not first.startswith(A_ANYWAY)) or first.startswith(AN_ANYWAY)
     return f"{'an' if vowel else 'a'} {phrase}"
 
 
@@ -35,9 +36,9 @@ def article(phrase: str) -> str:
 class Claim:
     """What a caption says: (term, colour or None) of each thing, and the background or None.
 
-    Who says nothing of the background means a white one, as emoji have it, and who names no colour
-    the usual one: CLIP then asks for clean ground and natural colours by itself. Around white
-    things the background may be any.
+    A caption that does not mention the background means a white one, as emoji have; a caption that
+    names no colour means the usual one. So CLIP asks for clean ground and natural colours by
+    itself. White things may have any background.
     """
 
     things: tuple[tuple[str, str | None], ...]
@@ -54,7 +55,7 @@ class Depicted:
     is_recoloured: bool = False
 
     def fits(self, term: str, colour: str | None) -> int:
-        """1: is such a thing; 0: may be called one; -1: is none."""
+        """1: it is such a thing; 0: it may be called one; -1: it is not."""
         if colour is not None and self.colour is not None and colour != self.colour:
             return -1
         if colour is None and self.is_recoloured:
@@ -76,7 +77,7 @@ def holds(claim: Claim, things: list[Depicted], background: str | None) -> int:
 
 
 def _background_fits(claimed: str | None, background: str | None, things: list[Depicted]) -> bool:
-    """ "blue" may be said of "light blue"; of a background without a name nothing may."""
+    """Whether a background may be called that: "light blue" is "blue", too; None has no name."""
     if claimed is None:
         return background == "white" or any(thing.colour == "white" for thing in things)
     return background is not None and bool(set(claimed.split()) & set(background.split()))

@@ -1,7 +1,7 @@
 """A picture of pictures: `python -m training.contact_sheet [--output docs/contact-sheet.png]`.
 
-Generates what the prompts below ask for, with the default settings and one seed, and lays the
-pictures out with captions. Pictures that were made before with the same weights are reused.
+Makes a picture of each prompt below, with the default settings and one seed, and lays the pictures
+out with captions. Pictures that were made before with the same weights are reused.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def lay_out(pictures: Tensor, captions: Sequence[str], columns: int = COLUMNS) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, default=SHEET)
     options = parser.parse_args()
     prompts = [Prompt(text, "sheet", ()) for text in PROMPTS]

@@ -40,9 +40,10 @@ COLOURS = {
     "dark red": (130, 15, 25),
 }  # fmt: skip
 PLAIN = (
-    "red orange yellow green blue purple pink brown black gray turquoise red yellow green blue "
-    "light_blue dark_blue light_green dark_green beige light_gray dark_red"
-).split()
+    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "gray",
+    "turquoise", "red", "yellow", "green", "blue", "light blue", "dark blue", "light green",
+    "dark green", "beige", "light gray", "dark red",
+)  # fmt: skip
 # What an icon can be recoloured to: hue in degrees, saturation, value.
 TINTS = {
     "red": (0, 0.85, 0.88), "orange": (28, 0.9, 0.97), "yellow": (50, 0.85, 0.98),
@@ -67,19 +68,20 @@ SCENERY = {
     "snow": (("in the snow", "on snow", "in winter"),
              ((165, 190, 220), (225, 235, 245), (250, 252, 255), (225, 232, 242))),
 }  # fmt: skip
-# People and signs are many among the icons and few among the things that people ask for.
+# Icons often show people and signs; prompts rarely ask for them.
 RARER_KINDS = {
     "flag": 0.05, "clock": 0.1, "letter": 0.05, "skin tone": 0.05, "interface": 0.1,
     "clip art": 0.15, "family": 0.05,
 }  # fmt: skip
-PEOPLE = frozenset(
-    "man men woman women person people boy boys girl girls child children adult couple family kiss "
-    "hand hands finger fist palm holding facing student teacher judge cook worker scientist".split()
-)
-SIGNS = frozenset(
-    "button arrow arrows symbol sign mark square clock letter letters input playing card hundred "
-    "bright heavy prohibited".split()
-)
+PEOPLE = frozenset((
+    "man", "men", "woman", "women", "person", "people", "boy", "boys", "girl", "girls", "child",
+    "children", "adult", "couple", "family", "kiss", "hand", "hands", "finger", "fist", "palm",
+    "holding", "facing", "student", "teacher", "judge", "cook", "worker", "scientist",
+))  # fmt: skip
+SIGNS = frozenset((
+    "button", "arrow", "arrows", "symbol", "sign", "mark", "square", "clock", "letter", "letters",
+    "input", "playing", "card", "hundred", "bright", "heavy", "prohibited",
+))  # fmt: skip
 RARER_WORDS = ((PEOPLE, 0.1), (SIGNS, 0.06), (frozenset({"face"}), 0.4))
 UNFLIPPED = ("left", "right", "arrow", "button", "clock", "flag", "letter", "text", "sign")
 
@@ -101,7 +103,7 @@ class Part:
 class Background:
     """Colours [0, 255] from one edge to the horizon (a fraction) and from there to the other.
 
-    `name` is what captions may call it (None: do not speak of it); `phrases` say it.
+    `name` is what captions may call it (None: they do not mention it); `phrases` say it.
     """
 
     name: str | None = "white"
@@ -118,7 +120,7 @@ class Scene:
     parts: tuple[Part, ...]
     background: Background = field(default_factory=Background)
     layout: str = "left"
-    explicit: bool = False  # the caption must say colours and background
+    explicit: bool = False  # the caption must name colours and background
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Composer:
         return list(self._by_name.get(squash(name), []))
 
     def _weight(self, record: dict) -> float:
-        """How often to draw an icon: things more than people and signs, rare names more."""
+        """How often to draw an icon: things more than people and signs, rare names more often."""
         kind = RARER_KINDS.get(record["kind"], 1.0)
         words = set(record["name"].split())
         rarer = min((share for group, share in RARER_WORDS if words & group), default=1.0)
@@ -188,8 +190,9 @@ class Composer:
     def samples(self, n: int) -> list[Sample]:
         """n scenes with captions; one in five is a variant of the one before.
 
-        A variant differs in one thing only (background, colour, partner), and its caption says so,
-        mostly both: that teaches which colour belongs to what, and what goes without saying.
+        A variant differs in one thing only (background, colour, partner). Its caption names that
+        thing, and mostly the caption before it does too: this teaches which colour belongs to what,
+        and what goes without saying.
         """
         scenes: list[Scene] = []
         while len(scenes) < n:
@@ -236,19 +239,20 @@ class Composer:
     def _pair(self) -> tuple[tuple[Part, Part], str]:
         random = self.random
         layout = random.choices(("left", "above", "big"), (0.5, 0.25, 0.25))[0]
-        jitter = lambda spread: random.uniform(-spread, spread)  # noqa: E731
         if layout == "big":
-            big = self._part(0.5 + jitter(0.1), 0.5 + jitter(0.1), random.uniform(0.7, 0.95))
-            corner = random.choice((0.22, 0.78)), random.choice((0.22, 0.78))
-            small = self._part(
-                corner[0] + jitter(0.05), corner[1] + jitter(0.05), random.uniform(0.32, 0.48)
-            )
+            big = self._part(self._near(0.5, 0.1), self._near(0.5, 0.1), random.uniform(0.7, 0.95))
+            x, y = random.choice((0.22, 0.78)), random.choice((0.22, 0.78))
+            small = self._part(self._near(x, 0.05), self._near(y, 0.05), random.uniform(0.32, 0.48))
             return (big, small), layout
         sides = random.uniform(0.38, 0.56), random.uniform(0.38, 0.56)
-        along = 0.26 + jitter(0.04), 0.74 + jitter(0.04)
-        across = 0.5 + jitter(0.14), 0.5 + jitter(0.14)
+        along = self._near(0.26, 0.04), self._near(0.74, 0.04)
+        across = self._near(0.5, 0.14), self._near(0.5, 0.14)
         columns, rows = (along, across) if layout == "left" else (across, along)
-        return tuple(map(self._part, columns, rows, sides)), layout
+        first, second = map(self._part, columns, rows, sides)
+        return (first, second), layout
+
+    def _near(self, place: float, reach: float) -> float:
+        return place + self.random.uniform(-reach, reach)
 
     def _maybe_tinted(self, part: Part, chance: float = 0.08) -> Part:
         record = self.records[part.icon]
@@ -274,8 +278,7 @@ class Composer:
         if draw < 0.42 and "white" not in taken:
             return plain("white")
         if draw < 0.76:
-            names = [name.replace("_", " ") for name in PLAIN]
-            name = random.choice([name for name in names if not taken & set(name.split())])
+            name = random.choice([name for name in PLAIN if not taken & set(name.split())])
             return plain(name, self._jittered(COLOURS[name], 14))
         if draw < 0.87:
             return self._gradient()
@@ -339,7 +342,7 @@ class Composer:
 
     @staticmethod
     def _chance_of_background(scene: Scene, things: list[Depicted]) -> float:
-        """That the caption speaks of it."""
+        """The probability that the caption mentions the background."""
         if scene.explicit:
             return 0.95
         if scene.background.name == "white":
@@ -472,7 +475,9 @@ def retint(rgb: Tensor, tint: list[float], colour: str) -> Tensor:
     channels = icons.hsv(rgb.permute(1, 2, 0).numpy())
     hue, saturation, value = torch.from_numpy(channels).unbind(-1)
     target = TINTS[colour][0] / 360, TINTS[colour][1], TINTS[colour][2]
-    coloured = (saturation / max(tint[1], 0.05)).clamp(0, 1)  # how much it is of that colour
+    coloured = (saturation / max(tint[1], 0.05)).clamp(
+        0, 1
+    )  # how much of that colour each pixel has
     hue = (hue + target[0] - tint[0]) % 1
     saturation = (saturation * target[1] / tint[1]).clamp(0, 1)
     scaled = (value * target[2] / max(tint[2], 0.05)).clamp(0, 1)
@@ -487,7 +492,7 @@ def from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Fetch and render the icons of both splits; what is there is kept."""
+    """Fetch and render the icons of both splits; existing files are kept."""
     for split in icons.SETS:
         icons.build(split)
 

@@ -5,9 +5,9 @@ steps, 128x128). A judge, trained by `make judge` on icon sets that the bundled 
 ranks all prompts of the same group by their similarity to the picture: top-1 counts pictures whose
 own prompt comes first, top-5 those where it is among the first five (Park et al. 2021, "Benchmark
 for Compositional Text-to-Image Synthesis"). A judge errs as well, so the same is measured on real
-pictures: the held-out sets' own, composed for backgrounds and pairs; what counts is the ratio.
-Those are the pictures that the judge learnt from, so beside them stands what it makes of real ones
-that it has not seen, the training sets'.
+pictures: those of the judge's sets, composed for backgrounds and pairs. What counts is the ratio.
+The judge learnt from these pictures, so its scores for real pictures that it has not seen, those of
+the training sets, are given too.
 Pictures that were made before, with the same weights and settings, are not made again.
 """
 
@@ -23,6 +23,7 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
@@ -31,21 +32,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-import logic
-import vqgan_utils
 from logic import VQGANCLIPRun
-from studio.engines import arrays, device, random_stream, registry
-from studio.engines.vqgan_clip import (
-    compare,
-    cutouts,
-    latent,
-    losses,
-    models,
-    sketch,
-    start,
-    targets,
-)
-from studio.engines.vqgan_clip.fast import frozen, frozen_layers, onednn, operators
+from studio.base.paths import ROOT
+from studio.engines import device, registry
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.models.catalogue import find_sketcher, get_weights
 from studio.settings.values import make
@@ -57,29 +46,14 @@ from training.train_judge import load_judge
 from vqgan_utils import find_clip_model
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.yaml")
-ASSETS = Path(__file__).parent.parent / "assets"
+ASSETS = ROOT / "assets"
 WEIGHTS = "emoji_f8"
-# What pictures depend on, beside weights and settings.
+# The code that pictures depend on, beside weights and settings.
 ENGINE = (
-    arrays,
-    compare,
-    cutouts,
-    device,
-    frozen,
-    frozen_layers,
-    latent,
-    logic,
-    losses,
-    models,
-    onednn,
-    operators,
-    random_stream,
-    sketch,
-    start,
-    targets,
-    vqgan_utils,
+    *(ROOT / name for name in ("logic.py", "vqgan_utils.py", "studio/engines/device.py")),
+    *sorted((ROOT / "studio" / "engines" / "vqgan_clip").rglob("[!_]*.py")),
 )
-# What generated pictures are to reach, relative to real ones: (top-1, top-5).
+# What generated pictures should reach, relative to real ones: (top-1, top-5).
 TARGETS = {"single": (0.8, 0.9), "background": (0.6, 0.6), "pair": (0.6, 0.6)}
 
 
@@ -126,7 +100,7 @@ def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 
 
 def default_settings(text: str, assets: Path = ASSETS, seed: int = 1) -> VQGANCLIPSettings:
-    """What `python generate.py TEXT --seed SEED` takes with the bundled weights."""
+    """What `python generate.py TEXT --seed SEED` uses with the bundled weights."""
     given = {"text_input": text, "vqgan_ckpt": WEIGHTS, "set_seed": True, "seed": seed}
     defaults = registry.defaults(registry.DEFAULT)
     recommended = VQGANCLIPSettings.recommended(given, assets)
@@ -138,20 +112,19 @@ def generate(settings: VQGANCLIPSettings, assets: Path = ASSETS) -> Image.Image:
     run = VQGANCLIPRun(settings, assets_dir=assets, device=torch.device("cpu"))
     run.load_model()
     run.model_init()
-    for _ in range(settings.num_steps):
-        step = run.iterate()
-    return Image.fromarray(step.picture)
+    for _ in range(settings.num_steps - 1):
+        run.iterate()
+    return Image.fromarray(np.asarray(run.iterate().picture))
 
 
 def fingerprint(assets: Path = ASSETS) -> str:
-    """Names weights, settings and engine, so that pictures of others are not taken for theirs."""
+    """A digest of weights, settings and engine: pictures of others are not reused."""
     settings = default_settings("any", assets)
     weights = get_weights(assets, WEIGHTS).checkpoint_path
     digest = blake2b(settings.model_dump_json().encode(), digest_size=6)
     digest.update(str(device.compute_precision(torch.device("cpu"))).encode())
-    engine = (Path(part.__file__) for part in ENGINE)
     clip = find_clip_model(settings.clip_model, assets)
-    for path in (weights, clip, find_sketcher(clip), *engine):
+    for path in (weights, clip, find_sketcher(clip), *ENGINE):
         digest.update(path.read_bytes() if path else b"")
     return digest.hexdigest()
 
@@ -159,7 +132,7 @@ def fingerprint(assets: Path = ASSETS) -> str:
 def generated_pictures(
     prompts: Sequence[Prompt], output_dir: Path = CACHE / "evaluation", assets: Path = ASSETS
 ) -> Tensor:
-    """The prompts' pictures [n, 3, H, W] in [0, 1]; makes those that are not there yet."""
+    """The prompts' pictures [n, 3, H, W] in [0, 1]; makes those that are missing."""
     folder = output_dir / fingerprint(assets)
     folder.mkdir(parents=True, exist_ok=True)
     for number, prompt in enumerate(prompts, start=1):
@@ -209,7 +182,7 @@ def score(places: Sequence[int]) -> Score:
 
 
 def real_ranks(judge: CLIP, part: Sequence[Prompt], texts: Sequence[str], split: str) -> list[int]:
-    """As `ranks`, of the real pictures of `part` in the sets of a split (see `icons.SETS`)."""
+    """The `ranks` of the real pictures of `part` in the sets of a split (see `icons.SETS`)."""
     composer = Composer(split, 128, seed=0)
     scenes = [
         (scene, texts.index(prompt.text))
@@ -237,13 +210,13 @@ def evaluate_group(
         "real": vars(real),
         "real_unseen": vars(unseen),
         "ratio": {"top1": made.top1 / real.top1, "top5": made.top5 / real.top5},
-        "target": dict(zip(("top1", "top5"), TARGETS[group[0].group])),
-        "missed": sorted(prompt.text for prompt, place in zip(part, places) if place >= 5),
+        "target": dict(zip(("top1", "top5"), TARGETS[group[0].group], strict=True)),
+        "missed": sorted(p.text for p, place in zip(part, places, strict=True) if place >= 5),
     }
 
 
 def table(results: dict[str, dict]) -> str:
-    """The results for a person."""
+    """The results as text."""
     lines = [
         "group       pictures  among  top-1 (real, ratio, target)   top-5 (real, ratio, target)"
         "   unseen real ones: top-1, top-5"
@@ -263,7 +236,7 @@ def table(results: dict[str, dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sample", type=int, metavar="N", help="only N prompts, spread evenly")
     parser.add_argument("--output-dir", type=Path, default=CACHE / "evaluation")
     parser.add_argument("--assets-dir", type=Path, default=ASSETS, help="other weights to measure")

@@ -1,19 +1,21 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, from what writes into an open file."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from studio.base.files import atomic_write
+
 
 def publish(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place."""
+    """Put what `write` writes at `path`, whole or not at all. Raises OSError."""
+    buffer = io.BytesIO()
+    write(buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    with beside.open("wb") as file:
-        write(file)
-    beside.replace(path)
+    atomic_write(path, buffer.getvalue())
 
 
 def publish_tensors(content: dict[str, Any], path: Path) -> None:

@@ -70,7 +70,7 @@ def fetch() -> None:
 
 
 def build(split: str) -> None:
-    """Render the sets of one split, unless that is done already.
+    """Render the sets of one split, unless they are rendered already.
 
     Writes icons-SPLIT.npy, uint8 [N, 96, 96, 4] (RGBA, not premultiplied; the drawing fills the
     frame), and icons-SPLIT.json, one record an icon: set, id, name, aliases, words, colour (the
@@ -111,7 +111,7 @@ def _icons(icon_set: str, lexicon: Lexicon) -> Iterator[tuple[dict, np.ndarray]]
 
 
 def _iconify(icon_set: str, lexicon: Lexicon):
-    """(id, kind, entry, loader) of every icon of an Iconify package worth keeping."""
+    """(id, kind, entry, loader) of every icon worth keeping in an Iconify package."""
     folder = CACHE / "npm" / "node_modules" / "@iconify-json" / icon_set
     data = json.loads((folder / "icons.json").read_text("utf-8"))
     chars = folder / "chars.json"
@@ -146,7 +146,7 @@ def _kind(slug: str, slugs: dict, icon_set: str) -> str:
     return "interface" if icon_set == "flat-color-icons" else "emoji"
 
 
-# One in how many of a kind stays: a flood of them would crowd the rest out.
+# One in this many of a kind is kept; all of them would crowd out the rest.
 KEPT_ONE_IN = {"skin tone": 14, "clock": 12, "letter": 8, "family": 6, "flag": 4}
 
 
@@ -197,7 +197,8 @@ def _clipart_entry(path: Path, lexicon: Lexicon) -> Entry | None:
 
 
 def _render(body: str, box: str) -> Image.Image:
-    import resvg_py  # in training/requirements.txt alone: composing does without
+    # In training/requirements.txt alone: composing does not need it.
+    import resvg_py  # pyright: ignore[reportMissingImports]
 
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
@@ -214,11 +215,11 @@ def _open(path: Path) -> Image.Image:
 
 
 def _fit(image: Image.Image) -> np.ndarray | None:
-    """The drawing, cropped and padded to a square of 96 px; None if there is nearly nothing.
+    """The drawing, cropped and padded to a square of 96 px; None if it is nearly empty.
 
     Also None for a picture that fills its whole square in one opaque colour.
     """
-    box = image.getchannel("A").point(lambda alpha: 255 * (alpha > 16)).getbbox()
+    box = image.getchannel("A").point([255 * (alpha > 16) for alpha in range(256)]).getbbox()
     if box is None or max(box[2] - box[0], box[3] - box[1]) < 12:
         return None
     image = image.crop(box)
@@ -229,7 +230,7 @@ def _fit(image: Image.Image) -> np.ndarray | None:
     fitted = square.convert("RGBa").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     picture = np.asarray(fitted.convert("RGBA"))
     opaque = picture[..., 3] > 128
-    if opaque.mean() < 0.03 or opaque.mean() > 0.97 and picture[..., :3].std() < 12:
+    if opaque.mean() < 0.03 or (opaque.mean() > 0.97 and picture[..., :3].std() < 12):
         return None
     return picture
 

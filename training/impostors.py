@@ -1,9 +1,9 @@
 """Pictures that CLIP takes for something that they do not show.
 
-Whoever follows CLIP's gradient ends where its similarity is highest, and that may be no picture of
-the prompt at all. So the training follows it too, in the bundled VQGAN's latents as a run does, a
-step at a time from kept latents (as the replay buffer of Du and Mordatch 2019), and every caption
-must prefer its real picture.
+CLIP's gradient leads to where the similarity is highest, and that need not be a picture of the
+prompt at all. So the training follows the gradient too: in the bundled VQGAN's latents, as a run
+does, one step at a time from kept latents (like the replay buffer of Du and Mordatch 2019). Every
+caption must prefer its real picture.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from training.data import Composer, Sample
 from vqgan_utils import clamp_with_gradient, random_latent, vector_quantize
 
 COUNTS = {8: 20, 12: 9, 16: 5}  # in a batch, by the latent's side: about equal work
-POOL_BATCHES = 2  # so many batches of each size are kept
+POOL_BATCHES = 2  # batches of each size that are kept
 STEP_SIZE = 0.4  # root mean square of the change to a latent
-OLDEST = 60  # moves after which one starts anew
+OLDEST = 60  # moves after which an impostor is replaced
 SMALLEST_CROP = 0.6  # of the picture's side
 
 
@@ -48,7 +48,7 @@ class ImpostorPool:
         }
 
     def draw(self) -> list[Impostor]:
-        """Impostors of one size, those too old replaced by new ones."""
+        """Impostors of one size; new ones replace those that are too old."""
         self.vqgan = newest_vqgan()
         side = random.choice(list(COUNTS))
         pool = self.pools[side]
@@ -60,7 +60,7 @@ class ImpostorPool:
 
     @torch.no_grad()
     def _new(self, side: int, age: int = 0) -> Impostor:
-        """Blots or random codes, as runs start from, or the picture of something else."""
+        """Start from blots or random codes, as runs do, or from a picture of something else."""
         sample, other = self.composer.samples(1)[0], self.composer.samples(1)[0]
         start = random.choice(("blots", "codes", "picture"))
         if start == "codes":
@@ -74,9 +74,9 @@ class ImpostorPool:
     def advance(
         self, drawn: list[Impostor], encode: Callable[[Tensor], Tensor], texts: Tensor
     ) -> Tensor:
-        """Move the drawn towards their captions' features [n, D]; returns how they look then.
+        """Move the drawn ones towards their captions' features [n, D]; returns their new pictures.
 
-        CLIP sees the whole or a crop; the pictures [n, 3, S, S] in [0, 1] are whole.
+        CLIP sees whole pictures or crops; those returned, [n, 3, S, S] in [0, 1], are whole.
         """
         size = self.composer.size
         z = torch.stack([impostor.z for impostor in drawn]).requires_grad_()

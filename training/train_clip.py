@@ -1,9 +1,9 @@
 """Train the bundled CLIP: `python -m training.train_clip [--minutes N] [--resume | --start FILE]`.
 
-Contrastive learning (InfoNCE, Radford et al. 2021) on pictures composed on the fly, with the
-captions that hold for several pictures of a batch counted as such; free phrases are taught by a
-sentence model; the second half is adversarial training (Madry et al. 2018, one step), for a model
-is a good guide of pictures only where its gradients show what a person would change.
+Contrastive learning (InfoNCE, Radford et al. 2021) on pictures composed on the fly. A caption that
+holds for several pictures of a batch counts for all of them. A sentence model teaches free phrases.
+The second half is adversarial training (Madry et al. 2018, one step), as a model guides pictures
+well only where its gradients show what a person would change.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def new_model() -> CLIP:
     model = CLIP(**ARCHITECTURE)
     with torch.no_grad():
         model.token_embedding.weight.copy_(teacher.token_table(ARCHITECTURE["transformer_width"]))
-    # Frozen: words that no caption has keep their place beside those that one has.
+    # Frozen: words that occur in no caption keep their place beside those that do.
     model.token_embedding.requires_grad_(False)
     model.visual.to(memory_format=torch.channels_last)
     return model
 
 
 def load_frozen(path: Path, made_by: str) -> CLIP:
-    """A trained CLIP in eval mode. Raises FileNotFoundError before `made_by` was run."""
+    """A trained CLIP in eval mode. Raises FileNotFoundError if `made_by` is yet to run."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run `{made_by}` first")
     return build_model(torch.load(path, weights_only=True)).float().eval().requires_grad_(False)
@@ -119,7 +119,7 @@ def contrastive_loss(logits: Tensor, agreement: Tensor, impostors: Tensor | None
 
 
 def outranking_loss(fooling: Tensor, images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """How much nearer to their captions impostors [k, D] are than the pictures they pass for.
+    """How much nearer impostors [k, D] are to their captions than the pictures they pass for.
 
     Those are the last k of `images` and `texts` [n, D].
     """
@@ -171,9 +171,9 @@ def contrastive_loss_rows(logits: Tensor, agreement: Tensor) -> Tensor:
 
 
 class FreePhrases:
-    """Teaches what phrases without a picture are close to, by the sentence model's similarities."""
+    """Teaches CLIP what phrases without a picture are close to, as the sentence model has it."""
 
-    def __init__(self, records: list[dict], seed: int):
+    def __init__(self, records: list[dict], seed: int) -> None:
         found = teacher.phrases(records)
         self.rows = {name: i for i, name in enumerate(found["names"])}
         self.name_vectors, self.phrases = found["name_vectors"], found["free"]
@@ -205,7 +205,7 @@ class ConceptHead(nn.Module):
 
     SCALE = 16.0  # of the unit-length features
 
-    def __init__(self, records: list[dict]):
+    def __init__(self, records: list[dict]) -> None:
         super().__init__()
         names = sorted({record["name"] for record in records})
         row = {name: i for i, name in enumerate(names)}
@@ -247,7 +247,7 @@ def radius_at(progress: float) -> float:
 class Trainer(TimedTraining):
     """The state of a training: model, optimiser, steps done and seconds spent."""
 
-    def __init__(self, minutes: float, resume: bool, start: Path | None = None):
+    def __init__(self, minutes: float, resume: bool, start: Path | None = None) -> None:
         self.seconds, self.step, self.spent = 60 * minutes, 0, 0.0
         self.model = new_model().train()
         if start:
@@ -340,7 +340,7 @@ class Trainer(TimedTraining):
     def batch(
         self, impostors: list[Impostor], size: int, progress: float
     ) -> tuple[Tensor, list[Sample]]:
-        """Augmented pictures and their samples, those that the impostors pass for at the end."""
+        """Augmented pictures and their samples; those that the impostors pass for come last."""
         if self.step % REFRESH_EVERY == 0 and progress > ARTEFACTS_FROM:
             self.artefacts.refresh()
         fresh = self.composer.samples(size - len(impostors))
@@ -357,7 +357,7 @@ class Trainer(TimedTraining):
         impostors: list[Impostor],
         radius: float,
     ) -> Tensor:
-        """The pictures, half of them perturbed, followed by the impostors, moved on."""
+        """The pictures, half of them perturbed, followed by the impostors after a move."""
         scale = self.model.logit_scale.exp().detach()
         half = len(pictures) // 2
         moved = perturbed(self.model, pictures, texts, scale, agreement, half, radius)
@@ -370,14 +370,14 @@ class Trainer(TimedTraining):
 
     @torch.inference_mode()
     def unseen_top1(self) -> float:
-        """Share of pictures of the sets kept out whose best caption of 192 holds."""
+        """Share of pictures of the held-out sets whose best caption among 192 holds."""
         images = encode_images(self.average, self.unseen_pictures)
         texts = encode_texts(self.average, [sample.caption for sample in self.unseen])
         best = (images @ texts.T).argmax(1, keepdim=True)
         return (Composer.agreement(self.unseen).gather(1, best) == 1).float().mean().item()
 
     def train_a_while(self) -> None:
-        """Train for SAVE_EVERY seconds, or for what is left; log every 50 steps."""
+        """Train for SAVE_EVERY seconds, or for the time left; log every 50 steps."""
         end, losses, tops = min(self.seconds, self.spent + SAVE_EVERY), [], []
         while self.spent < end:
             started = time.monotonic()
@@ -404,9 +404,9 @@ class Trainer(TimedTraining):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=276, help="time to train in all")
-    parser.add_argument("--resume", action="store_true", help="go on from training/cache/clip.pt")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=276, help="total time to train")
+    parser.add_argument("--resume", action="store_true", help="resume from training/cache/clip.pt")
     parser.add_argument("--start", type=Path, help="exported weights to begin with")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -42,7 +42,7 @@ CHECKPOINT = CACHE / "judge-training.pt"
 
 
 def load_judge(path: Path = JUDGE) -> CLIP:
-    """The trained judge in eval mode. Raises FileNotFoundError before it was made."""
+    """The trained judge in eval mode. Raises FileNotFoundError if it is not made yet."""
     return load_frozen(path, "make judge")
 
 
@@ -101,7 +101,7 @@ class Trainer:
         return contrast.item(), (best == 1).float().mean().item()
 
     def run(self) -> None:
-        """Train until the time is spent, saving now and then."""
+        """Train until the time is over; save now and then."""
         saved = time.monotonic()
         while self.spent < self.seconds:
             started = time.monotonic()
@@ -118,9 +118,9 @@ class Trainer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=84, help="time to train, in all")
-    parser.add_argument("--resume", action="store_true", help="go on from training/cache/")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=84, help="total time to train")
+    parser.add_argument("--resume", action="store_true", help="resume from training/cache/")
     options = parser.parse_args()
     torch.set_num_threads(1)
     Trainer(options.minutes, options.resume).run()

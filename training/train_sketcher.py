@@ -1,8 +1,8 @@
 """Train the bundled CLIP's sketcher: `python -m training.train_sketcher [--minutes N] [--resume]`.
 
-It learns to draw, from CLIP's embedding of a caption (or of the picture itself), the picture that
-the caption is of, everything in its usual place, in the hand of the icon set that it comes from.
-The CLIP must be trained before.
+It learns to draw the picture of a caption from CLIP's embedding of that caption, or of the
+picture itself: with everything in its usual place, in the hand of the icon set that the picture
+comes from. The CLIP must be trained first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from training.train_clip import WEIGHTS as CLIP_WEIGHTS
 HANDS = SETS["train"]
 BATCH = 96
 FROM_PICTURES = 12  # of a batch: drawn from the embedding of the picture, as image prompts are
-FASTER = 2.0  # learning than CLIP
+FASTER = 2.0  # the learning rate, in terms of CLIP's
 SAVE_SECONDS = 120.0
 LARGE, HALF, SMALL = 0.86, 0.5, 0.42  # sides of things, as shares of the frame
 CHECKPOINT = CACHE / "sketcher-training.pt"
@@ -67,8 +67,8 @@ def swapped(scene: Scene) -> Scene:
 def drawing_loss(drawn: Tensor, pictures: Tensor, rows: list[int], swapped: Tensor) -> Tensor:
     """The mean absolute difference of [n, 3, S, S].
 
-    CLIP's embeddings hardly tell left from right, so for some `rows` what is nearer counts: the
-    picture, or the one with both things `swapped` [rows, 3, S, S].
+    CLIP's embeddings hardly tell left from right. So for `rows` the nearer of two pictures counts:
+    the real one, or the one with both things `swapped` [rows, 3, S, S].
     """
     losses = (drawn - pictures).abs().mean(dim=(1, 2, 3))
     chosen = torch.tensor(rows, dtype=torch.long)
@@ -77,7 +77,7 @@ def drawing_loss(drawn: Tensor, pictures: Tensor, rows: list[int], swapped: Tens
 
 
 def load_clip() -> CLIP:
-    """The trained CLIP, frozen. Raises FileNotFoundError before it was made."""
+    """The trained CLIP, frozen. Raises FileNotFoundError if it is not made yet."""
     clip = load_frozen(CLIP_WEIGHTS, "python -m training.train_clip")
     clip.visual.to(memory_format=torch.channels_last)
     return clip
@@ -101,19 +101,20 @@ class Trainer(TimedTraining):
         self.composer = StillComposer("train", SIDE, seed=self.step)
 
     def load(self, state: dict) -> None:
-        """Go on from there, unless it learnt from another CLIP."""
+        """Resume from `state`, unless it belongs to another CLIP."""
         if state["clip"] != self.clip_digest:
-            print("The CLIP is another one than before: starting anew.", flush=True)
+            print("The CLIP has changed since this training began, so it starts again.", flush=True)
             return
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.spent = state["step"], state["spent"]
 
     def save(self) -> None:
-        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
-        state |= {"step": self.step, "spent": self.spent, "clip": self.clip_digest}
-        publish_tensors(state, CHECKPOINT)
-        halves = {name: part.half().contiguous() for name, part in state["model"].items()}
+        weights = self.model.state_dict()
+        state = {"model": weights, "optimiser": self.optimiser.state_dict()}
+        so_far = {"step": self.step, "spent": self.spent, "clip": self.clip_digest}
+        publish_tensors(state | so_far, CHECKPOINT)
+        halves = {name: part.half().contiguous() for name, part in weights.items()}
         publish(WEIGHTS, lambda file: file.write(save(halves)))
 
     def train_step(self) -> float:
@@ -138,7 +139,7 @@ class Trainer(TimedTraining):
 
     @torch.no_grad()
     def embeddings(self, samples: list[Sample]) -> Tensor:
-        """What is drawn from: of most the caption, of FROM_PICTURES the picture."""
+        """What the sketches are drawn from: captions, and for FROM_PICTURES of them the picture."""
         embeddings = encode_texts(self.clip, [sample.caption for sample in samples])
         rows = self.random.sample(range(len(samples)), FROM_PICTURES)
         pictures = self.composer.compose([samples[row].scene for row in rows], SIZE)
@@ -146,12 +147,12 @@ class Trainer(TimedTraining):
         return embeddings
 
     def hands(self, scenes: list[Scene]) -> Tensor:
-        """Of each scene the icon set of one of its parts, an index of HANDS."""
+        """For each scene the icon set of one of its parts, as an index into HANDS."""
         icons = [self.random.choice(scene.parts).icon for scene in scenes]
         return torch.tensor([HANDS.index(self.composer.records[icon]["set"]) for icon in icons])
 
     def train_a_while(self) -> None:
-        """Train for SAVE_SECONDS, or for what is left; log every 50 steps."""
+        """Train for SAVE_SECONDS, or for the time left; log every 50 steps."""
         end, losses = min(self.seconds, self.spent + SAVE_SECONDS), []
         while self.spent < end:
             started = time.monotonic()
@@ -176,9 +177,9 @@ def _is_pair_side_by_side(scene: Scene) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=70, help="time to train, in all")
-    parser.add_argument("--resume", action="store_true", help="go on from training/cache/")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=70, help="total time to train")
+    parser.add_argument("--resume", action="store_true", help="resume from training/cache/")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     torch.set_num_threads(1)

@@ -2,16 +2,16 @@
 
 The architecture is read from assets/emoji_f8.yaml and the weights are written beside it, so there
 is one description of it. The recipe is that of VQGAN (Esser et al. 2021: L1, LPIPS, a patch
-discriminator that joins later) with changes for a few CPU-hours and for what the weights are for.
-An optimiser that follows CLIP visits latents that no encoder makes, so the decoder also learns
-from damaged ones: a share of positions takes the code of another place, and some pictures skip
-quantisation with noise added. The codebook is a moving average of what falls on each code (van den
-Oord et al. 2017, appendix A) with unused codes moved onto current encoder outputs.
+discriminator that joins later), with changes that suit a few CPU-hours and the weights' purpose. An
+optimiser that follows CLIP visits latents that no encoder makes. So the decoder also learns from
+damaged latents: a share of positions takes the code of another position, and some pictures skip
+quantisation and get noise. The codebook is a moving average of the encoder outputs that fall on
+each code (van den Oord et al. 2017, appendix A); unused codes move onto current encoder outputs.
 
-taming's group norms always have 32 groups. In a network as narrow as this a group is two channels,
-so each group of an evenly coloured picture would be reduced to a sign, and its colour lost. So
+taming's group norms always have 32 groups. In a network this narrow a group is two channels, so
+each group of an evenly coloured picture would be reduced to a sign, and its colour lost. So
 training uses a large epsilon in all norms (small differences then pass linearly), and the exported
-weights are scaled so that the same network results with taming's own epsilon: see `rescaled`.
+weights are scaled to give the same network with taming's own epsilon: see `rescaled`.
 """
 
 import argparse
@@ -97,8 +97,9 @@ def rescaled(state: dict[str, torch.Tensor], scale: float = SCALE) -> dict[str, 
     """The weights that do with TAMING_EPSILON what `state` does with EPSILON; 1 / SCALE undoes it.
 
     All that a norm sees is scaled by s = sqrt(TAMING_EPSILON / EPSILON): norm(s x) with epsilon
-    s^2 e equals norm(x) with epsilon e. Where a convolution's input is not scaled yet its weight
-    and bias are; where it is, its bias alone; what follows a norm and feeds none stays.
+    s^2 e equals norm(x) with epsilon e. A convolution whose input is not scaled yet has weight and
+    bias scaled; one whose input is scaled, the bias alone; one that follows a norm and feeds none
+    stays as it is.
     """
     entering = ("conv_in.", ".conv1.", ".conv2.", ".proj_out.")
     passing = ("sample.conv.bias", ".nin_shortcut.bias")
@@ -124,6 +125,9 @@ def look_up(codes: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
 
 class CodebookAverage(nn.Module):
     """Keeps each code at the moving average of the encoder outputs that fall on it."""
+
+    counts: torch.Tensor  # [n]
+    sums: torch.Tensor  # [n, d]
 
     def __init__(self, codebook: torch.Tensor, decay: float = 0.99) -> None:
         super().__init__()
@@ -153,12 +157,12 @@ class CodebookAverage(nn.Module):
         codebook.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
 
     def restart_unused(self, z: torch.Tensor, codebook: torch.Tensor, least: float = 0.02) -> int:
-        """Move codes that are hardly used onto current outputs; returns how many."""
+        """Move codes that are hardly used onto current encoder outputs; returns how many."""
         dead = (self.counts < least).nonzero().flatten()
         if not len(dead):
             return 0
         vectors = z.detach().float().movedim(1, -1).flatten(0, 2)
-        # far from every code first: where the codebook is thinnest
+        # outputs far from every code come first: there the codebook is thinnest
         gaps = torch.cdist(vectors, codebook).amin(1)
         chosen = torch.multinomial(gaps + 1e-6, min(len(dead), len(vectors) // 4))
         dead = dead[: len(chosen)]
@@ -179,6 +183,12 @@ class PerceptualDistance(nn.Module):
     Only the weights are read from that package. The first convolution (stride 1) and the blur
     after it (stride 2) are merged into one 13x13 convolution, equal but for the border.
     """
+
+    first: torch.Tensor  # the merged convolution's weight [64, 3, 13, 13]
+    net_slice1_0_bias: torch.Tensor
+    net_slice2_4_filt: torch.Tensor
+    scaling_layer_shift: torch.Tensor
+    scaling_layer_scale: torch.Tensor
 
     def __init__(self, weights: dict[str, torch.Tensor]) -> None:
         super().__init__()
@@ -218,7 +228,7 @@ class PerceptualDistance(nn.Module):
         with torch.no_grad():
             targets = self.features(a)
         total = torch.zeros(len(a), device=a.device)
-        for layer, (x, y) in enumerate(zip(targets, self.features(b))):
+        for layer, (x, y) in enumerate(zip(targets, self.features(b), strict=True)):
             difference = F.normalize(x.float(), eps=1e-8) - F.normalize(y.float(), eps=1e-8)
             weight = getattr(self, f"lin{layer}_model_1_weight")
             total = total + F.conv2d(difference.square(), weight).mean((1, 2, 3))
@@ -234,11 +244,11 @@ def build_discriminator() -> nn.Sequential:
 
 
 def damage(z_q: torch.Tensor, z: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    """Latents as an optimiser leaves them, made of quantised ones; keeps the gradient to z.
+    """Make quantised latents like those that an optimiser leaves; keeps the gradient to z.
 
-    An eighth of the pictures skip quantisation, with noise; half have up to a third of their
-    places set to codes from the same batch, which the decoder learns to overrule by what is around:
-    an optimiser then has to move whole shapes, and evenly coloured areas stay even.
+    An eighth of the pictures skip quantisation and get noise; half have up to a third of their
+    positions set to codes from the same batch. The decoder learns to overrule those by what is
+    around them: then an optimiser has to move whole shapes, and evenly coloured areas stay even.
     """
     count = len(z_q)
     kind = torch.rand(count, device=z.device)[:, None, None, None]
@@ -258,7 +268,7 @@ class Trainer:
     def __init__(self, minutes: float, device: torch.device) -> None:
         self.seconds = minutes * 60
         self.device = device
-        self.model = build_autoencoder().to(device, memory_format=torch.channels_last)
+        self.model = build_autoencoder().to(device).to(memory_format=torch.channels_last)
         self.average = build_autoencoder().to(device)
         for model in (self.model, self.average):
             set_epsilon(model, EPSILON)
@@ -273,7 +283,7 @@ class Trainer:
         )
         self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), 4e-4, betas=(0.5, 0.9))
         self.step, self.spent = 0, 0.0
-        self.placed = False  # the codebook, by `start_from`
+        self.placed = False  # whether `start_from` has placed the codebook
         self.recent: list[torch.Tensor] = []
         compiled = torch.compile if shutil.which("c++") else (lambda function, **_: function)
         self.encode = compiled(self.model.encode, dynamic=False)
@@ -298,7 +308,7 @@ class Trainer:
         }
 
     def start_from(self, weights: Path) -> None:
-        """Begin with exported weights; codebook statistics and discriminator begin anew."""
+        """Begin with exported weights, but new codebook statistics and a new discriminator."""
         state = torch.load(weights, map_location=self.device, weights_only=True)["state_dict"]
         for model in (self.model, self.average):
             model.load_state_dict(rescaled(state, 1 / SCALE))
@@ -318,7 +328,7 @@ class Trainer:
         self.optimizer.param_groups[0]["lr"] = LEARNING_RATE * scale
 
     def quantise(self, z: torch.Tensor) -> torch.Tensor:
-        """Straight-through codes; places, follows and restarts the codebook on the way."""
+        """Straight-through codes; on the way, places, updates and restarts the codebook."""
         if self.step < WARM_UP_STEPS and not self.placed:
             self.recent = [*self.recent[-15:], z.detach().movedim(1, -1).flatten(0, 2)]
             return z
@@ -348,7 +358,7 @@ class Trainer:
             if adversarial:
                 losses["g"] = -ADVERSARIAL_WEIGHT * self.discriminate(made).float().mean()
         self.optimizer.zero_grad()
-        sum(losses.values()).backward()
+        sum(losses.values(), start=torch.zeros(())).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         if adversarial:
@@ -371,15 +381,15 @@ class Trainer:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the averaged weights, which are the ones exported; the codebook is one already."""
+        """Move the averaged weights, which are exported; the codebook is an average already."""
         decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
-        for mean, now in zip(self.average.parameters(), self.model.parameters()):
+        for mean, now in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(now, 1 - decay)
         self.average.quantize.embedding.weight.copy_(self.codebook)
 
 
 def next_batch(composer: Composer, step: int, device: torch.device) -> torch.Tensor:
-    """Two crops of each picture, or every fourth time a few whole pictures; in [-1, 1]."""
+    """Two crops of each picture, or at every fourth step a few whole pictures; in [-1, 1]."""
     whole = step % 4 == 3
     pictures = composer.batch(BATCH // 4 if whole else BATCH // 2)[0]
     if not whole:
@@ -387,7 +397,7 @@ def next_batch(composer: Composer, step: int, device: torch.device) -> torch.Ten
         pictures = torch.stack(
             [
                 picture[:, top : top + CROP, left : left + CROP]
-                for picture, top, left in zip(pictures.repeat(2, 1, 1, 1), tops, lefts)
+                for picture, top, left in zip(pictures.repeat(2, 1, 1, 1), tops, lefts, strict=True)
             ]
         )
     pictures = pictures.to(device, memory_format=torch.channels_last)
@@ -451,9 +461,9 @@ def train(minutes: float, resume: bool, start: Path | None = None) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=90, help="time to train, in all")
-    parser.add_argument("--resume", action="store_true", help="go on from training/cache/")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=90, help="total time to train")
+    parser.add_argument("--resume", action="store_true", help="resume from training/cache/")
     parser.add_argument("--start", type=Path, help="exported weights to begin with")
     options = parser.parse_args()
     train(options.minutes, options.resume, options.start)

@@ -53,10 +53,13 @@ HELP_WIDTH = 72
 LINES_APART = 10.0  # seconds, where the progress goes to a file
 
 
-def run(argv: Sequence[str], stop: Stop) -> int:
-    """Do what a command line asks for; returns the exit status. Only --help ends the process."""
+def run(argv: Sequence[str], stop: Stop, prog: str | None = None) -> int:
+    """Do what a command line asks for; returns the exit status. Only --help ends the process.
+
+    prog: the program's name on the help page, where it is not the script's.
+    """
     try:
-        return _run(argv, stop)
+        return _run(parse(argv, prog), stop)
     except StudioError as error:
         _say(f"Error: {error}")
         return 2 if isinstance(error, BadInput) else 1
@@ -86,14 +89,13 @@ class Command:
     cancel: str | None = None
 
 
-def _run(argv: Sequence[str], stop: Stop) -> int:
-    command = parse(argv)
+def _run(command: Command, stop: Stop) -> int:
     if command.list or command.cancel:
         return _look_after(command.request.output_dir, command.cancel)
     if command.enqueue:
         return _enqueue(command)
     if command.resume:
-        return _resume(command, stop)
+        return _resume(command, command.resume, stop)
     folder = _submit(command, "running")
     if stop.signum:
         folder.remove()
@@ -149,9 +151,9 @@ def _submit(command: Command, status: str) -> RunFolder:
     return chains.begin(command.request, listed, status)
 
 
-def _resume(command: Command, stop: Stop) -> int:
+def _resume(command: Command, run_id: str, stop: Stop) -> int:
     """Go on with a run, or with the chain after it."""
-    folder = find_run(command.request.output_dir, command.resume)
+    folder = find_run(command.request.output_dir, run_id)
     following = chains.follow(folder, command.request.assets_dir, "running")
     if following is None:
         reopen(folder, "running")
@@ -240,10 +242,10 @@ class Progress:
         return tqdm(**count, mininterval=pause, file=sys.stderr)
 
 
-def parse(argv: Sequence[str]) -> Command:
+def parse(argv: Sequence[str], prog: str | None = None) -> Command:
     """What was asked for. Raises BadInput; ends the process for --help."""
     engine = _engine(argv)
-    given = _Parser(engine).parse(argv)
+    given = _Parser(engine, prog).parse(argv)
     del given["engine"]
     of_command = {name: given.pop(name) for name in OF_COMMAND}
     of_request = {name: given.pop(name) for name in OF_REQUEST}
@@ -272,8 +274,9 @@ def _refuse_changes(
 class _Parser(argparse.ArgumentParser):
     """An engine's options. Whatever is wrong with a command line raises BadInput, in one line."""
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, prog: str | None) -> None:
         super().__init__(
+            prog=prog,
             description="Make a picture from a prompt, with its video, in a run folder.",
             formatter_class=argparse.RawTextHelpFormatter,
             allow_abbrev=False,

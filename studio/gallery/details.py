@@ -52,7 +52,7 @@ def readable(details: Details) -> tuple[list[Setting], list[Setting]]:
     settings: list[Setting] = []
     records: list[Setting] = []
     for key in _in_order(details, declared):
-        is_record = key in BOOKKEEPING and key not in TOLD or key.endswith("sha256")
+        is_record = (key in BOOKKEEPING and key not in TOLD) or key.endswith("sha256")
         line = Setting(
             _label(key, declared), value_in_words(details[key]), _is_used(key, details, declared)
         )

@@ -221,7 +221,7 @@ class Index:
 
     def _save(self, connection: Any, run: Run, folder_time: int) -> None:
         judged = run.files.get("details", (None,))[0], run.picture
-        details, picture = (run.stamps.get(file, NO_STAMP) for file in judged)
+        details, picture = (run.stamps.get(file or "", NO_STAMP) for file in judged)
         look = folder_time, details, picture
         settings = _settings_text(run)
         sql = "SELECT * FROM runs WHERE name = ?"

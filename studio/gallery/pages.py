@@ -296,7 +296,8 @@ def _small(data: bytes, version: str) -> Response:
     response = Response(data, mimetype="image/jpeg")
     response.add_etag()
     response.headers["Cache-Control"] = "no-cache"
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 def _no_picture() -> Response:

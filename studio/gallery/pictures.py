@@ -103,7 +103,7 @@ def embedded_details(picture: BinaryIO) -> dict[str, Any]:
     """
     try:
         with opened_image(picture) as image:
-            found = {k: v for k, v in image.info.items() if isinstance(v, str)}
+            found = {str(k): v for k, v in image.info.items() if isinstance(v, str)}
             found |= _from_exif(image)
     except Exception:
         return {}

@@ -107,7 +107,7 @@ class _Masked(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         at = self._file.tell()
-        count = self._file.readinto(buffer)
+        count = self._file.readinto(buffer)  # pyright: ignore[reportAttributeAccessIssue]
         for start, new in self._masks:
             low, high = max(start, at), min(start + len(new), at + count)
             if low < high:

@@ -6,7 +6,7 @@ a socket and an open file, and keeps nobody waiting. Never imports torch.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from flask import Response, request
 from waitress.buffers import ReadOnlyFileBasedBuffer
@@ -50,10 +50,13 @@ class Sending(ReadOnlyFileBasedBuffer):
             self.skip(len(data))
         return data
 
-    def skip(self, numbytes: int, allow_prune: bool = False) -> None:
+    def skip(self, numbytes: int, allow_prune: int = False) -> None:
         """Drop bytes that were taken."""
         self._next = self._next[numbytes:]
         self.remain -= numbytes
+
+    def __iter__(self) -> Self:
+        return self
 
     def __next__(self) -> bytes:
         if not self.remain:
@@ -83,7 +86,8 @@ def send_file(opened: Opened, kind: str) -> Response:
     if part:
         response.status_code = 206
         response.content_range.set(start, stop, opened.size)
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 def _asked_part(opened: Opened) -> tuple[int, int] | None:

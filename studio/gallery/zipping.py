@@ -2,9 +2,10 @@
 
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from studio.gallery.sending import CHUNK, Opened, Sending
 
@@ -36,8 +37,8 @@ class _Outbox(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: object) -> int:
-        self._parts.append(bytes(data))  # type: ignore[call-overload]
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
         return len(self._parts[-1])
 
     def take(self) -> bytes:
@@ -65,7 +66,7 @@ def _files(names: Iterable[str], open_file: Opener) -> Iterator[_File]:
             yield _File(name, opened.size, opened.inode)
 
 
-def _parts(files: list[_File], folder: str, open_file: Opener) -> Iterator[bytes]:
+def _parts(files: list[_File], folder: str, open_file: Opener) -> Generator[bytes, None, None]:
     outbox = _Outbox()
     with zipfile.ZipFile(outbox, "w") as archive:
         for file in files:

@@ -89,7 +89,8 @@ def prepare(request: Request) -> Plan:
         seed = checkpoint.settings.get("seed", 0) if checkpoint else secrets.randbits(64)
         settings = settings.model_copy(update={"seed": seed})
     image, prompts = _value(settings, "init_image"), _value(settings, "image_prompt") or []
-    state = origin.checkpoint if checkpoint and checkpoint.engine == engine else None
+    is_same = checkpoint is not None and checkpoint.engine == engine
+    state = origin.checkpoint if origin and is_same else None
     return Plan(
         engine=engine,
         settings=settings,

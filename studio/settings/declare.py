@@ -5,14 +5,11 @@ the declarations: one of them adds a widget, an option, a line of `defaults.yaml
 `details.json`.
 """
 
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 import annotated_types
-from pydantic import Field
+from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
-
-if TYPE_CHECKING:
-    from studio.settings.run_settings import RunSettings
 
 BY_WEIGHTS = "what the weights recommend"
 
@@ -53,7 +50,7 @@ def setting(
 
 def meta(field: FieldInfo) -> dict[str, Any]:
     """What `setting` was told beside default, help and limits, by its parameters' names."""
-    return dict(field.json_schema_extra)  # type: ignore[arg-type]
+    return dict(cast("dict[str, Any]", field.json_schema_extra))
 
 
 def default_of(field: FieldInfo) -> Any:
@@ -61,7 +58,7 @@ def default_of(field: FieldInfo) -> Any:
     return field.get_default(call_default_factory=True)
 
 
-def label_of(kind: "type[RunSettings]", name: str) -> str:
+def label_of(kind: type[BaseModel], name: str) -> str:
     """What the form calls a setting."""
     return meta(kind.model_fields[name])["label"]
 
@@ -88,7 +85,8 @@ def choices(field: FieldInfo) -> tuple[str, ...]:
 
 def number_range(field: FieldInfo) -> tuple[float | None, float | None]:
     """The smallest and the largest number allowed; an open limit counts as the limit."""
-    low = high = None
+    low: Any = None
+    high: Any = None
     for bound in field.metadata:
         if isinstance(bound, annotated_types.Ge | annotated_types.Gt):
             low = bound.ge if isinstance(bound, annotated_types.Ge) else bound.gt
@@ -116,7 +114,7 @@ def range_text(field: FieldInfo) -> str:
     return f"{'above ' if is_open else ''}{low} to {high} {meta(field)['unit']}".rstrip()
 
 
-def members(kind: "type[RunSettings]", switch: str) -> list[str]:
+def members(kind: type[BaseModel], switch: str) -> list[str]:
     """The settings that only matter while `switch` is on."""
     return [name for name, field in kind.model_fields.items() if meta(field)["group"] == switch]
 

@@ -183,8 +183,8 @@ def _slower(details: Mapping[str, Any], widths: Mapping[str, int], device: str) 
 
 def _beginning(details: Mapping[str, Any]) -> float | None:
     """All the time of a run that was not for its steps: most of it is before the first."""
-    with suppress(TypeError, ValueError):
-        began, ended = (datetime.fromisoformat(details.get(n)) for n in ("start_time", "end_time"))
+    with suppress(KeyError, TypeError, ValueError):
+        began, ended = (datetime.fromisoformat(details[n]) for n in ("start_time", "end_time"))
         steps = details["num_steps"] / details["steps_per_second"]
         return max(0.0, (ended - began).total_seconds() - steps)
     return None
