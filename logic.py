@@ -82,8 +82,9 @@ class VQGANCLIPRun(Run):
         ):
             if self.settings.use_scrolling_zooming and self._has_moved_on:
                 warm.with_room(self._move, run=self)
-            for _ in range(self._steps_per_frame):
-                picture, losses = self._optimise()
+            for _ in range(self._steps_per_frame - 1):
+                self._optimise()
+            picture, losses = self._optimise()
         self._frames += 1
         self._has_moved_on = True
         step = Step(self._frames, to_uint8(picture), losses)

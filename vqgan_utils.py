@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +82,7 @@ class VQGAN(nn.Module):
         self.post_quant_conv = nn.Conv2d(width, z_channels, 1)
         self.quantize = self._quantiser(params)
 
-    def _quantiser(self, params: VQGANParams) -> nn.Module:
+    def _quantiser(self, params: VQGANParams) -> Any:
         return VectorQuantizer2(params.n_embed, params.embed_dim, beta=0.25)
 
     @property
@@ -100,8 +100,8 @@ class VQGAN(nn.Module):
 
     def quicken(self, precision: Precision) -> Self:
         """Decode in that precision, by frozen networks with gradients at their input alone."""
-        self.post_quant_conv = decoder_conv(self.post_quant_conv, precision)
-        self.decoder = frozen_decoder(self.decoder, precision)
+        self.post_quant_conv = decoder_conv(cast("nn.Conv2d", self.post_quant_conv), precision)
+        self.decoder = frozen_decoder(cast("Decoder", self.decoder), precision)
         return self
 
 
@@ -212,6 +212,8 @@ class Perceptor(nn.Module):
     It encodes pictures in `precision`, by a frozen network with gradients at its input alone, and
     texts in float32.
     """
+
+    mean: Tensor
 
     def __init__(self, model: CLIP, precision: Precision = FULL_PRECISION) -> None:
         super().__init__()
@@ -328,7 +330,9 @@ class _ReplaceGradient(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[None, Tensor]:
         return None, grad
 
 
@@ -340,7 +344,9 @@ class _ClampWithGradient(torch.autograd.Function):
         return clamped
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor, None, None]:
         (excess,) = ctx.saved_tensors
         return grad * (grad * excess >= 0), None, None
 

@@ -53,6 +53,7 @@ class Comparison:
             torch.stack(list(found.values())).sum().backward()
             for name, loss in found.items():
                 losses[name] = losses.get(name, 0) + loss.detach()
+        assert picture.grad is not None  # every cutout has added to it
         return picture.grad, losses
 
     def _draw(self, height: int, width: int) -> tuple[Windows, Augmentations | None, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 NOISE_FACTOR = 0.1
 
 
+@dataclass(frozen=True)
 class _Batch:
     """Tensors that each have a row for every cutout."""
 

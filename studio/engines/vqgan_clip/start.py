@@ -37,7 +37,8 @@ def latent_of_codes(vqgan: VQGAN, size: tuple[int, int], factor: int) -> Tensor:
 
 def choose_sketch(perceptor: Perceptor, sketcher: Sketcher, wished: Sequence[Target]) -> Tensor:
     """One sketch [1, 3, S, S] of all that is wished, at random among those near the best."""
-    wish = F.normalize(sum(target.weight * target.embedding for target in wished), dim=-1)
+    parts = (target.weight * target.embedding for target in wished)
+    wish = F.normalize(sum(parts, start=torch.zeros(())), dim=-1)
     sketches = sketcher.draw(wish)
     side = perceptor.input_resolution
     seen = F.interpolate(sketches, side, mode="bilinear", antialias=True)

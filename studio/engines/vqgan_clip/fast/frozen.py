@@ -10,6 +10,7 @@ people look at its pictures.
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,11 +67,13 @@ def frozen_decoder(decoder: taming.Decoder, precision: Precision) -> nn.Sequenti
 
 
 def _decoder_layers(decoder: taming.Decoder, precision: Precision) -> Iterable[nn.Module]:
+    mid: Any = decoder.mid  # a bare Module that holds blocks, as each level is
+    levels: Any = decoder.up
     yield decoder_conv(decoder.conv_in, precision)
-    yield ResidualBlock(decoder.mid.block_1, precision)
-    yield SpatialAttention(decoder.mid.attn_1, precision)
-    yield ResidualBlock(decoder.mid.block_2, precision)
-    for level in reversed(decoder.up):
+    yield ResidualBlock(mid.block_1, precision)
+    yield SpatialAttention(mid.attn_1, precision)
+    yield ResidualBlock(mid.block_2, precision)
+    for level in reversed(levels):
         for number, block in enumerate(level.block):
             yield ResidualBlock(block, precision)
             if len(level.attn):
@@ -83,14 +86,16 @@ def _decoder_layers(decoder: taming.Decoder, precision: Precision) -> Iterable[n
 
 def decoder_conv(conv: nn.Conv2d, precision: Precision) -> Conv:
     """A convolution of stride 1."""
+    assert conv.bias is not None
     kind = EightBitGradientConv if _pays_in_eight_bits(conv.weight, precision) else Conv
-    return kind(conv.weight, conv.bias, precision, conv.padding[0])
+    return kind(conv.weight, conv.bias, precision, int(conv.padding[0]))
 
 
 def _doubling(upsample: taming.Upsample, precision: Precision) -> nn.Module:
     if not upsample.with_conv:
         return nn.Upsample(scale_factor=2.0, mode="nearest")
     weight, bias = upsample.conv.weight, upsample.conv.bias
+    assert bias is not None
     pays = _pays_in_eight_bits(weight, precision)
     kind = EightBitGradientDoublingConv if pays else DoublingConv
     return kind(doubled_kernels(weight), bias, precision.dtype)
@@ -120,7 +125,7 @@ class SpatialAttention(nn.Module):
     def __init__(self, block: taming.AttnBlock, precision: Precision) -> None:
         super().__init__()
         self.norm = copy.deepcopy(block.norm).to(precision.dtype)
-        ways = (block.q, block.k, block.v)
+        ways: Any = (block.q, block.k, block.v)
         weight = torch.cat([way.weight for way in ways])
         # Without eight bits, as the gradients at q, k and v may differ in size.
         self.qkv = Conv(weight, torch.cat([way.bias for way in ways]), precision)
@@ -146,7 +151,7 @@ def frozen_visual(visual: nn.Module, precision: Precision) -> nn.Module:
 def frozen_resnet(visual: ModifiedResNet, precision: Precision) -> nn.Sequential:
     """CLIP's ResNet."""
     stem = ((visual.conv1, visual.bn1), (visual.conv2, visual.bn2), (visual.conv3, visual.bn3))
-    levels = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+    levels: Any = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
     return nn.Sequential(
         *(clip_conv(conv, norm, precision, rectifies=True) for conv, norm in stem),
         Pool(2),
@@ -159,14 +164,15 @@ def clip_conv(
     conv: nn.Conv2d, norm: nn.BatchNorm2d, precision: Precision, rectifies: bool = False
 ) -> FrozenLayer:
     """The convolution with the batch norm, and perhaps the ReLU, that follow it, as one layer."""
+    assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)
     weight = conv.weight.float() * scale[:, None, None, None]
     bias = norm.bias - norm.running_mean * scale
     if conv.stride == (2, 2):
         return HalvingConv(weight, bias, precision, rectifies)
     if _pays_in_eight_bits(conv.weight, precision):
-        return EightBitConv(weight, bias, conv.padding[0], rectifies)
-    return Conv(weight, bias, precision, conv.padding[0], rectifies)
+        return EightBitConv(weight, bias, int(conv.padding[0]), rectifies)
+    return Conv(weight, bias, precision, int(conv.padding[0]), rectifies)
 
 
 class FrozenBottleneck(nn.Module):
@@ -183,7 +189,8 @@ class FrozenBottleneck(nn.Module):
         self.widen = clip_conv(block.conv3, block.bn3, precision, rectifies=True)
         self.straight = nn.Identity()
         if block.downsample is not None:
-            _, conv, norm = block.downsample
+            parts: Any = block.downsample
+            _, conv, norm = parts
             self.straight = nn.Sequential(pool, clip_conv(conv, norm, precision))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,6 +199,8 @@ class FrozenBottleneck(nn.Module):
 
 class FrozenAttentionPool(nn.Module):
     """The mean of all positions attends to them, and to itself."""
+
+    places: Tensor
 
     def __init__(self, pool: AttentionPool2d, precision: Precision) -> None:
         super().__init__()
@@ -216,6 +225,9 @@ class FrozenViT(nn.Module):
     Only the first token of its last block is read, so the last block computes only that one.
     """
 
+    places: Tensor
+    out: Tensor
+
     def __init__(self, visual: VisionTransformer, precision: Precision) -> None:
         super().__init__()
         dtype = precision.dtype
@@ -224,7 +236,8 @@ class FrozenViT(nn.Module):
         places[0] += visual.class_embedding
         self.register_buffer("places", places.to(dtype))
         self.norm_before = _frozen_norm(visual.ln_pre, dtype)
-        *blocks, last = visual.transformer.resblocks
+        resblocks: Any = visual.transformer.resblocks
+        *blocks, last = resblocks
         self.blocks = nn.Sequential(*(TransformerBlock(block, precision) for block in blocks))
         self.last = LastTransformerBlock(last, dtype)
         self.norm_after = _frozen_norm(visual.ln_post, dtype)
@@ -259,7 +272,8 @@ class LastTransformerBlock(nn.Module):
         super().__init__()
         self.heads = block.attn.num_heads
         self.norm = _frozen_norm(block.ln_1, dtype)
-        ways = zip(block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3))
+        weights, biases = block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3)
+        ways = zip(weights, biases, strict=True)
         self.q, self.k, self.v = (Linear(weight, bias, dtype) for weight, bias in ways)
         self.refine = Refine(block, Precision(dtype))  # one token per cutout takes no time
 
@@ -277,7 +291,8 @@ class Refine(nn.Module):
         self.out = _linear(block.attn.out_proj.weight, block.attn.out_proj.bias, precision)
         self.norm = _frozen_norm(block.ln_2, precision.dtype)
         # x sigmoid(1.702 x) = silu(1.702 x) / 1.702; the layers around it absorb both factors.
-        widen, narrow = block.mlp.c_fc, block.mlp.c_proj
+        mlp: Any = block.mlp
+        widen, narrow = mlp.c_fc, mlp.c_proj
         self.widen = _linear(
             widen.weight.float() * QUICK_GELU, widen.bias.float() * QUICK_GELU, precision
         )
@@ -295,6 +310,6 @@ def _linear(weight: Tensor, bias: Tensor, precision: Precision) -> Linear | Eigh
 
 def _frozen_norm(norm: nn.LayerNorm, dtype: torch.dtype) -> nn.LayerNorm:
     """torch's own layer norm, which needs no copy in float32 to compute in float32."""
-    frozen = nn.LayerNorm(norm.normalized_shape, norm.eps)
+    frozen = nn.LayerNorm(list(norm.normalized_shape), norm.eps)
     frozen.load_state_dict(norm.state_dict())
     return frozen.to(dtype)

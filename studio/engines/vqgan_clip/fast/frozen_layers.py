@@ -44,7 +44,7 @@ class _FrozenOperator(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         if ctx.layer.rectifies:
             grad = relu_gradient(grad, *ctx.saved_tensors)
         at_added = grad if ctx.needs_input_grad[1] else None
@@ -83,6 +83,8 @@ class Conv(FrozenLayer):
     """A convolution with channels last, of pictures [B, C, H, W]."""
 
     stride = 1
+    weight: Tensor
+    bias: Tensor
 
     def __init__(
         self,
@@ -133,6 +135,8 @@ class EightBitGradientConv(Conv):
 class EightBitConv(FrozenLayer):
     """A convolution of stride 1 by products of eight bits, with its gradient."""
 
+    bias: Tensor
+
     def __init__(
         self, weight: Tensor, bias: Tensor, padding: int = 0, rectifies: bool = False
     ) -> None:
@@ -163,6 +167,7 @@ class HalvingConv(Conv):
     """
 
     stride = 2
+    quarters: Tensor
 
     def __init__(
         self, weight: Tensor, bias: Tensor, precision: Precision, rectifies: bool = False
@@ -184,6 +189,9 @@ class DoublingConv(FrozenLayer):
     Each output pixel sees only 2x2 of the pixels before doubling. So both steps are one transposed
     convolution, by the 3x3 kernel spread by a 2x2 box to 4x4, with 4/9 of the work.
     """
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         """weight: the 4x4 kernels that `doubled_kernels` makes of 3x3 ones."""
@@ -213,7 +221,8 @@ class EightBitGradientDoublingConv(DoublingConv):
 def doubled_kernels(weight: Tensor) -> Tensor:
     """3x3 kernels [out, in, 3, 3] for doubled pixels, spread by a 2x2 box: [in, out, 4, 4]."""
     weight = weight.float()
-    spread = sum(F.pad(weight, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1))
+    places = ((x, 1 - x, y, 1 - y) for x in (0, 1) for y in (0, 1))
+    spread = sum((F.pad(weight, place) for place in places), start=torch.zeros(()))
     return spread.flip(2, 3).transpose(0, 1)
 
 
@@ -250,7 +259,7 @@ class _NormSiLU(torch.autograd.Function):
         return F.silu(y.contiguous(memory_format=torch.channels_last), inplace=True)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, bias, mean, rstd = ctx.saved_tensors
         batch, channels, height, width = x.shape
         by_group = (batch, ctx.groups, channels // ctx.groups)
@@ -282,6 +291,9 @@ def _channel_sums(x: Tensor) -> Tensor:
 class NormSiLU(nn.Module):
     """A frozen group norm, then SiLU, of pictures [B, C, H, W]."""
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, norm: nn.GroupNorm, dtype: torch.dtype) -> None:
         super().__init__()
         self.register_buffer("weight", own(norm.weight, dtype))
@@ -302,6 +314,9 @@ class NormSiLU(nn.Module):
 class Linear(nn.Module):
     """A frozen linear layer."""
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
         self.register_buffer("weight", own(weight, dtype))
@@ -313,6 +328,8 @@ class Linear(nn.Module):
 
 class EightBitLinear(FrozenLayer):
     """A linear layer by products of eight bits, with its gradient."""
+
+    bias: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
@@ -333,6 +350,8 @@ class Patches(nn.Module):
 
     In bfloat16 on a CPU, its gradient takes a tenth of the time of torch's own gradient.
     """
+
+    weight: Tensor
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()

@@ -140,7 +140,7 @@ def _convolve_packed(
     return kernels.convolve(x, added)
 
 
-def _examples_in_bfloat16() -> Iterator[tuple[Tensor | int, ...]]:
+def _examples_in_bfloat16() -> Iterator[tuple[Tensor | int | None, ...]]:
     """Convolutions alone, and with a sum and a ReLU after them."""
     for stride, padding, side in GEOMETRIES:
         x = whole_numbers(2, 16, 8, 6, most=1).bfloat16()
