@@ -261,7 +261,7 @@ def test_films_become_one(tmp_path, sizes):
 def test_films_of_several_frame_rates_keep_their_pace(tmp_path, rates, rate, size):
     """Every frame is in the joined film, and is seen for as long as before."""
     paths = [tmp_path / "first.mp4", tmp_path / "second.mp4"]
-    for n, (path, fps) in enumerate(zip(paths, rates)):
+    for n, (path, fps) in enumerate(zip(paths, rates, strict=True)):
         film(tmp_path / "part", 4 * n, 4 * n + 4, size=(32, 32) if n else size, fps=fps).close()
         video.finish(tmp_path / "part", path, "")
     video.join(paths, tmp_path / "all.mp4")

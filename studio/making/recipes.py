@@ -174,7 +174,7 @@ def _read_details(path: Path, called: str) -> dict[str, Any]:
 
 def _details_in_png(path: Path, called: str) -> dict[str, Any]:
     try:
-        with path.open("rb") as file, opened_image(file, ["PNG"]) as image:
+        with path.open("rb") as file, opened_image(file, ("PNG",)) as image:
             text = image.info.get(storage.PNG_KEY)
     except Exception:  # a broken file makes the decoder raise whatever it likes
         raise BadInput(f"{called} is broken.") from None

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -49,7 +49,7 @@ class _Quiet:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             self._inside += 1
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
@@ -60,7 +60,7 @@ _quiet = _Quiet()
 
 
 @contextmanager
-def opened_image(file: BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def opened_image(file: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """A stranger's image file, of which only the header has been read.
 
     Raises Image.UnidentifiedImageError, Image.DecompressionBombError from twice the size at which

@@ -71,6 +71,8 @@ class VideoWriter:
             stderr=self._messages,
             process_group=0,  # Ctrl-C in the terminal is for us, and ffmpeg ends the film properly
         )
+        assert self._process.stdin  # a pipe
+        self._frames = self._process.stdin
 
     def add(self, frame: np.ndarray) -> None:
         """Append one frame; odd sides get their last row or column twice."""
@@ -78,8 +80,8 @@ class VideoWriter:
         if height % 2 or width % 2:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         try:
-            self._process.stdin.write(np.ascontiguousarray(frame).data)
-            self._process.stdin.flush()
+            self._frames.write(np.ascontiguousarray(frame).data)
+            self._frames.flush()
         except OSError:
             raise self._failure() from None
         self._added += 1
@@ -106,10 +108,8 @@ class VideoWriter:
 
     def close(self) -> None:
         """Let ffmpeg write what it has, and wait for it."""
-        try:
-            self._process.stdin.close()
-        except OSError:
-            pass  # ffmpeg has ended already; its exit status tells why
+        with suppress(OSError):  # ffmpeg has ended already; its exit status tells why
+            self._frames.close()
         if self._process.wait() != 0:
             raise self._failure()
         self._film.close()
@@ -208,7 +208,8 @@ def _look(film: Path) -> _Look:
     reader = imageio_ffmpeg.read_frames(str(film))
     try:
         found = next(reader)
-        return _Look(*found["source_size"], found["fps"])
+        width, height = found["source_size"]
+        return _Look(width, height, found["fps"])
     except OSError:
         raise RunFailed(f"The film {film} cannot be read.") from None
     finally:
