@@ -115,6 +115,7 @@ class Recording:
     def add(self, step: "Step") -> None:
         """Keep a step: into the film, and now and then into the live files and a checkpoint."""
         self._check_claim()
+        assert self._film  # since `loaded`
         self._film.add(step.pictures)
         self._last.take(step)
         self._progress.add(step.index, step.losses)
@@ -158,7 +159,7 @@ class Recording:
         began, last = time.monotonic(), self._last
         if self._run is None or last.index == last.saved_index or self._film is None:
             return
-        data = self._checkpoint_data(self._run.state_dict)
+        data = self._checkpoint_data(self._run.state_dict, self._film)
         if data is None:
             return
         self._film.settle()
@@ -168,7 +169,9 @@ class Recording:
         pause = self._facts["settings"]["checkpoint_seconds"]
         self._next_checkpoint = began + max(pause, spent / CHECKPOINT_SHARE)
 
-    def _checkpoint_data(self, tell_state: Callable[[], Mapping[str, Any]]) -> bytes | None:
+    def _checkpoint_data(
+        self, tell_state: Callable[[], Mapping[str, Any]], film: Film
+    ) -> bytes | None:
         """None where a signal came between the step and its recording."""
         last = self._last
         try:
@@ -179,8 +182,8 @@ class Recording:
                 index=last.index,
                 pictures=last.pictures,
                 losses=last.losses,
-                frames=self._film.frames,
-                frames_per_second=self._film.frames_per_second,
+                frames=film.frames,
+                frames_per_second=film.frames_per_second,
                 state=state,
                 history=self._progress.history.as_dict(),
                 **self._facts,

@@ -122,6 +122,7 @@ class _KeptWorker:
     def end(self) -> None:
         if self._process:
             self._process.terminate()
+            assert self._process.stdin  # a pipe
             self._process.stdin.close()
 
     def wait(self, seconds: float) -> None:

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -192,10 +192,9 @@ class RunFolder:
 
         def beat() -> None:
             while not done.wait(run_details.HEARTBEAT_SECONDS) and claim.is_newest:
-                try:
+                # The loop of the run reports a full disk at its next write.
+                with suppress(OSError, BadInput):
                     self.update(heartbeat=now())
-                except (OSError, BadInput):
-                    pass  # the loop of the run reports a full disk at its next write
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
