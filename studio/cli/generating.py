@@ -1,7 +1,4 @@
-"""The command line's inside: options to a request, the run with its progress, the exit status.
-
-Its outside is generate.py.
-"""
+"""What generate.py does: options to a request, the run with its progress, the exit status."""
 
 import argparse
 import difflib
@@ -119,7 +116,7 @@ def _look_after(output_dir: Path, cancel: str | None) -> int:
 
 
 def _enqueue(command: Command) -> int:
-    """--enqueue, also of a chain's first run and of one to resume."""
+    """--enqueue, also for the first run of a chain and for a run to resume."""
     from studio.queue import run_queue
     from studio.queue.delivery import check_url, notify
     from studio.queue.slots import is_served
@@ -142,7 +139,7 @@ def _enqueue(command: Command) -> int:
 
 
 def _submit(command: Command, status: str) -> RunFolder:
-    """The folder of a new run, or of the first of a chain."""
+    """The folder of a new run, or of the first run of a chain."""
     if command.stages is None:
         return submit(prepare(command.request), status)
     listed = chains.read(
@@ -152,7 +149,7 @@ def _submit(command: Command, status: str) -> RunFolder:
 
 
 def _resume(command: Command, run_id: str, stop: Stop) -> int:
-    """Go on with a run, or with the chain after it."""
+    """Resume a run, or continue with the chain after it."""
     folder = find_run(command.request.output_dir, run_id)
     following = chains.follow(folder, command.request.assets_dir, "running")
     if following is None:
@@ -174,7 +171,7 @@ def _compute_chain(folder: RunFolder, command: Command, stop: Stop, is_new: bool
 
 
 def _make_film(folder: RunFolder) -> None:
-    """Of all stages; without it they are no less done."""
+    """Make the film of all stages. If that fails, the stages are done all the same."""
     try:
         if film := chains.make_video(folder):
             _say(f"The video of all stages: {film}")
@@ -183,7 +180,7 @@ def _make_film(folder: RunFolder) -> None:
 
 
 def _compute(folder: RunFolder, command: Command, stop: Stop, is_new: bool) -> int:
-    """One run. Of a new one whose input turns out to be bad nothing stays."""
+    """One run. If the input of a new one turns out to be bad, nothing of it stays."""
     planned = folder.read()["planned_num_steps"]
     try:
         with closing(Progress(folder, planned)) as progress:
@@ -208,9 +205,9 @@ def _compute(folder: RunFolder, command: Command, stop: Stop, is_new: bool) -> i
 
 
 class Progress:
-    """A bar with the loss on stderr; what the engine wants said comes before it.
+    """A bar with the loss on stderr, below what the engine has to say.
 
-    Where nobody reads stderr any more, the run goes on without.
+    If nobody reads stderr any more, the run continues without it.
     """
 
     def __init__(self, folder: RunFolder, planned: int) -> None:
@@ -257,7 +254,7 @@ def parse(argv: Sequence[str], prog: str | None = None) -> Command:
 def _refuse_changes(
     given: Mapping[str, Any], of_request: Mapping[str, Any], chain: Path | None
 ) -> None:
-    """A run that is resumed stays the run that it was."""
+    """A resumed run keeps its settings."""
     others = {
         "--continue-run": of_request["continue_run"],
         "--settings": of_request["settings_file"],
@@ -266,7 +263,7 @@ def _refuse_changes(
     wrong = [*map(option_name, given), *(name for name, value in others.items() if value)]
     if wrong:
         raise BadInput(
-            f"--resume goes on with a run as it was, so it takes no {wrong[0]}."
+            f"--resume continues a run as it was, so it takes no {wrong[0]}."
             " To change something, use --continue-run instead."
         )
 
@@ -323,21 +320,21 @@ class _Parser(argparse.ArgumentParser):
             "--continue-run",
             metavar="RUN_ID",
             default=None,
-            help="Go on from the end of this run in a new one, with its settings where you\n"
+            help="Continue this run from its end in a new one, with its settings where you\n"
             "give no others. RUN_ID: a run folder's name, or its last 8 characters.",
         )
         self._add_option(
             "--resume",
             metavar="RUN_ID",
             default=None,
-            help="Go on with a run that was interrupted, stopped or failed, in its folder.",
+            help="Resume a run that was interrupted, stopped or failed, in its folder.",
         )
         self._add_option(
             "--stages",
             metavar="FILE",
             type=Path,
             default=None,
-            help="Make a chain of runs, each going on from the one before: a yaml list,\n"
+            help="Make a chain of runs, each continuing the one before: a yaml list,\n"
             "each with prompt, steps and any setting that changes.",
         )
         self._add_option(

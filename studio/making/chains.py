@@ -96,7 +96,7 @@ def begin(request: Request, stages: Sequence[Stage], status: str = "queued") -> 
 
 
 def follow(folder: RunFolder, assets_dir: Path, status: str = "queued") -> RunFolder | None:
-    """Make the folder of the stage after a run; None where there is none, or it is there already.
+    """Make the folder of the stage after a run; None if there is no such stage, or it exists.
 
     Raises BadInput where it cannot be made.
     """
@@ -135,9 +135,9 @@ def newest_after(name: str, runs: Sequence[Entry]) -> str:
 
 
 def make_video(folder: RunFolder) -> Path | None:
-    """One film of the runs that led to this one, and of this one; it lies in this one's folder.
+    """One film of this run and those that led to it, in this run's folder.
 
-    None where fewer than two of them have a film. Raises OSError, RunFailed and BadInput.
+    None if fewer than two of them have a film. Raises OSError, RunFailed and BadInput.
     """
     names = [*folder.read().get("ancestors", []), folder.name]
     runs = [RunFolder(folder.path.parent / Path(str(name)).name) for name in names]
@@ -151,7 +151,9 @@ def make_video(folder: RunFolder) -> Path | None:
 
 def _stage(row: object, number: int, kind: type[RunSettings]) -> Stage:
     if not isinstance(row, Mapping):
-        raise BadInput(f"Stage {number} is no list of settings but '{shortened(row)}'. {EXAMPLE}")
+        raise BadInput(
+            f"Stage {number} is not a list of settings but '{shortened(row)}'. {EXAMPLE}"
+        )
     stage: Stage = {}
     for key, value in row.items():
         name = _setting(key, number, kind)
@@ -188,7 +190,7 @@ def _check_later(before: RunSettings, stages: Sequence[Stage], assets_dir: Path)
 
 @contextmanager
 def _naming(number: int) -> Iterator[None]:
-    """Say which stage it is that a BadInput within is about."""
+    """Name the stage in any BadInput raised inside."""
     try:
         yield
     except BadInput as error:
@@ -196,7 +198,7 @@ def _naming(number: int) -> Iterator[None]:
 
 
 def _from_folder(folder: Path, names: object) -> Any:
-    """Paths as seen from a folder; whatever is none is left for the settings to refuse."""
+    """Paths as seen from a folder. Other values stay as they are, for the settings to refuse."""
     if isinstance(names, str):
         return str(folder / names)
     return [_from_folder(folder, name) for name in names] if isinstance(names, list) else names

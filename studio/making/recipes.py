@@ -35,9 +35,9 @@ class Recipe:
     """values: settings, pictures among them as paths. start: the picture that was continued.
 
     checkpoint: the state that was continued, where one was kept; its picture ranks above `start`.
-    lacks: what of it is not there any more, for the person; "" where all is.
-    ancestors: the folders' names of the runs that lead here, oldest first; the last is the one that
-    start and checkpoint are from.
+    lacks: what of it is missing by now, in words for the person; "" if nothing is.
+    ancestors: the folder names of the runs that lead here, oldest first; start and checkpoint are
+    from the last of them.
     """
 
     values: dict[str, Any]
@@ -125,7 +125,7 @@ def inputs_digest(inputs: Mapping[str, bytes]) -> str | None:
 
 
 def _lost_state(details: Mapping[str, Any], folder: Path) -> str:
-    """What to say where a run began from a state that is gone, as its inputs' digest tells."""
+    """What to say if the state that a run began from is missing, as the inputs' digest tells."""
     known, prompts = details.get("inputs_sha256"), details.get("image_prompts")
     if not known or (folder / storage.START_CHECKPOINT).is_file():
         return ""

@@ -245,7 +245,7 @@ class Recording:
             self._film.finish(json.dumps(_lasting(details), ensure_ascii=False))
 
     def _save_details(self, details: dict[str, Any]) -> None:
-        """Last, since they say that the rest is there; then what was for the meantime goes."""
+        """Last, since the details say that the rest is there; then the live files go."""
         self.folder.write(details)
         for name in (storage.PROGRESS, storage.PREVIEW, storage.STOP):
             (self.folder.path / name).unlink(missing_ok=True)

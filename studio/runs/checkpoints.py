@@ -75,7 +75,7 @@ def _picture_keys() -> Iterator[str]:
 
 
 def read(path: Path) -> Checkpoint:
-    """Raises BadInput for whatever is no checkpoint of a run."""
+    """A run's checkpoint. Raises BadInput for any other file."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise BadInput(f"The checkpoint {path} is too large.")

@@ -1,9 +1,9 @@
 """Roughly how long a run will take and how much memory, told before it starts. No torch here.
 
-A run takes time to begin; each of its steps takes a little time whatever its size, and the rest by
-its multiply-adds, those of the decoder and of CLIP. A first guess goes by how quickly this machine
-makes a small product. Earlier runs on the same device, those with the same weights first, then tell
-how much longer than guessed a step takes, and how long a run takes to begin.
+A step takes a fixed time, and beyond that a time in proportion to its multiply-adds, those of the
+decoder and of CLIP. The first guess depends on how quickly this machine multiplies small matrices.
+Earlier runs on the same device correct it: they tell how much longer than guessed a step takes, and
+how long a run takes to begin. Runs with the same weights count first.
 """
 
 import math
@@ -25,12 +25,12 @@ from studio.engines.estimate import Estimate
 from studio.models.catalogue import find_weights, first_stage
 from studio.settings.run_settings import RunSettings
 
-# That CLIP looks at, so that memory does not grow with their number: so many of 224x224 pixels, and
-# as many pixels of another size.
+# CLIP looks at a chunk of the cutouts at a time, so that memory does not grow with their number: 16
+# of 224x224 pixels, or as many pixels of another size.
 CUTOUTS_AT_A_TIME = 16
 PASSES = 2  # forward and backward; frozen weights want no gradient
 PUBLISHED_WIDTH = 128  # `ch` of every published VQGAN
-DECODER_MACS_PER_PIXEL = 1.93e6  # counted on vqgan_imagenet_f16's decoder; goes with ch squared
+DECODER_MACS_PER_PIXEL = 1.93e6  # counted on vqgan_imagenet_f16's decoder; proportional to ch squared
 SMALL_CLIP_MACS = 0.08e9  # a picture through the bundled CLIP
 CLIP_MACS = {  # a picture through the visual tower, counted on OpenAI's models
     "RN50": 5.8e9,
@@ -43,14 +43,14 @@ CLIP_MACS = {  # a picture through the visual tower, counted on OpenAI's models
     "ViT-L/14": 81.0e9,
     "ViT-L/14@336px": 191.0e9,
 }
-# Measured with the bundled weights on one thread, from 64x64 to 512x512 pixels and with 12 and 64
-# cutouts, where a guess by these was at most a fifth off.
+# Measured with the bundled weights on one thread, from 64x64 to 512x512 pixels, with 12 and with 64
+# cutouts. Guesses from these figures were off by a fifth at most.
 STEP_SECONDS = {"cpu": 0.025, "gpu": 0.01}  # of a step, whatever its size
-LOADING_SECONDS = 8.0  # at published width; goes with ch squared
-PRODUCT_SIDE, PRODUCTS = 64, 200  # of the product that a CPU's speed is told by
-PRODUCT_SPEED = 46e9  # multiply-adds per second of such products where all this was measured
-MACS_PER_PRODUCT_MAC = {True: 5.0, False: 2.0}  # of a step: with products of eight bits, without
-THREADS_GAIN = 0.8  # n threads are as good as n to the power of it
+LOADING_SECONDS = 8.0  # at published width; proportional to ch squared
+PRODUCT_SIDE, PRODUCTS = 64, 200  # the matrices by which a CPU's speed is told
+PRODUCT_SPEED = 46e9  # multiply-adds per second on the machine of these measurements
+MACS_PER_PRODUCT_MAC = {True: 5.0, False: 2.0}  # of a step: with eight-bit products, and without
+THREADS_GAIN = 0.8  # n threads are n ** 0.8 times as quick as one
 GPU_MACS_PER_SECOND = 5e12
 EIGHT_BITS_FLAG = "avx512_vnni"
 MIN_STEPS = 10  # a shorter run says little about speed
