@@ -30,7 +30,7 @@ from studio.settings.run_settings import RunSettings
 CUTOUTS_AT_A_TIME = 16
 PASSES = 2  # forward and backward; frozen weights want no gradient
 PUBLISHED_WIDTH = 128  # `ch` of every published VQGAN
-DECODER_MACS_PER_PIXEL = 1.93e6  # counted on vqgan_imagenet_f16's decoder; proportional to ch squared
+DECODER_MACS_PER_PIXEL = 1.93e6  # of vqgan_imagenet_f16's decoder; proportional to ch squared
 SMALL_CLIP_MACS = 0.08e9  # a picture through the bundled CLIP
 CLIP_MACS = {  # a picture through the visual tower, counted on OpenAI's models
     "RN50": 5.8e9,
