@@ -1,4 +1,4 @@
-// Hands a file that is dropped on the page to Python, unless it falls on an upload of its own.
+// Passes a file that is dropped on the page to Python, unless it is dropped on an upload.
 export default function ({ data, setTriggerValue }) {
   const isOurs = (event) =>
     event.dataTransfer?.types.includes("Files") &&

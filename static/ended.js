@@ -1,8 +1,8 @@
-// Says in our words that the server has ended: Streamlit's dialog tells people to start Streamlit.
+// Says that the studio has ended, as Streamlit's own dialog tells people to start Streamlit.
 // Only the texts change, since React keeps the nodes.
 const TITLE = "The studio has ended";
 const MESSAGE =
-  "Start it again in its terminal with: make app. No run is lost, and this page goes on by itself.";
+  "Start it again in its terminal with: make app. No run is lost, and this page then continues by itself.";
 
 function textsIn(element) {
   const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);

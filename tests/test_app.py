@@ -7,38 +7,50 @@ import subprocess
 import sys
 import time
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
-import streamlit as st
-import yaml
+from pages import (
+    ROOT,
+    again,
+    errors,
+    everything,
+    make_finished,
+    make_run,
+    press,
+    queued,
+    run,
+    sidebar,
+    switch_stages,
+    unescaped,
+    write_prompt,
+)
 from PIL import Image
 from pydantic import create_model
 from streamlit.testing.v1 import AppTest
-from tiny_models import write_tiny_assets
 
 from studio.base.errors import BadInput
 from studio.base.files import atomic_write, to_json
 from studio.engines import registry
 from studio.engines.vqgan_clip import estimate
+from studio.engines.vqgan_clip.engine import VQGANCLIP
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
 from studio.media.pictures import encode_png
-from studio.page import actions, run_views, space
+from studio.page import actions, space
 from studio.page.memory import Memory
-from studio.page.run_views import NOTHING
 from studio.page.start import edited
-from studio.queue import keeper, run_queue
+from studio.page.text import NOTHING, plain
+from studio.queue import run_queue
 from studio.queue.slots import WorkerSlot, WorkerState
 from studio.runs import checkpoints, run_index, trash
-from studio.runs.storage import CHECKPOINT, PICTURE, PREVIEW, PROGRESS, RunFolder, now
+from studio.runs.details import now
+from studio.runs.storage import CHECKPOINT, PICTURE, PREVIEW, PROGRESS
 from studio.settings.common import MAX_SEED
 from studio.settings.declare import meta, setting
 from studio.settings.values import read_defaults
 
-ROOT = Path(__file__).resolve().parents[1]
 ALWAYS = """
 Model weights|CLIP model|Num steps|Xdim|ydim|Set seed|Use starting image|Add image prompt(s)
 Continue previous run|Use MSE regularization|Use TV loss regularization
@@ -54,106 +66,24 @@ BEHIND = {
     "Scrolling/zooming transforms": "Translation in X|Translation in y|Rotation angle (degrees)"
     "|Zoom factor|Iterations per frame",
 }
-KINDS = ("checkbox", "file_uploader", "number_input", "selectbox", "text_input")
+SPARKLES = (int, setting(3, "Sparkles", "How many sparkles to add.", ge=0, le=9))
+pytest_plugins = "page_fixtures"
 
 
-class NoWorker:
-    """In place of the keeper: these tests compute nothing."""
+class Sparkling(VQGANCLIP):
+    """An engine with one more setting."""
 
-    def __init__(self, options):
-        self.options = options
-
-    def refusal(self):
-        return None
-
-
-@pytest.fixture(scope="module")
-def assets(tmp_path_factory):
-    """Two VQGANs, of which the second recommends other things, and a CLIP."""
-    folder = tmp_path_factory.mktemp("assets")
-    write_tiny_assets(folder)
-    config = yaml.safe_load((folder / "tiny_f8.yaml").read_text())
-    config["recommended"] = {"num_steps": 7, "cutn": 9}
-    (folder / "wide_f8.yaml").write_text(yaml.safe_dump(config))
-    (folder / "wide_f8.ckpt").write_bytes((folder / "tiny_f8.ckpt").read_bytes())
-    return folder
-
-
-@pytest.fixture
-def output_dir(tmp_path):
-    return tmp_path / "output"
-
-
-@pytest.fixture
-def page(assets, output_dir, monkeypatch):
-    """The page as it first shows."""
-    monkeypatch.setattr(keeper, "WorkerKeeper", NoWorker)
-    options = ["--output-dir", str(output_dir), "--assets-dir", str(assets)]
-    monkeypatch.setattr(sys, "argv", ["app.py", *options])
-    st.cache_resource.clear()
-    yield AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
-    st.cache_resource.clear()
-
-
-def sidebar(page):
-    return {w.label: w for kind in KINDS for w in page.sidebar.get(kind)}
+    settings = create_model("SparklingSettings", __base__=VQGANCLIPSettings, sparkles=SPARKLES)
 
 
 def labels(text):
     return set(text.replace("\n", "|").strip("|").split("|"))
 
 
-def run(page):
-    next(button for button in page.button if button.label == "Run!").click()
-    return page.run()
-
-
-def press(page, label):
-    next(button for button in page.button if button.label == label).click()
-    return page.run()
-
-
 def set_defaults(monkeypatch, folder, line):
     path = folder / "defaults.yaml"
     path.write_text(line)
     monkeypatch.setitem(read_defaults.__kwdefaults__, "path", path)
-
-
-def write_prompt(page, text="a red heart"):
-    page.text_area[0].set_value(text)
-    return page
-
-
-def queued(output_dir):
-    return run_queue.waiting(run_index.entries(output_dir))
-
-
-def unescaped(text):
-    return text.replace("\\", "").replace(NOTHING, "")
-
-
-def errors(page):
-    return " ".join(unescaped(error.value) for error in page.error)
-
-
-def everything(page):
-    """All the text of the page, with its Markdown undone."""
-    kinds = ("title", "subheader", "markdown", "caption", "html", "error", "warning")
-    texts = [getattr(e, "value", None) or e.proto.body for k in kinds for e in page.get(k)]
-    return unescaped(" ".join(texts))
-
-
-def make_run(output_dir, name, **details):
-    folder = RunFolder(output_dir / name)
-    folder.path.mkdir(parents=True)
-    folder.write({"text_input": name, "Xdim": 32, "ydim": 32} | details)
-    return folder
-
-
-def make_finished(output_dir, name="20260101T000000-aaaaaaaa", **details):
-    folder = make_run(output_dir, name, **{"status": "done", "num_steps": 3} | details)
-    Image.new("RGB", (32, 32), "red").save(folder.path / PICTURE, "PNG")
-    return folder
 
 
 # --- the form ---
@@ -220,11 +150,8 @@ def test_other_weights_bring_what_they_recommend_and_take_theirs_away(page):
 
 
 def test_a_new_setting_appears_without_a_change_to_the_page(page, monkeypatch):
-    extra = (int, setting(3, "Sparkles", "How many sparkles to add.", ge=0, le=9))
-    kind = create_model("Sparkling", __base__=VQGANCLIPSettings, sparkles=extra)
-    model = registry.Model(settings=kind, run="logic:VQGANCLIPRun")
-    monkeypatch.setitem(registry.MODELS, "Sparkling", model)
-    sidebar(page.run())["Model"].set_value("Sparkling")
+    monkeypatch.setitem(registry.ENGINES, "Sparkling", f"{__name__}:Sparkling")
+    sidebar(page.run())["Engine"].set_value("Sparkling")
     sparkles = sidebar(page.run())["Sparkles"]
     assert (sparkles.value, sparkles.help) == (3, "How many sparkles to add.")
 
@@ -282,7 +209,7 @@ def test_a_bad_choice_is_refused_near_run(page, output_dir, label, value, messag
     assert run_index.entries(output_dir) == []
 
 
-def test_a_clip_that_is_not_there_is_told_before_run(page, monkeypatch, tmp_path):
+def test_a_missing_clip_is_reported_before_run(page, monkeypatch, tmp_path):
     set_defaults(monkeypatch, tmp_path, "clip_model: no/such.pt")
     fresh = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     assert sidebar(fresh)["CLIP model"].value == "no/such.pt"
@@ -310,7 +237,7 @@ def test_a_bad_seed_is_refused_near_run(page, output_dir, seed):
     assert run_index.entries(output_dir) == []
 
 
-def test_a_message_goes_with_the_next_run(page, output_dir):
+def test_the_next_run_clears_a_message(page, output_dir):
     run(write_prompt(page, ""))
     assert page.error
     run(write_prompt(page))
@@ -412,7 +339,17 @@ def child(output_dir, assets):
     parent = make_finished(output_dir, text_input="a tree", vqgan_ckpt="tiny_f8")
     picture = np.zeros((32, 32, 3), np.uint8)
     state = checkpoints.encode(
-        checkpoints.Checkpoint(3, picture, {"total": 1.0}, {"frames": 3}, "M", {"seed": 5}, {})
+        checkpoints.Checkpoint(
+            index=3,
+            pictures=[picture],
+            losses={"total": 1.0},
+            state={"frames": 3},
+            engine=registry.DEFAULT,
+            settings={"seed": 5},
+            history={},
+            frames=3,
+            frames_per_second=24.0,
+        )
     )
     atomic_write(parent.path / "checkpoint.safetensors", state)
     given = {"text_input": "a larger tree", "Xdim": 48, "use_mse_regularization": True}
@@ -457,15 +394,12 @@ def test_settings_of_a_run_say_what_is_missing(page, child):
     assert "the picture that it continued" in errors(page)
 
 
-def test_settings_bring_their_kind_of_run_along(page, output_dir, monkeypatch):
-    extra = (int, setting(3, "Sparkles", "How many sparkles to add.", ge=0, le=9))
-    kind = create_model("Sparkling", __base__=VQGANCLIPSettings, sparkles=extra)
-    model = registry.Model(settings=kind, run="logic:VQGANCLIPRun")
-    monkeypatch.setitem(registry.MODELS, "Sparkling", model)
+def test_settings_bring_their_engine_along(page, output_dir, monkeypatch):
+    monkeypatch.setitem(registry.ENGINES, "Sparkling", f"{__name__}:Sparkling")
     make_finished(output_dir, text_input="a tree", model="Sparkling", sparkles=7)
     page.query_params["use"] = "aaaaaaaa"
     there = sidebar(page.run())
-    assert (there["Model"].value, there["Sparkles"].value) == ("Sparkling", 7)
+    assert (there["Engine"].value, there["Sparkles"].value) == ("Sparkling", 7)
 
 
 PRESSED_BY_EIGHT = """
@@ -476,9 +410,8 @@ from streamlit.runtime.scriptrunner import add_script_run_ctx
 
 app.main()
 options = app.read_options(sys.argv)
-model = next(iter(registry.MODELS))
-form = app.Form(registry.get(model).settings, options.assets_dir, app.Memory(options.output_dir))
-press = ("the same press", options, model, form)
+form = app.Form(registry.DEFAULT, options.assets_dir, app.Memory(options.output_dir))
+press = ("the same press", options, form)
 threads = [threading.Thread(target=app.press_run, args=press) for _ in range(8)]
 for thread in threads:
     add_script_run_ctx(thread)
@@ -517,7 +450,7 @@ def test_continuing_keeps_image_prompts_with_the_prompt_only(page, output_dir, p
     assert [entry.details["image_prompt"] for entry in queued(output_dir)] == [kept]
 
 
-# --- what it says before Run! ---
+# --- estimates and warnings before Run! ---
 
 
 def test_it_says_roughly_how_long_and_how_much_memory(page):
@@ -530,82 +463,6 @@ def test_it_says_roughly_how_long_and_how_much_memory(page):
 def test_a_size_that_is_no_multiple_says_what_it_becomes(page):
     sidebar(page)["Xdim"].set_value(100)
     assert "100x128 became 96x128" in everything(page.run())
-
-
-WIDTHS = {"small": 32, "large": 128}
-
-
-def chosen(**changes):
-    values = {"text_input": "x", "vqgan_ckpt": "small", "num_steps": 100, "cutn": 64}
-    return VQGANCLIPSettings(**values | changes)
-
-
-def past_run(settings, steps_per_second, seconds):
-    """The details of a run that took so long in all."""
-    times = {"start_time": "2026-01-01T00:00:00+00:00"}
-    times["end_time"] = f"2026-01-01T00:{seconds // 60:02}:{seconds % 60:02}+00:00"
-    return settings.model_dump() | {"device": "CPU", "steps_per_second": steps_per_second} | times
-
-
-def test_earlier_runs_on_the_same_device_and_weights_set_the_estimate():
-    wanted = chosen()
-    past = [past_run(wanted, 4.0, 28)]
-    told = estimate.estimate(wanted, WIDTHS, "CPU", past)
-    assert told.measured and told.seconds == pytest.approx(3 + 25)
-    twice = estimate.estimate(chosen(num_steps=200), WIDTHS, "CPU", past)
-    assert twice.seconds == pytest.approx(3 + 50)
-    assert not estimate.estimate(wanted, WIDTHS, "GPU 0 (X)", past).measured
-
-
-THREAD = "CPU (x86_64, 1 threads)"
-EMOJI = {"vqgan_ckpt": "emoji_f8", "clip_model": "emoji_clip", "text_input": "x"}
-TOOK = {  # seconds a step by side and cutouts, of the bundled weights where PRODUCT_SPEED is from
-    (64, 12): 0.053,
-    (128, 12): 0.093,
-    (256, 12): 0.28,
-    (384, 12): 0.6,
-    (512, 12): 1.2,
-    (128, 64): 0.15,
-    (256, 64): 0.37,
-}
-
-
-@pytest.fixture
-def as_measured(monkeypatch):
-    """On the machine that the constants were measured on."""
-    monkeypatch.setattr(estimate, "product_speed", lambda: estimate.PRODUCT_SPEED)
-    monkeypatch.setattr(estimate, "_counts_in_eight_bits", lambda: True)
-
-
-def emoji(side, cutn, steps=100):
-    return VQGANCLIPSettings(Xdim=side, ydim=side, cutn=cutn, num_steps=steps, **EMOJI)
-
-
-@pytest.mark.parametrize("side, cutn", TOOK)
-def test_a_first_guess_is_within_a_factor_of_2(as_measured, side, cutn):
-    told = estimate.estimate(emoji(side, cutn), {"emoji_f8": 64}, THREAD, [])
-    assert 0.5 < told.seconds_per_step / TOOK[side, cutn] < 2
-
-
-@pytest.mark.parametrize("before, wanted", [((64, 12), (512, 12)), ((512, 12), (64, 12))])
-def test_small_runs_tell_of_large_ones_and_large_of_small(as_measured, before, wanted):
-    past = [past_run(emoji(*before), 1 / TOOK[before], 59) | {"device": THREAD}]
-    told = estimate.estimate(emoji(*wanted), {"emoji_f8": 64}, THREAD, past)
-    assert told.measured and 0.5 < told.seconds_per_step / TOOK[wanted] < 2
-
-
-def test_the_speed_of_this_machine_is_told_by_a_product():
-    assert 1e8 < estimate.product_speed() < 1e12
-
-
-def test_several_runs_take_their_times_together():
-    each = [estimate.estimate(chosen(num_steps=n), WIDTHS, "CPU", []) for n in (10, 20)]
-    told = estimate.together(each, 3)
-    assert told.seconds == pytest.approx(3 * (each[0].seconds + each[1].seconds))
-    endless = estimate.estimate(chosen(num_steps=-1), WIDTHS, "CPU", [])
-    assert estimate.together([each[0], endless]).seconds is None
-    words = estimate.in_words(told, "CPU", 6, waiting=120.0)
-    assert "for 6 runs, after about 2 min for what goes and waits, and" in words
 
 
 def said_seconds(page):
@@ -626,59 +483,13 @@ def test_how_many_stages_and_the_queue_count(page, output_dir, monkeypatch):
     switch_stages(page)
     assert said_seconds(page) == pytest.approx(one + 20 + one, abs=2)
     run(write_prompt(page))
-    assert re.search(r"after about \d+ s for what goes and waits", everything(page))
-
-
-@pytest.mark.parametrize("odd", [{"Xdim": 10**400}, {"Xdim": float("inf")}, {"cutn": "many"}])
-def test_odd_earlier_runs_are_passed_over(odd):
-    past = [chosen().model_dump() | {"device": "CPU", "steps_per_second": 4.0} | odd]
-    assert not estimate.estimate(chosen(), WIDTHS, "CPU", past).measured
-
-
-@pytest.mark.parametrize("changes", [{"Xdim": 512}, {"cutn": 512}, {"vqgan_ckpt": "large"}])
-def test_more_work_takes_longer_and_more_memory(changes):
-    less = estimate.estimate(chosen(cutn=8), WIDTHS, "CPU", [])
-    more = estimate.estimate(chosen(**{"cutn": 8} | changes), WIDTHS, "CPU", [])
-    assert more.seconds > less.seconds
-    assert more.memory_bytes > less.memory_bytes
-
-
-def test_memory_does_not_grow_with_many_cutouts():
-    many, more = (chosen(cutn=n).model_dump() for n in (64, 512))
-    assert estimate.memory_bytes(many, WIDTHS, "CPU") == estimate.memory_bytes(more, WIDTHS, "CPU")
-
-
-def test_a_size_beyond_the_memory_is_named_with_one_that_fits(monkeypatch):
-    monkeypatch.setattr(estimate, "machine_memory", lambda: 4e9)
-    large = chosen(Xdim=1600, ydim=800, vqgan_ckpt="large")
-    told = estimate.estimate(large, WIDTHS, "CPU", [])
-    width, height = estimate.size_that_fits(large.model_dump(), WIDTHS, "CPU", 4e9)
-    assert f"more memory than the 4 GB that there are: {width}x{height} would fit." in (
-        estimate.in_words(told, "CPU")
-    )
-    assert width == pytest.approx(2 * height, abs=2 * estimate.SIDES)
-    fitting = chosen(Xdim=width, ydim=height, vqgan_ckpt="large")
-    assert estimate.estimate(fitting, WIDTHS, "CPU", []).too_large == ""
-    assert estimate.memory_bytes(fitting.model_dump(), WIDTHS, "CPU") > 3e9
-    assert estimate.size_that_fits(large.model_dump(), WIDTHS, "CPU", 1e9) is None
-
-
-def test_frames_of_several_steps_take_several_steps():
-    still, moving = chosen(), chosen(use_scrolling_zooming=True, transform_interval=10)
-    times = [estimate.estimate(s, WIDTHS, "CPU", []).seconds_per_step for s in (still, moving)]
-    assert times[1] == pytest.approx(10 * times[0])
-
-
-@pytest.mark.parametrize("odd", [{}, {"num_steps": "many"}, {"vqgan_ckpt": None}])
-def test_odd_details_of_earlier_runs_do_no_harm(odd):
-    past = [{"device": "CPU", "steps_per_second": None} | odd]
-    assert not estimate.estimate(chosen(), WIDTHS, "CPU", past).measured
+    assert re.search(r"after about \d+ s for the runs before it", everything(page))
 
 
 # --- runs on the page ---
 
 
-def test_a_run_that_goes_shows_how_far_it_is_and_stops_on_request(page, output_dir):
+def test_a_running_run_shows_its_progress_and_stops_on_request(page, output_dir):
     details = {"status": "running", "heartbeat": now(), "planned_num_steps": 40}
     folder = make_run(output_dir, "20260101T000000-aaaaaaaa", **details)
     progress = {
@@ -715,7 +526,7 @@ def test_a_result_appears_when_the_run_ends(page, output_dir):
 
 
 def test_a_result_appears_even_if_the_run_ended_before_the_page_looked(page, monkeypatch):
-    def submit_and_compute(plan, submit=submit):
+    def submit_and_compute(plan):
         folder = submit(plan)
         folder.update(status="done", num_steps=1)
         return folder
@@ -724,7 +535,7 @@ def test_a_result_appears_even_if_the_run_ended_before_the_page_looked(page, mon
     assert "✓ Done · 1 step " in everything(run(write_prompt(page.run())))
 
 
-def test_the_last_stage_shows_though_none_after_the_first_was_seen(page, output_dir):
+def test_the_last_stage_shows_even_if_no_stage_after_the_first_was_seen(page, output_dir):
     running = {"status": "running", "heartbeat": now(), "num_steps": 0}
     chain = {"number": 1, "count": 3, "next": [{}, {}]}
     names = [f"20260101T00000{n}-aaaaaaa{n}" for n in range(3)]
@@ -844,7 +655,7 @@ def test_a_worker_that_serves_names_its_device(page, output_dir):
     assert "on GPU 0 (Some card)" in everything(page.run())
 
 
-# --- the queue's hands ---
+# --- the queue ---
 
 
 def line(output_dir):
@@ -865,7 +676,7 @@ def test_the_queue_can_be_reordered_and_paused(page, output_dir):
     press(page, "Pause")
     assert run_queue.paused(output_dir)
     assert "The queue is paused" in " ".join(info.value for info in page.info)
-    press(page, "Go on")
+    press(page, "Resume queue")
     assert run_queue.paused(output_dir) is None
 
 
@@ -897,15 +708,9 @@ def test_several_seeds_in_one_click(page, output_dir, seed, expected):
     assert expected in (None, seeds)
 
 
-def test_run_right_after_asking_for_stages_is_told_that_there_are_none(page):
+def test_run_with_an_empty_table_of_stages_is_refused(page):
     next(toggle for toggle in page.toggle if toggle.label == "Several stages").set_value(True)
     assert "holds no stages" in errors(run(page))
-
-
-def switch_stages(page):
-    toggle = next(toggle for toggle in page.toggle if toggle.label == "Several stages")
-    toggle.set_value(not toggle.value)
-    return page.run()
 
 
 def test_stages_become_a_chain(page, output_dir):
@@ -963,7 +768,7 @@ def test_stages_are_there_after_a_reload(page):
     [{"stage_rows": 3}, {"stage_rows": [[1]]}, {"stage_columns": ["seed", "no"]}, {"how_many": 0}],
 )
 def test_odd_stages_in_the_memory_do_no_harm(page, output_dir, odd):
-    Memory(output_dir).remember({"use_stages": True} | odd)
+    Memory(output_dir).remember(registry.DEFAULT, {}, {"use_stages": True} | odd)
     later = again(page)
     assert not later.exception and later.toggle[0].value
 
@@ -992,7 +797,7 @@ def test_resuming_is_not_offered_without_a_checkpoint_or_of_what_is_done(page, o
     assert "Resume" not in labels_there
 
 
-def test_a_run_goes_to_the_trash_and_back(page, output_dir):
+def test_a_run_is_moved_to_the_trash_and_back(page, output_dir):
     folder = make_finished(output_dir, text_input="a tree")
     press(page.run(), "a tree")
     press(page, "Remove")
@@ -1073,11 +878,6 @@ def test_a_run_of_the_older_layout_gives_its_settings(page, output_dir, link):
 # --- what is remembered ---
 
 
-def again(page):
-    """The page as somebody opens it later."""
-    return AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
-
-
 def test_the_form_remembers_its_last_values(page):
     write_prompt(page, "a lighthouse")
     sidebar(page)["Xdim"].set_value(56)
@@ -1093,7 +893,7 @@ def test_the_form_remembers_its_last_values(page):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"Xdim": "wide", "vqgan_ckpt": "gone", "odd": 1}'])
-def test_a_broken_memory_is_as_good_as_none(page, output_dir, text):
+def test_a_broken_memory_counts_as_no_memory(page, output_dir, text):
     (output_dir / ".page" / "form.json").parent.mkdir(exist_ok=True, parents=True)
     (output_dir / ".page" / "form.json").write_text(text)
     later = again(page)
@@ -1103,13 +903,14 @@ def test_a_broken_memory_is_as_good_as_none(page, output_dir, text):
 
 def test_presets_are_saved_and_deleted_by_name(output_dir):
     memory = Memory(output_dir)
-    memory.save_preset(" large ", {"Xdim": 512})
-    memory.save_preset("Fast", {"num_steps": 9})
-    assert Memory(output_dir).presets() == {"Fast": {"num_steps": 9}, "large": {"Xdim": 512}}
-    memory.delete_preset("large")
-    assert list(memory.presets()) == ["Fast"]
+    memory.save_preset("A", " large ", {"Xdim": 512})
+    memory.save_preset("A", "Fast", {"num_steps": 9})
+    memory.save_preset("B", "Fast", {"num_steps": 2})
+    assert Memory(output_dir).presets("A") == {"Fast": {"num_steps": 9}, "large": {"Xdim": 512}}
+    memory.delete_preset("A", "large")
+    assert (list(memory.presets("A")), list(memory.presets("B"))) == (["Fast"], ["Fast"])
     with pytest.raises(BadInput, match="name"):
-        memory.save_preset("  ", {})
+        memory.save_preset("A", "  ", {})
 
 
 # --- space ---
@@ -1148,7 +949,7 @@ def test_deleting_checkpoints_is_asked_first(page, output_dir):
 # --- messages ---
 
 
-def test_a_problem_is_told_where_it_was_caused(page):
+def test_a_problem_is_shown_where_it_was_caused(page):
     page.session_state["presets"] = True
     press(page.run(), "Save")
     (problem,) = page.error
@@ -1161,8 +962,8 @@ def test_a_problem_is_told_where_it_was_caused(page):
     ["see https://a.b", "www.a.b", "me@a.b", "a -- b", "a -> b", ":streamlit:", "x <= y"],
 )
 def test_what_markdown_would_still_change_is_divided(text):
-    assert NOTHING in run_views.plain(text)
-    assert unescaped(run_views.plain(text)) == text
+    assert NOTHING in plain(text)
+    assert unescaped(plain(text)) == text
 
 
 def test_a_long_value_is_cut_in_messages(page, output_dir):
@@ -1194,7 +995,7 @@ def test_the_film_of_a_chain_plays_on_the_page(page, output_dir):
     assert len(page.get("video")) == 2
 
 
-def test_a_paused_queue_promises_nothing_and_counts_what_goes(page, output_dir, monkeypatch):
+def test_a_paused_queue_promises_nothing_and_counts_the_running_run(page, output_dir, monkeypatch):
     details = {"status": "running", "heartbeat": now(), "planned_num_steps": 40}
     folder = make_run(output_dir, "20260101T000000-aaaaaaaa", **details)
     run(write_prompt(page, "first"))
@@ -1204,7 +1005,7 @@ def test_a_paused_queue_promises_nothing_and_counts_what_goes(page, output_dir, 
     folder.update(status="done")
     press(page.run(), "Pause")
     assert "starts as soon as it can" not in everything(page)
-    assert "starts when the queue goes on" in everything(page)
+    assert "starts when the queue is resumed" in everything(page)
 
 
 def test_undo_puts_a_run_back_where_it_was(page, output_dir):

@@ -71,12 +71,13 @@ def parse(rows: object, kind: type[RunSettings], where: str = "The list of stage
 def settings_of(before: RunSettings, stages: Sequence[Stage], first: int = 1) -> list[RunSettings]:
     """The settings of each stage, which takes over what the one before had. Raises BadInput.
 
+    A prompt may be missing, so that an estimate can do without one.
     first: the number of the first of these stages, for messages.
     """
     settings = []
     for number, stage in enumerate(stages, start=first):
         with _naming(number):
-            before = make(type(before), before.model_dump(), stage)
+            before = make(type(before), before.model_dump(), stage, partial=True)
         settings.append(before)
     return settings
 

@@ -1,4 +1,4 @@
-"""What a person does with runs on the page. What cannot be done is said where they did it."""
+"""What a person does with runs on the page. A refusal is shown where the person acted."""
 
 import threading
 import time
@@ -9,13 +9,13 @@ import streamlit as st
 
 from studio.base.errors import BadInput, StudioError
 from studio.making import chains
-from studio.page.run_views import plain
+from studio.page.text import plain
 from studio.queue import run_queue
 from studio.queue.options import StudioOptions
 from studio.runs import trash
 from studio.runs.run_index import Entry
 
-ECHO_SECONDS = 0.2  # after a press was carried out; nobody presses again so soon
+ECHO_SECONDS = 0.2  # after a press was carried out; nobody presses again that soon
 PROBLEM = "problem"
 REMOVED, BEHIND = "removed", "removed_before"
 CHOSEN = "chosen"
@@ -23,19 +23,19 @@ RUN, QUEUE, RESULT, REMOVAL, TRASH = "run", "queue", "result", "removal", "trash
 
 
 class Presses:
-    """Which presses of buttons were heeded; Streamlit may tell of one several times at once.
+    """Which presses of a button were carried out; Streamlit may report one press several times.
 
-    A button is known by a token of its drawing. The token alone is not enough: where the page was
-    interrupted before it drew the button again, the next press comes with the token of the last.
+    Each drawing of a button has a token. The token alone is not enough: where the page was
+    interrupted before it drew the button again, the next press comes with the last one's token.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heeded: dict[str, float] = {}  # when the last of each token was done with
+        self._heeded: dict[str, float] = {}  # by token: when its last press was carried out
 
     @contextmanager
     def heeding(self, token: str) -> Iterator[bool]:
-        """Whether a press is to be heeded, which others wait for: it is no echo of one."""
+        """Whether to carry out a press, or whether it is an echo. Other presses wait meanwhile."""
         with self._lock:
             now = time.monotonic()
             self._heeded = {t: at for t, at in self._heeded.items() if now - at < ECHO_SECONDS}
@@ -55,7 +55,7 @@ PRESSES = Presses()  # of all tabs
 def attempt(place: str = RUN) -> Iterator[None]:
     """Around what a button does: a refusal becomes a message at that place of the page.
 
-    It clears older ones.
+    It clears an older message.
     """
     st.session_state[PROBLEM] = None
     try:
@@ -74,26 +74,26 @@ def show_problem(place: str) -> None:
 
 
 def toast_problem() -> None:
-    """Say it in front as well, wherever on the page the person is."""
+    """Show the problem in front as well, wherever on the page the person is."""
     if problem := st.session_state.get(PROBLEM):
         st.toast(plain(problem[1]), icon=":material/error:", duration="long")
 
 
 def stop(entry: Entry) -> None:
-    """Ask whoever makes a run to stop."""
+    """Ask the process that computes a run to stop."""
     with attempt(QUEUE):
         entry.folder.request_stop()
 
 
 def resume(entry: Entry, options: StudioOptions) -> None:
-    """Let a run go on in its folder."""
+    """Let a run continue in its folder."""
     with attempt(RESULT):
         run_queue.resume(entry.folder, options.queue_url)
         st.session_state[CHOSEN] = None
 
 
 def remove(entry: Entry, options: StudioOptions) -> None:
-    """To the trash; one that the worker has just taken stops instead."""
+    """Move a run to the trash; one that the worker has just taken stops instead."""
     waited = entry.status == "queued"
     with attempt(QUEUE if waited else RESULT):
         behind = run_queue.behind(options.output_dir, entry.name)
@@ -105,14 +105,14 @@ def remove(entry: Entry, options: StudioOptions) -> None:
 
 
 def make_film(entry: Entry) -> None:
-    """One film of a run and of those that it goes on from."""
+    """Make one film of a run and of those that it continues."""
     with attempt(RESULT):
         if chains.make_video(entry.folder) is None:
-            raise BadInput("There is no other video to join: the earlier runs have none any more.")
+            raise BadInput("There is no other video to join: those of the earlier runs are gone.")
 
 
 def put_back(name: str, options: StudioOptions, place: str) -> None:
-    """Out of the trash again; what this tab took out of the queue waits where it was."""
+    """Take a run out of the trash; one that this tab removed from the queue waits where it did."""
     with attempt(place):
         folder = trash.restore(options.output_dir, name)
         if st.session_state.get(REMOVED) == name:

@@ -10,7 +10,7 @@ RELATIVE_LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)[^)]*\)")
 
 
 def show_document(path: Path) -> None:
-    """A Markdown file in an expander of its name; it stays away where there is none."""
+    """A Markdown file in an expander of its name; nothing where there is no such file."""
     if not path.is_file():
         return
     with st.expander(path.stem):
@@ -22,11 +22,11 @@ def show_document(path: Path) -> None:
 
 
 def _show_text(text: str) -> None:
-    """Links into the project's folder lead nowhere from here: their words stay."""
+    """Links into the project's folder lead nowhere from here: only their words are shown."""
     st.markdown(RELATIVE_LINK.sub(r"\1", text))
 
 
 def _show_picture(path: Path, alt: str) -> None:
-    """The page loads nothing from elsewhere, so that badges and the like stay away."""
+    """A picture of the project. The page loads nothing from elsewhere, so badges are left out."""
     if path.is_file():
         st.image(str(path), caption=alt or None, alt=alt)

@@ -16,14 +16,9 @@ from studio.page.actions import (
     resume,
     show_problem,
 )
-from studio.page.run_views import (
-    STATUS_ICONS,
-    date_of,
-    plain,
-    prompt_of,
-    show_choice,
-    show_thumbnail,
-)
+from studio.page.picker import can_continue
+from studio.page.pictures import show_choice, show_thumbnail
+from studio.page.text import STATUS_ICONS, date_of, plain, prompt_of
 from studio.queue.options import StudioOptions
 from studio.runs import trash
 from studio.runs.run_index import Entry
@@ -62,7 +57,7 @@ def _show_more() -> None:
 def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOptions) -> None:
     """The buttons beside a result.
 
-    use: takes all that made it into the form. continue_: its settings, and its end to go on from.
+    use: takes all that made it into the form. continue_: its settings, and its end to continue.
     """
     show_problem(RESULT)
     with st.container(horizontal=True, key=f"actions-{entry.name}"):
@@ -71,15 +66,15 @@ def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOp
                 "Resume",
                 key=f"resume-{entry.name}",
                 type="primary",
-                help="Goes on in the same folder from where it broke off.",
+                help="Continues in the same folder from where it ended.",
                 on_click=resume,
                 args=(entry, options),
             )
-        if entry.folder.picture_path():
+        if can_continue(entry):
             st.button(
                 "Continue",
                 key=f"continue-{entry.name}",
-                help="Its settings come into the form, and Run! continues it in a new run.",
+                help="Puts its settings into the form; Run! then continues it in a new run.",
                 on_click=continue_,
                 args=(entry.name,),
             )
@@ -89,14 +84,14 @@ def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOp
         st.button(
             "Remove",
             key=f"trash-{entry.name}",
-            help="Into the trash; you can put it back.",
+            help="Moves it to the trash; you can put it back.",
             on_click=remove,
             args=(entry, options),
         )
 
 
 def _show_chain_film(entry: Entry) -> None:
-    """Of all the runs that led here, for a run that continues others."""
+    """One film of this run and of those that it continues."""
     path = entry.folder.path / CHAIN_VIDEO
     if path.is_file():
         st.download_button(
@@ -108,7 +103,7 @@ def _show_chain_film(entry: Entry) -> None:
             key=f"film-{entry.name}",
         )
         return
-    help_text = "Joins the videos of this run and of those that it goes on from."
+    help_text = "Joins the videos of this run and of those that it continues."
     st.button(
         "Make one film of all stages",
         key=f"make-film-{entry.name}",
@@ -130,7 +125,7 @@ def show_removed(options: StudioOptions) -> None:
 
 
 def show_trash(options: StudioOptions) -> None:
-    """All removed runs, for every tab, as long as nobody empties the folder."""
+    """All removed runs, for every tab, until the trash folder is emptied."""
     gone = trash.trashed(options.output_dir)
     if not gone:
         return

@@ -1,13 +1,14 @@
-"""Settings that come into the form as a whole: a link's, an earlier run's, a file's, a preset's."""
+"""Settings that come into the form as a whole: from a link, an earlier run, a file or a preset."""
 
 import base64
 import binascii
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 from studio.base.errors import BadInput, shortened
 from studio.base.paths import STATIC_DIR
@@ -15,17 +16,18 @@ from studio.engines import registry
 from studio.making import recipes
 from studio.making.recipes import Recipe
 from studio.page.actions import RUN, attempt, show_problem, toast_problem
+from studio.page.engine_choice import ENGINE
 from studio.page.form import Form
 from studio.page.memory import Memory
 from studio.page.picker import begin_as, pick
-from studio.page.run_views import plain
+from studio.page.text import plain
 from studio.queue.options import StudioOptions
 from studio.runs import storage
+from studio.runs.details import DETAILS
 
 DROP = "drop"
 MENU = "presets"  # where its problems are told
 LARGEST_DROP = 20_000_000
-MODEL = "model"  # the kind of run that the form is for
 LINKS = ("use", "continue")
 JAVASCRIPT = (STATIC_DIR / "drop.js").read_text(encoding="utf-8")
 
@@ -45,31 +47,45 @@ def use_settings(run_id: str, options: StudioOptions, memory: Memory, place: str
     """
     with attempt(place):
         folder = storage.find_run(options.output_dir, run_id)
-        _take(folder.path / storage.DETAILS, folder.name, options, memory)
+        _take(folder.path / DETAILS, folder.name, options, memory)
 
 
 def continue_run(run_id: str, options: StudioOptions, memory: Memory, place: str = RUN) -> None:
-    """The settings of a run, and its end to go on from. place: where to say what is wrong."""
+    """The settings of a run, and its end to continue from. place: where to say what is wrong."""
     with attempt(place):
         folder = storage.find_run(options.output_dir, run_id)
-        engine = recipes.engine_in(folder.path / storage.DETAILS)
-        _fill_in(engine, recipes.continued(folder, engine), options, memory)
+        engine = registry.engine_of(folder.read())
+        _fill_in(engine, lambda: recipes.continued(folder, engine), folder.name, options, memory)
         pick(folder.name)
         st.toast("Run! continues this one; its settings are in the form.")
 
 
 def _take(path: Path, called: str, options: StudioOptions, memory: Memory) -> None:
     engine = recipes.engine_in(path, called)
-    recipe = recipes.from_file(path, options.output_dir, engine, called=called)
-    _fill_in(engine, recipe, options, memory)
-    begin_as(recipe)
+
+    def read() -> Recipe:
+        return recipes.from_file(path, options.output_dir, engine, called=called)
+
+    begin_as(_fill_in(engine, read, called, options, memory))
     st.toast(f"These are the settings of {plain(shortened(called))}.")
 
 
-def _fill_in(engine: str, recipe: Recipe, options: StudioOptions, memory: Memory) -> None:
-    """Show the form of that engine, with the recipe's values."""
-    Form(registry.get(engine).settings, options.assets_dir, memory).take(recipe.values)
-    st.session_state[MODEL] = engine
+def _fill_in(
+    engine: str, read: Callable[[], Recipe], called: str, options: StudioOptions, memory: Memory
+) -> Recipe:
+    """Show that engine's form with what `read` finds for it.
+
+    called: what the settings are from. Raises BadInput, having changed nothing, also for an engine
+    that is unknown here.
+    """
+    try:
+        form = Form(engine, options.assets_dir, memory)
+    except BadInput as error:
+        raise error.prefixed(f"The settings of {shortened(called)} cannot be used here. ") from None
+    recipe = read()
+    form.take(recipe.values)
+    st.session_state[ENGINE] = engine
+    return recipe
 
 
 def show_settings_menu(form: Form, options: StudioOptions, memory: Memory) -> None:
@@ -91,12 +107,12 @@ def show_settings_menu(form: Form, options: StudioOptions, memory: Memory) -> No
 
 
 def _show_presets(form: Form, memory: Memory) -> None:
-    presets = memory.presets()
+    presets = memory.presets(form.engine)
     if presets:
         name = st.selectbox("Saved settings", list(presets), key="preset")
         with st.container(horizontal=True):
             st.button("Apply", on_click=_apply, args=(form, presets[name]), key="apply-preset")
-            st.button("Delete", on_click=_delete, args=(memory, name), key="delete-preset")
+            st.button("Delete", on_click=_delete, args=(form, memory, name), key="delete-preset")
     with st.form("save-preset", border=False, clear_on_submit=True):
         st.text_input("Save the form's settings as", key="preset_name", placeholder="a name")
         st.form_submit_button("Save", on_click=_save, args=(form, memory))
@@ -110,13 +126,13 @@ def _apply(form: Form, values: Mapping[str, Any]) -> None:
 def _save(form: Form, memory: Memory) -> None:
     with attempt(MENU):
         name = st.session_state["preset_name"]
-        memory.save_preset(name, form.changed())
+        memory.save_preset(form.engine, name, form.changed())
         st.toast(f"Saved as {plain(name)}.")
 
 
-def _delete(memory: Memory, name: str) -> None:
+def _delete(form: Form, memory: Memory, name: str) -> None:
     with attempt(MENU):
-        memory.delete_preset(name)
+        memory.delete_preset(form.engine, name)
 
 
 def _take_upload(options: StudioOptions, memory: Memory) -> None:
@@ -128,7 +144,7 @@ def _take_upload(options: StudioOptions, memory: Memory) -> None:
 
 @st.cache_resource(show_spinner=False)
 def _drop_zone() -> Any:
-    return st.components.v2.component("drop_zone", js=JAVASCRIPT)
+    return component("drop_zone", js=JAVASCRIPT)
 
 
 def show_drop_zone(options: StudioOptions, memory: Memory) -> None:

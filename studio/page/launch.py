@@ -1,6 +1,6 @@
 """Start the page: `python -m studio app [options of app.py]`.
 
-Streamlit by itself moves on from a port in use without a word; this names it.
+Streamlit by itself silently takes another port where its own is in use; this says so.
 """
 
 import argparse

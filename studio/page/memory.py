@@ -1,4 +1,8 @@
-"""What the page remembers across restarts, for all tabs: the form's last values, and presets."""
+"""What the page remembers across restarts, for all tabs: the form's last values, and presets.
+
+Both are kept for each engine. Files of the first format, which knew one engine, count for the first
+engine.
+"""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -7,6 +11,10 @@ from typing import Any
 
 from studio.base.errors import BadInput
 from studio.base.files import atomic_write, read_json, to_json
+from studio.engines import registry
+
+FORMAT = 2
+FORM, PRESETS = "form.json", "presets.json"
 
 Values = dict[str, Any]
 
@@ -17,35 +25,72 @@ class Memory:
     def __init__(self, output_dir: Path) -> None:
         self._folder = output_dir / ".page"
 
-    def last(self) -> Values:
-        """What was typed last, by the settings' names."""
-        return _read(self._folder / "form.json")
+    def engine(self) -> str | None:
+        """The name of the engine that was chosen last."""
+        name = self._form().get("engine")
+        return name if isinstance(name, str) else None
 
-    def remember(self, values: Mapping[str, Any]) -> None:
-        """Keep what is typed; quietly nothing where that cannot be written."""
-        if values != self.last():
+    def last(self, engine: str) -> Values:
+        """What was typed last with an engine, by the settings' names."""
+        return _part(self._form(), "engines", engine)
+
+    def asked(self) -> Values:
+        """What was asked for last beside the settings, such as how many runs."""
+        return _part(self._form(), "asked")
+
+    def remember(
+        self, engine: str, values: Mapping[str, Any], asked: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep what is typed; quietly nothing where that cannot be written.
+
+        asked: as for `asked`; None keeps what is remembered.
+        """
+        before = self._form()
+        now = {
+            "format": FORMAT,
+            "engine": engine,
+            "engines": _part(before, "engines") | {engine: dict(values)},
+            "asked": _part(before, "asked") if asked is None else dict(asked),
+        }
+        if now != before:
             with suppress(OSError):
-                self._write("form.json", values)
+                self._write(FORM, now)
 
-    def presets(self) -> dict[str, Values]:
-        """The saved settings by the presets' names, in the names' order."""
-        found = _read(self._folder / "presets.json")
+    def presets(self, engine: str) -> dict[str, Values]:
+        """An engine's saved settings by the presets' names, in the names' order."""
+        found = _part(self._presets(), engine)
         named = {name: values for name, values in found.items() if isinstance(values, dict)}
         return dict(sorted(named.items(), key=lambda item: item[0].casefold()))
 
-    def save_preset(self, name: str, values: Mapping[str, Any]) -> None:
+    def save_preset(self, engine: str, name: str, values: Mapping[str, Any]) -> None:
         """Under a name, over what had it before. Raises BadInput."""
         if not name.strip():
             raise BadInput("A preset needs a name.")
-        self._write_presets(self.presets() | {name.strip(): dict(values)})
+        self._write_presets(engine, self.presets(engine) | {name.strip(): dict(values)})
 
-    def delete_preset(self, name: str) -> None:
+    def delete_preset(self, engine: str, name: str) -> None:
         """Raises BadInput."""
-        self._write_presets({n: values for n, values in self.presets().items() if n != name})
+        presets = self.presets(engine)
+        self._write_presets(engine, {n: values for n, values in presets.items() if n != name})
 
-    def _write_presets(self, presets: Mapping[str, Values]) -> None:
+    def _form(self) -> Values:
+        """In the first format, the file holds one engine's settings and what was asked."""
+        found = _read(self._folder / FORM)
+        if found.get("format") == FORMAT:
+            return found
+        return {"engines": {registry.DEFAULT: found}, "asked": found}
+
+    def _presets(self) -> Values:
+        """By engine. In the first format, the file holds one engine's presets by their names."""
+        found = _read(self._folder / PRESETS)
+        if found.get("format") == FORMAT:
+            return _part(found, "engines")
+        return {registry.DEFAULT: found}
+
+    def _write_presets(self, engine: str, presets: Mapping[str, Values]) -> None:
+        engines = self._presets() | {engine: presets}
         try:
-            self._write("presets.json", presets)
+            self._write(PRESETS, {"format": FORMAT, "engines": engines})
         except OSError as error:
             raise BadInput(f"The presets cannot be kept: {error.strerror or error}.") from None
 
@@ -59,3 +104,11 @@ def _read(path: Path) -> Values:
         return read_json(path)
     except BadInput:
         return {}
+
+
+def _part(values: Mapping[str, Any], *keys: str) -> Values:
+    """What lies under the keys, one below the other; nothing where that is not a dict."""
+    found: object = values
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}

@@ -1,7 +1,7 @@
-"""What the next run begins from, where it is not from nothing.
+"""What the next run begins from, where it does not begin from nothing.
 
-That is the end of another run, by the switch "Continue previous run", by "Continue" on a run or by
-a link; or what an earlier run began from, whose settings were taken.
+It may continue another run: by the switch "Continue previous run", by "Continue" on a run, or by a
+link. Or it begins from what an earlier run began from, whose settings were taken.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +11,16 @@ import streamlit as st
 
 from studio.making import chains
 from studio.making.recipes import Recipe
-from studio.page.run_views import date_of, plain, prompt_of, show_choice, show_small
+from studio.page.pictures import show_choice, show_small
+from studio.page.text import date_of, plain, prompt_of
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE
+from studio.settings.run_settings import RunSettings
 
 CONTINUE = "continue_previous_run"
-PICKED = "picked"  # the run to continue, by name; while there is none, the last
+PICKED = "picked"  # the name of the run to continue; None for the last run
 AGAIN = "again"  # the Recipe of the run whose settings were taken, where it continued another
-RESIZE = "continue_resize"
+RESIZE, SIZE = "continue_resize", ("Xdim", "ydim")  # of engines that have them
 SEEK = "seek"  # whether to bring the form into view
 MOST = 24
 HAPPENS = {
@@ -32,11 +34,11 @@ document.querySelector(".st-key-origin")?.scrollIntoView({ block: "center" });
 
 
 def continue_switch(others: Sequence[Entry], choose: Callable[[str], None]) -> bool:
-    """The checkbox, and while it is on those to pick from; returns whether it is on."""
+    """The checkbox, and while it is on the runs to pick from; returns whether it is on."""
     on = st.checkbox(
         "Continue previous run",
-        help="Go on from the last run with this prompt and these settings; without a prompt, with"
-        " its own. Or pick a run, whose settings then come into the form.",
+        help="Continue the last run with this prompt and these settings; without a prompt, with its"
+        " own. Or pick a run; its settings then come into the form.",
         key=CONTINUE,
         on_change=_forget,
     )
@@ -58,8 +60,13 @@ def to_continue(runs: Sequence[Entry]) -> Entry | None:
 
 
 def continuable(runs: Sequence[Entry]) -> list[Entry]:
-    """Those that another run can continue."""
-    return [e for e in runs if e.status not in ACTIVE and e.folder.picture_path()]
+    """The runs that another run can continue: from their checkpoint, or from their picture."""
+    return [entry for entry in runs if entry.status not in ACTIVE and can_continue(entry)]
+
+
+def can_continue(entry: Entry) -> bool:
+    """Whether a run left anything to continue."""
+    return entry.folder.picture_path() is not None or entry.folder.can_resume
 
 
 def pick(name: str | None) -> None:
@@ -71,30 +78,33 @@ def pick(name: str | None) -> None:
 
 
 def begin_as(recipe: Recipe) -> None:
-    """Let the next run begin from what the recipe did, be it a run or nothing."""
+    """Let the next run begin from what the recipe began from: a run, or nothing."""
     pick(None)
     st.session_state[AGAIN] = recipe if recipe.start or recipe.checkpoint else None
 
 
-def show_origin(runs: Sequence[Entry]) -> None:
-    """What Run! continues, with its thumbnail and a way to leave it; nothing where it is none."""
+def show_origin(runs: Sequence[Entry], kind: type[RunSettings]) -> None:
+    """What Run! continues, with its thumbnail and a way to leave it; nothing for a fresh start.
+
+    kind: the settings of the form's engine.
+    """
     state = st.session_state
     previous, again = to_continue(runs), state.get(AGAIN)
     with st.container(key="origin"):
         if state.get(CONTINUE) and previous is None:
             st.caption("There is no finished run to continue yet.")
         elif previous:
-            _show_previous(previous)
+            _show_previous(previous, kind)
         elif again:
             _show_again(again)
     if state.pop(SEEK, False):
         st.html(SCROLL, unsafe_allow_javascript=True)
 
 
-def _show_previous(previous: Entry) -> None:
+def _show_previous(previous: Entry, kind: type[RunSettings]) -> None:
     prompt, name = plain(prompt_of(previous.details, 60)), plain(previous.name)
-    waits = f" It is {previous.status}: wait for its end." if previous.status in ACTIVE else ""
-    words = f"Continues “{prompt}” ({name}).{waits} {_what_happens(previous)}"
+    waits = f" It is {previous.status}: wait until it ends." if previous.status in ACTIVE else ""
+    words = f"Continues “{prompt}” ({name}).{waits} {_what_happens(previous, kind)}"
     _show_strip(previous.folder.picture_path(), words)
 
 
@@ -114,10 +124,13 @@ def _show_strip(picture: Path | None, words: str) -> None:
         st.button("Do not continue", key="leave", on_click=_leave, help=help_text)
 
 
-def _what_happens(previous: Entry) -> str:
-    """To a picture that is continued at another size."""
+def _what_happens(previous: Entry, kind: type[RunSettings]) -> str:
+    """To a picture that is continued at another size, where both runs have a size to choose."""
     state = st.session_state
-    before, now = (f"{of.get('Xdim')}x{of.get('ydim')}" for of in (previous.details, state))
+    has_choice = {*SIZE, RESIZE} <= kind.model_fields.keys()
+    if not has_choice or not all(previous.details.get(side) for side in SIZE):
+        return ""
+    before, now = ("x".join(str(of[side]) for side in SIZE) for of in (previous.details, state))
     return "" if before == now else HAPPENS[state[RESIZE]].format(before, now)
 
 
@@ -141,7 +154,7 @@ def _show_picker(others: Sequence[Entry], choose: Callable[[str], None]) -> None
             for entry in found[:MOST]:
                 _show_choice(entry, choose)
         if len(found) > MOST:
-            st.caption(f"{len(found) - MOST} more: type a word of the prompt.")
+            st.caption(f"{len(found) - MOST} more runs: type a word of the prompt to find them.")
 
 
 def _show_choice(entry: Entry, choose: Callable[[str], None]) -> None:

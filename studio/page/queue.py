@@ -1,13 +1,13 @@
-"""The queue on the page: who waits, for how long, and the hands on it."""
+"""The queue on the page: the runs that wait, for how long, and what can be done with them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import streamlit as st
 
 from studio.engines.estimate import duration
 from studio.page.actions import QUEUE, attempt, remove, show_problem
-from studio.page.run_views import plain, prompt_of, thumbnail
+from studio.page.pictures import thumbnail
+from studio.page.text import plain, prompt_of
 from studio.queue import run_queue
 from studio.queue.options import StudioOptions
 from studio.runs import storage
@@ -24,7 +24,8 @@ def show_queue(
 ) -> None:
     """Each waiting run with its place.
 
-    running: what is being computed meanwhile. seconds: how long they take, where that is known.
+    running: the runs that are being computed. seconds: how long each waiting run takes, by its
+    name, where that is known.
     """
     show_problem(QUEUE)
     pause = run_queue.paused(options.output_dir)
@@ -38,7 +39,7 @@ def show_queue(
                 _show_small(entry)
                 before = place + len(running)
                 _show_place(entry, _turn(before, pause is not None), seconds.get(entry.name))
-            _show_hands(entry, place, len(waiting), options)
+            _show_controls(entry, place, len(waiting), options)
 
 
 def _seconds_left(running: Entry) -> float | None:
@@ -49,7 +50,7 @@ def _turn(before: int, paused: bool) -> str:
     """When a waiting run starts."""
     if before:
         return f"waits: {before} before it"
-    return "starts when the queue goes on" if paused else "starts as soon as it can"
+    return "starts when the queue is resumed" if paused else "starts as soon as it can"
 
 
 def _show_place(entry: Entry, turn: str, seconds: float | None) -> None:
@@ -64,16 +65,24 @@ def _show_head(
         left = f" :small[:gray[· about {duration(seconds)}]]" if seconds else ""
         st.markdown(f"**Queue**{left}", width="stretch")
         if pause:
-            st.button("Go on", key="go-on", on_click=_go_on, args=(options,), type="primary")
+            st.button(
+                "Resume queue",
+                key="resume-queue",
+                on_click=_resume,
+                args=(options,),
+                type="primary",
+            )
         elif can_pause:
-            help_text = "What is being made goes on; nothing new starts until you let it."
+            help_text = "The current run continues; no other run starts until you resume the queue."
             st.button("Pause", key="pause", on_click=_pause, args=(options,), help=help_text)
     if pause:
-        st.info(plain(f"The queue is paused: what waits does not start. {pause.reason}"))
+        st.info(plain(f"The queue is paused: waiting runs do not start. {pause.reason}"))
 
 
-def _show_hands(entry: Entry, place: int, count: int, options: StudioOptions) -> None:
-    with st.container(horizontal=True, width="content", gap="xxsmall", key=f"hands-{entry.name}"):
+def _show_controls(entry: Entry, place: int, count: int, options: StudioOptions) -> None:
+    with st.container(
+        horizontal=True, width="content", gap="xxsmall", key=f"controls-{entry.name}"
+    ):
         for word, icon, to in (("Earlier", "upward", place - 1), ("Later", "downward", place + 1)):
             st.button(
                 word,
@@ -89,20 +98,11 @@ def _show_hands(entry: Entry, place: int, count: int, options: StudioOptions) ->
 
 
 def _show_small(entry: Entry) -> None:
-    """What the run starts from, or has already; nothing where it has neither."""
+    """A picture that the run already has, or that it starts from; nothing where it has neither."""
     names = (storage.PREVIEW, storage.PICTURE, storage.START, storage.INIT_IMAGE)
     paths = (entry.folder.path / name for name in names)
-    path = next((path for path in paths if path.is_file()), None)
-    data = _thumbnail(path) if path else None
-    if data:
+    if data := thumbnail(next((path for path in paths if path.is_file()), None)):
         st.image(data, width=SMALL, alt=prompt_of(entry.details))
-
-
-def _thumbnail(path: Path) -> bytes | None:
-    try:
-        return thumbnail(path, path.stat().st_mtime_ns)
-    except OSError:  # the run began meanwhile
-        return None
 
 
 def _pause(options: StudioOptions) -> None:
@@ -110,6 +110,6 @@ def _pause(options: StudioOptions) -> None:
         run_queue.pause(options.output_dir)
 
 
-def _go_on(options: StudioOptions) -> None:
+def _resume(options: StudioOptions) -> None:
     with attempt(QUEUE):
         run_queue.unpause(options.output_dir, options.queue_url)

@@ -1,4 +1,4 @@
-"""The disk space that runs use, and what of it can be freed."""
+"""The disk space that runs use, and how much of it can be freed."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ ASKED = "asked_to_free"
 
 @dataclass(frozen=True)
 class Space:
-    """Bytes: all that lies in the output folder, and of it the checkpoints and the trash."""
+    """Bytes of all files in the output folder, of the checkpoints among them, and of the trash."""
 
     total: int
     checkpoints: int
@@ -32,7 +32,7 @@ class Space:
 
 
 def measure(output_dir: Path) -> Space:
-    """Look at every file below an output folder."""
+    """Add up the files below an output folder."""
     total = checkpoints = trash = 0
     for path, size in _files(output_dir):
         total += size
@@ -42,7 +42,7 @@ def measure(output_dir: Path) -> Space:
 
 
 def old_runs(runs: Sequence[Entry], days: int) -> list[Entry]:
-    """The runs with checkpoints that ended, and began so long ago."""
+    """The runs that have ended, began at least so many days ago and keep checkpoints."""
     ended = (entry for entry in runs if entry.status not in (*ACTIVE, "interrupted"))
     return [entry for entry in ended if _is_older(entry.name, days) and _checkpoints(entry)]
 
@@ -63,7 +63,7 @@ def free_checkpoints(runs: Iterable[Entry]) -> int:
 
 
 def show_space(runs: Sequence[Entry], options: StudioOptions) -> None:
-    """Measured only while somebody looks, since it takes a look at every file."""
+    """The space and a way to free some. Measured only while it is open, as it reads every file."""
     popover = st.popover("Disk space", on_change="rerun", key="space", type="tertiary")
     if not popover.open:
         st.session_state[ASKED] = False
@@ -96,8 +96,8 @@ def _show_deletion(old: Sequence[Entry]) -> None:
         return
     st.warning(
         f"Delete the checkpoints of {len(old)} run{'s' if len(old) != 1 else ''}? This cannot be"
-        " undone. Pictures and videos stay. Such runs cannot be resumed any more, and are continued"
-        " from their picture. Interrupted runs keep theirs."
+        " undone. Pictures and videos stay. These runs cannot be resumed any more, and are"
+        " continued from their picture. Interrupted runs keep their checkpoints."
     )
     with st.container(horizontal=True):
         st.button("Delete", key="free-yes", type="primary", on_click=_free, args=(old,))
@@ -128,7 +128,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, int]]:
     for root, _, names in os.walk(folder):
         for name in names:
             path = Path(root, name)
-            with suppress(OSError):  # gone meanwhile
+            with suppress(OSError):  # deleted in the meantime
                 yield path, path.lstat().st_size
 
 

@@ -1,4 +1,4 @@
-"""What Run! makes of the form: one run, several with seeds of their own, or a chain of stages."""
+"""What Run! makes from the form: one run, several with seeds of their own, or a chain of stages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from studio.base.errors import BadInput
 from studio.making import chains
 from studio.making.prepare import Request, prepare
 from studio.page.form import Form
+from studio.page.form_values import is_upload
 from studio.page.memory import Memory
 from studio.page.picker import AGAIN, CONTINUE, to_continue
 from studio.queue import run_queue
@@ -17,7 +18,7 @@ from studio.queue.options import StudioOptions
 from studio.runs import run_index
 from studio.runs.storage import RunFolder
 from studio.settings.common import MAX_SEED
-from studio.settings.declare import meta, value_type
+from studio.settings.declare import label_of, value_type
 from studio.settings.run_settings import RunSettings
 
 HOW_MANY, MOST = "how_many", 100
@@ -26,21 +27,25 @@ EDITOR, SHOWN = "stages", "stages_shown"  # what was edited, and the rows and co
 FIRST_COLUMNS = ("text_input", "num_steps")
 SHORT_NAMES = {"text_input": "prompt", "num_steps": "steps"}
 EMPTY_ROWS = 3
-TABLE = "The table of stages"  # in messages
+TABLE = "The table of stages"  # as messages call it
 
 Row = dict[str, str]
 
 
 def recall(form: Form, memory: Memory) -> None:
     """Put in what was asked for last beside the settings, as far as it still fits."""
-    last = memory.last()
+    last = memory.asked()
     columns, rows, count = (last.get(name) for name in (COLUMNS, ROWS, HOW_MANY))
-    fits = {STAGES: last.get(STAGES) is True}
+    fits: dict[str, Any] = {STAGES: last.get(STAGES) is True}
     fits[COLUMNS] = [n for n in _changeable(form) if isinstance(columns, list) and n in columns]
     fits[ROWS] = [row for row in rows if _is_row(row)] if isinstance(rows, list) else []
     fits[HOW_MANY] = count if type(count) is int and 1 <= count <= MOST else 1
+    state = st.session_state
     for name, value in fits.items():
-        st.session_state.setdefault(name, value)
+        state.setdefault(name, value)
+    known = [name for name in state[COLUMNS] if name in _changeable(form)]
+    if known != state[COLUMNS]:  # the engine is another one now
+        state[COLUMNS] = known
 
 
 def _is_row(row: object) -> bool:
@@ -60,7 +65,7 @@ def show_how_many() -> None:
         max_value=MOST,
         step=1,
         key=HOW_MANY,
-        help="So many runs of the same settings, each with a seed of its own: a random one, or"
+        help="How many runs of these settings to make. Each has a seed of its own: a random one, or"
         " counted up from the seed that is set.",
         width=130,
     )
@@ -71,22 +76,22 @@ def show_stages(form: Form) -> None:
     wanted = st.toggle(
         "Several stages",
         key=STAGES,
-        help="A chain of runs, each continuing the one before with other words or settings."
-        " Cells left empty stay as they were; the first row takes the form's.",
+        help="A chain of runs. Each continues the one before it with another prompt or other"
+        " settings. An empty cell keeps the value of the row above; in the first row it takes the"
+        " form's.",
     )
     rows = st.session_state[ROWS] = _rows()
     if not wanted:
         st.session_state.pop(SHOWN, None)
         return
-    fields = form.kind.model_fields
     more = st.multiselect(
         "Also change",
         _changeable(form),
-        format_func=lambda name: meta(fields[name])["label"],
+        format_func=lambda name: label_of(form.kind, name),
         key=COLUMNS,
         persist_state="page",
     )
-    columns = {name: _column(name, form) for name in (*FIRST_COLUMNS, *more)}
+    columns = {name: _column(name, form) for name in (*_first_columns(form), *more)}
     first = _first_rows(rows, columns)
     st.data_editor(
         {name: [row.get(name, "") for row in first] for name in columns},
@@ -99,17 +104,21 @@ def show_stages(form: Form) -> None:
     )
 
 
+def _first_columns(form: Form) -> list[str]:
+    """Prompt and steps, where the engine takes a prompt."""
+    return [name for name in FIRST_COLUMNS if name in form.kind.model_fields]
+
+
 def _changeable(form: Form) -> list[str]:
     """What a stage may set beside prompt and steps: no pictures."""
     fields = form.kind.model_fields
-    names = [name for name in fields if value_type(fields[name]) is not list]
-    return [name for name in names if name not in (*FIRST_COLUMNS, "init_image")]
+    names = [name for name in fields if name not in FIRST_COLUMNS]
+    return [n for n in names if value_type(fields[n]) is not list and not is_upload(fields[n])]
 
 
 def _column(name: str, form: Form) -> Any:
-    """Every cell is text: what was typed stays as it is, and `settings.py` says what is wrong."""
-    field = form.kind.model_fields[name]
-    label = meta(field)["label"]
+    """Every cell is text: what was typed stays as it is, and the settings say what is wrong."""
+    field, label = form.kind.model_fields[name], label_of(form.kind, name)
     options = ("on", "off") if value_type(field) is bool else form.options(name)
     if options:
         return st.column_config.SelectboxColumn(label, options=list(options))
@@ -117,7 +126,7 @@ def _column(name: str, form: Form) -> Any:
 
 
 def _first_rows(rows: Sequence[Row], columns: Mapping[str, Any]) -> list[Row]:
-    """What the editor begins with: as long as it stays the same one, the same."""
+    """The rows that the editor begins with; unchanged while it is the same editor."""
     state = st.session_state
     if EDITOR not in state or state.get(SHOWN, (None, None))[1] != columns:
         filled = rows if any(rows) else [{}] * EMPTY_ROWS
@@ -127,7 +136,7 @@ def _first_rows(rows: Sequence[Row], columns: Mapping[str, Any]) -> list[Row]:
 
 
 def _rows() -> list[Row]:
-    """The rows as they are now, though Run! be pressed before the page was drawn again."""
+    """The rows as they are now, even where Run! is pressed before the page was drawn again."""
     state = st.session_state
     if SHOWN in state and EDITOR in state:
         return edited(state[SHOWN][0], state[EDITOR])
@@ -135,37 +144,35 @@ def _rows() -> list[Row]:
 
 
 def edited(first: Sequence[Row], edits: Mapping[str, Any]) -> list[Row]:
-    """The rows of a table after what its editor tells of edits; empty cells are left out."""
+    """The rows of a table after its editor's edits; empty cells are left out."""
     changed = [row | edits["edited_rows"].get(i, {}) for i, row in enumerate(first)]
     kept = [row for i, row in enumerate(changed) if i not in edits["deleted_rows"]]
     rows = [*kept, *edits["added_rows"]]
     return [{n: str(v) for n, v in row.items() if v is not None and str(v).strip()} for row in rows]
 
 
-def _said() -> list[Row]:
-    """The rows that say something, by the names that `stages` knows, without hidden columns."""
-    shown = (*FIRST_COLUMNS, *st.session_state.get(COLUMNS, ()))
+def _filled_in(form: Form) -> list[Row]:
+    """The rows that are not empty, by the names that `chains` knows, without hidden columns."""
+    shown = (*_first_columns(form), *st.session_state.get(COLUMNS, ()))
     rows = [{SHORT_NAMES.get(n, n): row[n] for n in shown if n in row} for row in _rows()]
     return [row for row in rows if row]
 
 
 def planned_runs(form: Form) -> tuple[list[RunSettings], int, list[str]]:
-    """The settings of the runs that Run! makes, how many times it does, and warnings.
+    """The settings of the runs that Run! makes, how many times it makes them, and warnings.
 
     Raises BadInput for what Run! would refuse, whatever the prompt and the uploads.
     """
     state = st.session_state
     chosen, warnings = form.settings()
-    count, rows = state.get(HOW_MANY, 1), _said() if state.get(STAGES) else []
+    count, rows = state.get(HOW_MANY, 1), _filled_in(form) if state.get(STAGES) else []
     if not rows:
         return [chosen], count, warnings
     return chains.settings_of(chosen, chains.parse(rows, form.kind, TABLE)), count, warnings
 
 
-def asked_for(
-    form: Form, options: StudioOptions, model: str
-) -> tuple[list[Request], list[Row] | None]:
-    """What Run! asks for now: a request a run, and the rows of stages where they are wanted.
+def asked_for(form: Form, options: StudioOptions) -> tuple[list[Request], list[Row] | None]:
+    """What Run! asks for now: a request for each run, and the rows where stages are wanted.
 
     Raises BadInput.
     """
@@ -179,14 +186,14 @@ def asked_for(
             given=given,
             output_dir=options.output_dir,
             assets_dir=options.assets_dir,
-            engine=model,
+            engine=form.engine,
             continue_run=previous and previous.name,
             origin=state.get(AGAIN),
             uploads=uploads,
         )
         for given in _with_seeds(values, state.get(HOW_MANY, 1))
     ]
-    return requests, _said() if state.get(STAGES) else None
+    return requests, _filled_in(form) if state.get(STAGES) else None
 
 
 def start(
@@ -210,5 +217,5 @@ def _with_seeds(values: Mapping[str, Any], count: int) -> list[Mapping[str, Any]
     text = str(values["seed"]).strip() if values.get("set_seed") else ""
     is_number = text.isdecimal() and len(text) <= len(str(MAX_SEED))
     if count == 1 or not is_number or int(text) > MAX_SEED:
-        return [values] * count  # a seed that is none is for the settings to refuse
+        return [values] * count  # the settings refuse what is not a seed
     return [{**values, "seed": (int(text) + n) % (MAX_SEED + 1)} for n in range(count)]

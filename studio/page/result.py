@@ -1,0 +1,178 @@
+"""A run that has ended: its pictures, its videos, its settings, and what can be downloaded."""
+
+import html
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from studio.base.errors import BadInput, shortened
+from studio.engines import registry
+from studio.media.pictures import load_picture
+from studio.page.losses import show_losses
+from studio.page.pictures import shown_size
+from studio.page.text import plain, prompt_of, status_word
+from studio.runs.details import DETAILS
+from studio.runs.run_index import Entry
+from studio.runs.storage import CHAIN_VIDEO
+from studio.settings.declare import matters, meta
+
+MAX_MESSAGE = 600  # characters of what a run has to say
+MAX_VALUE = 300  # characters of a setting
+SIDE_OF_MANY = 240  # px, of each of several pictures
+
+
+def show_result(entry: Entry, show_actions: Callable[[Entry], None]) -> None:
+    """Pictures, videos, downloads, what can be done with the run, and the settings used."""
+    with st.container(border=True, key=f"result-{entry.name}"):
+        pictures, facts = st.columns([3, 2], gap="medium")
+        with pictures:
+            _show_pictures(entry)
+        with facts:
+            _show_facts(entry)
+            show_actions(entry)
+            st.caption(f"Run folder: `{entry.name}`")
+        st.html(_settings_list(entry.details))
+
+
+def _show_facts(entry: Entry) -> None:
+    details = entry.details
+    st.markdown(f"**{plain(prompt_of(details))}**")
+    st.caption(_outcome(entry))
+    if details.get("error"):
+        st.error(plain(shortened(details["error"], MAX_MESSAGE)))
+    for warning in details.get("warnings") or []:
+        st.warning(plain(shortened(warning, MAX_MESSAGE)))
+    _show_films(entry)
+    show_losses(details.get("loss_history"), details.get("losses"))
+    _show_downloads(entry)
+
+
+def _show_films(entry: Entry) -> None:
+    """The run's own film, and for a chain the film of all stages."""
+    if video := entry.folder.video_path():
+        st.video(str(video))
+    chain = entry.folder.path / CHAIN_VIDEO
+    if chain.is_file():
+        st.caption("All stages:")
+        st.video(str(chain))
+
+
+def _outcome(entry: Entry) -> str:
+    details = entry.details
+    words = [status_word(entry)]
+    if steps := _steps(entry):
+        words.append(steps)
+    if stage := _stage(details):
+        words.append(stage)
+    if speed := details.get("steps_per_second"):
+        words.append(f"{speed:.3g} steps/s")
+    if device := details.get("device"):
+        words.append(plain(device))
+    return " · ".join(words)
+
+
+def _steps(entry: Entry) -> str:
+    """Such as "65 of 400 steps" for a run that ended before its time."""
+    steps, planned = entry.details.get("num_steps"), entry.details.get("planned_num_steps")
+    if not steps:
+        return ""
+    if entry.status != "done" and isinstance(planned, int) and planned > 0:
+        return f"{steps} of {planned} steps"
+    return f"{steps} step{'s' if steps != 1 else ''}"
+
+
+def _stage(details: Mapping[str, Any]) -> str:
+    """Such as "stage 1 of 3" for a run of a chain."""
+    chain = details.get("chain")
+    return f"stage {chain['number']} of {chain['count']}" if isinstance(chain, dict) else ""
+
+
+def _show_pictures(entry: Entry) -> None:
+    """The picture; several in a row that wraps, each with its download."""
+    paths = entry.folder.picture_paths()
+    if len(paths) < 2:
+        _show_picture(entry, entry.folder.picture_path())
+        return
+    with st.container(horizontal=True, key=f"pictures-{entry.name}"):
+        for number, path in enumerate(paths, start=1):
+            with st.container(width=SIDE_OF_MANY, gap="xsmall"):
+                _show_picture(entry, path, SIDE_OF_MANY, f"-{number}")
+                _show_download(entry, f"Picture {number}", path)
+
+
+def _show_picture(
+    entry: Entry, path: Path | None, at_most: int | None = None, number: str = ""
+) -> None:
+    """at_most: px of width. number: sets the keys of several pictures apart."""
+    if path is None:
+        st.caption("It has no picture.")
+        return
+    try:
+        size = load_picture(path, path.name).size
+    except BadInput as error:
+        st.caption(plain(error.on_page))
+        return
+    width, _, look = shown_size(*size)
+    with st.container(key=f"{look}-{entry.name}{number}"):
+        kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"  # else Streamlit makes a JPEG
+        alt = prompt_of(entry.details)
+        shown = min(width, at_most or width)
+        st.image(path.read_bytes(), width=shown, output_format=kind, alt=alt)
+
+
+def _show_downloads(entry: Entry) -> None:
+    """Those of several pictures are below each of them."""
+    folder = entry.folder
+    files = {"Video": folder.video_path(), "Details": folder.path / DETAILS}
+    if len(folder.picture_paths()) < 2:
+        files = {"Picture": folder.picture_path()} | files
+    with st.container(horizontal=True):
+        for label, path in files.items():
+            if path:
+                _show_download(entry, label, path)
+
+
+def _show_download(entry: Entry, label: str, path: Path) -> None:
+    st.download_button(
+        label,
+        data=path.read_bytes(),
+        file_name=f"{entry.name}-{path.name}",
+        icon=":material/download:",
+        on_click="ignore",
+        key=f"get-{label}-{entry.name}",
+    )
+
+
+def _settings_list(details: Mapping[str, Any]) -> str:
+    """The settings that mattered, by their labels, as HTML."""
+    items = (
+        f"<div><dt>{html.escape(label)}</dt>"
+        f"<dd>{html.escape(shortened(value, MAX_VALUE))}</dd></div>"
+        for label, value in _settings(details)
+        if value
+    )
+    return f'<dl class="settings">{"".join(items)}</dl>'
+
+
+def _settings(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Label and value in words; first the engine, where that is not a matter of course."""
+    name = registry.engine_of(details)
+    engine = registry.find(name)
+    if engine is None:
+        yield "Engine", f"{name}, which cannot be used here"
+        return
+    if len(registry.names()) > 1:
+        yield "Engine", name
+    for setting, field in engine.settings.model_fields.items():
+        if setting in details and matters(field, details):
+            yield meta(field)["label"], _value_in_words(details[setting])
+
+
+def _value_in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

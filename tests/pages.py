@@ -1,0 +1,76 @@
+"""Looking at the page and touching it in Streamlit's own AppTest. See page_fixtures.py."""
+
+from pathlib import Path
+
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from studio.page.text import NOTHING
+from studio.queue import run_queue
+from studio.runs import run_index
+from studio.runs.storage import PICTURE, RunFolder
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("checkbox", "file_uploader", "number_input", "selectbox", "text_input")
+
+
+def sidebar(page):
+    return {w.label: w for kind in KINDS for w in page.sidebar.get(kind)}
+
+
+def run(page):
+    next(button for button in page.button if button.label == "Run!").click()
+    return page.run()
+
+
+def press(page, label):
+    next(button for button in page.button if button.label == label).click()
+    return page.run()
+
+
+def write_prompt(page, text="a red heart"):
+    page.text_area[0].set_value(text)
+    return page
+
+
+def queued(output_dir):
+    return run_queue.waiting(run_index.entries(output_dir))
+
+
+def unescaped(text):
+    return text.replace("\\", "").replace(NOTHING, "")
+
+
+def errors(page):
+    return " ".join(unescaped(error.value) for error in page.error)
+
+
+def everything(page):
+    """All the text of the page, with its Markdown undone."""
+    kinds = ("title", "subheader", "markdown", "caption", "html", "error", "warning")
+    texts = [getattr(e, "value", None) or e.proto.body for k in kinds for e in page.get(k)]
+    return unescaped(" ".join(texts))
+
+
+def make_run(output_dir, name, **details):
+    folder = RunFolder(output_dir / name)
+    folder.path.mkdir(parents=True)
+    folder.write({"text_input": name, "Xdim": 32, "ydim": 32} | details)
+    return folder
+
+
+def make_finished(output_dir, name="20260101T000000-aaaaaaaa", **details):
+    folder = make_run(output_dir, name, **{"status": "done", "num_steps": 3} | details)
+    Image.new("RGB", (32, 32), "red").save(folder.path / PICTURE, "PNG")
+    return folder
+
+
+def again(page):
+    """The page as somebody opens it later."""
+    return AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+
+
+def switch_stages(page):
+    toggle = next(toggle for toggle in page.toggle if toggle.label == "Several stages")
+    toggle.set_value(not toggle.value)
+    return page.run()
