@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 import signal
 import socket
@@ -33,16 +34,19 @@ FITS = "main => main.clientWidth > 0 && main.scrollWidth <= main.clientWidth"
 class Server:
     """`streamlit run app.py` on a free port, with folders of its own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, script=ROOT / "app.py"):
         self.output_dir, assets = folder / "output", folder / "assets"
         write_tiny_assets(assets)
         with socket.create_server(("localhost", 0)) as free:
             self.url = f"http://localhost:{free.getsockname()[1]}"
         port = self.url.rpartition(":")[2]
-        streamlit = [sys.executable, "-m", "streamlit", "run", ROOT / "app.py"]
+        streamlit = [sys.executable, "-m", "streamlit", "run", script]
         options = [f"--server.port={port}", "--server.headless=true"]
         places = ["--", "--output-dir", self.output_dir, "--assets-dir", assets]
-        self.process = subprocess.Popen([*streamlit, *options, *places], cwd=ROOT)
+        paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+        self.process = subprocess.Popen(
+            [*streamlit, *options, *places], cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}
+        )
         wait_for(self._answers, "the server")
 
     def _answers(self):
@@ -186,7 +190,7 @@ def test_two_tabs_see_the_same_and_a_second_run_waits(server, open_tab):
     assert [entry.status for entry in server.runs()[:2]] == ["done", "stopped"]
 
 
-def test_bad_input_is_told_and_nothing_is_queued(server, open_tab):
+def test_bad_input_is_refused_and_nothing_is_queued(server, open_tab):
     before = len(server.runs())
     tab = open_tab()
     press_run(tab, "a red heart", 0)
@@ -386,7 +390,7 @@ def brightness(colour):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory, chromium):
-    """A page with a queue that is paused, a run that goes, and some that ended."""
+    """A page with a paused queue, a run that is running, and some that have ended."""
     server = Server(tmp_path_factory.mktemp("shelf"))
     folders = {name: make_run(server.output_dir, name, **how) for name, how in SHELF.items()}
     run_queue.pause(server.output_dir)
@@ -514,12 +518,67 @@ def test_files_that_are_too_large_say_so_in_view(shelf, chromium, contexts):
     tab.get_by_test_id("stToast").get_by_text("huge.png is over 20 MB").wait_for()
 
 
-def test_the_end_of_the_server_is_told_in_our_words(shelf, chromium, contexts):
+def test_the_page_says_that_the_server_has_ended(shelf, chromium, contexts):
     tab = open_shelf(shelf, chromium, contexts)
     shelf.end(signal.SIGINT)
     told = tab.get_by_role("dialog")
     told.get_by_text("The studio has ended").wait_for()
     assert "make app" in told.inner_text() and "treamlit" not in told.inner_text()
+
+
+TWO_ENGINES = f"""
+import runpy, sys
+import tiles_engine
+from studio.queue import keeper
+
+tiles_engine.use()
+keeper.WORKER = (sys.executable, tiles_engine.__file__)
+runpy.run_path({str(ROOT / "app.py")!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture
+def two_engines(tmp_path, chromium):
+    """A page whose registry has a second engine."""
+    script = tmp_path / "app.py"
+    script.write_text(TWO_ENGINES)
+    server = Server(tmp_path, script)
+    yield server
+    server.end(signal.SIGTERM)
+
+
+def choose_engine(tab, name):
+    field(tab, "Engine").click()
+    tab.get_by_role("option", name=name, exact=True).click()
+
+
+def test_another_engine_makes_several_pictures(two_engines, chromium, contexts):
+    tab = new_tab(chromium, contexts)
+    tab.goto(two_engines.url)
+    prompt_of(tab).fill("a red heart")
+    prompt_of(tab).press("Control+Enter")
+    choose_engine(tab, "Tiles")
+    field(tab, "Tiles").fill("3")
+    prompt_of(tab).wait_for(state="detached")
+    assert field(tab, "Xdim").count() == 0
+    button(tab, "Run!").click()
+    wait_for(lambda: tab.title() == "✓ Done: Tiles", "the run's end")
+    result = tab.locator('[class*="st-key-result-"]')
+    wait_for(lambda: result.get_by_test_id("stImage").count() == 3, "its pictures")
+    with tab.expect_download() as download:
+        button(tab, "Picture 2").click()
+    assert download.value.suggested_filename.endswith("output-2.PNG")
+    assert Image.open(download.value.path()).size == (96, 96)
+    result.get_by_test_id("stImage").nth(2).hover()
+    result.get_by_role("button", name="Fullscreen").nth(2).click()
+    large = result.get_by_test_id("stImage").nth(2).locator("img")
+    wait_for(lambda: large.bounding_box()["height"] > 800, "a picture as large as the screen")
+    tab.keyboard.press("Escape")
+    tab.set_viewport_size({"width": 390, "height": 844})
+    wait_for(lambda: tab.get_by_test_id("stMain").evaluate(FITS), "the row to wrap")
+    tab.set_viewport_size({"width": 1400, "height": 1000})
+    choose_engine(tab, "VQGAN-CLIP")
+    wait_for(lambda: prompt_of(tab).input_value() == "a red heart", "the prompt again")
 
 
 def test_ending_the_app_puts_the_run_back_and_ends_the_worker(server, open_tab):
