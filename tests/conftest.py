@@ -29,6 +29,15 @@ def chromium():
     playwright.stop()
 
 
+@pytest.fixture
+def contexts():
+    """Those of the browser that are to be closed after the test."""
+    contexts = []
+    yield contexts
+    for context in contexts:
+        context.close()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Mark the browser tests, before pytest leaves out tests by their marks."""

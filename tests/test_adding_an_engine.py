@@ -1,11 +1,15 @@
 """The engine of docs/adding-an-engine.md, put into a copy of the project and removed again."""
 
+import base64
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
+from tabs import new_tab
 from test_architecture import broken_rules
+from test_page_browser import DROP, Server, button, choose_engine, field, prompt_of
 from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -178,6 +184,108 @@ def test_a_worker_computes_it_from_the_queue(copy: Copy) -> None:
     assert len(pictures_of(folder)) == 2
 
 
+@pytest.fixture
+def page(copy: Copy, tmp_path: Path, chromium: Any) -> Iterator[Server]:
+    server = Server(tmp_path, copy.root / "app.py", copy.root)
+    yield server
+    server.end(signal.SIGTERM)
+
+
+def open_page(server: Server, chromium: Any, contexts: list[Any], query: str = "") -> Any:
+    tab = new_tab(chromium, contexts)
+    tab.goto(f"{server.url}/{query}")
+    field(tab, "Engine").wait_for()
+    return tab
+
+
+def make_on_page(server: Server, tab: Any, colours: str) -> Path:
+    """Run! with these colours and small cloths, and wait for the result."""
+    for label, value in (("Xdim", 48), ("ydim", 32), ("Num steps", 4)):
+        field(tab, label).fill(str(value))
+    prompt_of(tab).fill(colours)
+    button(tab, "Run!").click()
+    wait_for(lambda: tab.title() == f"✓ Done: {colours}", "the run's end")
+    return server.runs()[0].folder.path
+
+
+def test_on_the_page(page: Server, chromium: Any, contexts: list[Any]) -> None:
+    tab = open_page(page, chromium, contexts)
+    assert field(tab, "Cutouts").count() == 1 and field(tab, "Pattern").count() == 0
+    choose_engine(tab, "Weave")
+    field(tab, "Cloths").wait_for()
+    field(tab, "Cutouts").wait_for(state="detached")
+    assert field(tab, "Num steps").input_value() == "60"
+    prompt_of(tab).fill("a red heart")
+    button(tab, "Run!").click()
+    tab.get_by_test_id("stAlert").get_by_text("not a list of colours").wait_for()
+    field(tab, "Cloths").fill("3")
+    folder = make_on_page(page, tab, "red, gold")
+    result = tab.locator('[class*="st-key-result-"]')
+    wait_for(lambda: result.get_by_test_id("stImage").count() == 3, "its pictures")
+    assert result.locator("figure.losses").count() == 0
+    assert details_of(folder)["model"] == "Weave" and len(pictures_of(folder)) == 3
+
+
+def test_presets_links_and_a_dropped_picture_bring_the_engine(
+    page: Server, chromium: Any, contexts: list[Any]
+) -> None:
+    tab = open_page(page, chromium, contexts)
+    choose_engine(tab, "Weave")
+    field(tab, "Cloths").fill("4")
+    folder = make_on_page(page, tab, "lime")
+    save_preset(tab, "four cloths")
+    choose_engine(tab, "VQGAN-CLIP")
+    field(tab, "Cutouts").wait_for()
+    assert prompt_of(tab).input_value() == "lime"
+    data = base64.b64encode((folder / "output-2.PNG").read_bytes()).decode()
+    tab.get_by_test_id("stMain").evaluate(DROP, ["output-2.PNG", data])
+    field(tab, "Cloths").wait_for()
+    assert field(tab, "Cloths").input_value() == "4"
+    later = open_page(page, chromium, contexts, f"?continue={folder.name}")
+    later.get_by_text("Continues “lime”").wait_for()
+    assert field(later, "Cloths").input_value() == "4"
+    field(later, "Cloths").fill("2")
+    button(later, "Presets").click()
+    button(later, "Apply").click()
+    wait_for(lambda: field(later, "Cloths").input_value() == "4", "the preset's cloths")
+
+
+def save_preset(tab: Any, name: str) -> None:
+    button(tab, "Presets").click()
+    field(tab, "Save the form's settings as").fill(name)
+    button(tab, "Save").click()
+    tab.get_by_text(f"Saved as {name}").first.wait_for()
+    tab.keyboard.press("Escape")
+
+
+def test_in_the_gallery(copy: Copy, chromium: Any, contexts: list[Any]) -> None:
+    folder = copy.run("gold", "--engine", "Weave", "--num-steps", "3", *SMALL)
+    tab = new_tab(chromium, contexts)
+    with gallery_of(copy) as address:
+        tab.goto(f"{address}/?engine=Weave")
+        assert tab.locator(f'a[href*="{folder.name}"]').count()
+        tab.goto(f"{address}/runs/{folder.name}")
+        text = tab.locator("main").inner_text()
+        assert "Weave" in text and "Pattern" in text and "twill" in text
+        assert tab.locator('main img[src*="output-2.PNG"]').count() == 1
+        tab.goto(f"{address}/?engine=VQGAN-CLIP")
+        assert not tab.locator(f'a[href*="{folder.name}"]').count()
+
+
+@contextmanager
+def gallery_of(copy: Copy) -> Iterator[str]:
+    command = [sys.executable, "gallery.py", str(copy.output), "--port", "5600"]
+    process = subprocess.Popen(command, cwd=copy.root, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://[\w.:]+", process.stdout.readline())
+        assert found
+        yield found[0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
 def test_removed_it_leaves_nothing_but_its_runs(tmp_path: Path) -> None:
     copy = Copy(tmp_path)
     copy.add()
@@ -188,3 +296,6 @@ def test_removed_it_leaves_nothing_but_its_runs(tmp_path: Path) -> None:
     assert "There is no engine 'Weave'. There are: VQGAN-CLIP." in said
     listed = copy.generate("--list").stdout
     assert folder.name in listed and "--cutn" in copy.generate("--help").stdout
+    with gallery_of(copy) as address:
+        shown = urllib.request.urlopen(f"{address}/runs/{folder.name}").read().decode()
+    assert "Weave" in shown and "Pattern" in shown and "twill" in shown

@@ -34,7 +34,7 @@ FITS = "main => main.clientWidth > 0 && main.scrollWidth <= main.clientWidth"
 class Server:
     """`streamlit run app.py` on a free port, with folders of its own."""
 
-    def __init__(self, folder, script=ROOT / "app.py"):
+    def __init__(self, folder, script=ROOT / "app.py", root=ROOT):
         self.output_dir, assets = folder / "output", folder / "assets"
         write_tiny_assets(assets)
         with socket.create_server(("localhost", 0)) as free:
@@ -43,9 +43,9 @@ class Server:
         streamlit = [sys.executable, "-m", "streamlit", "run", script]
         options = [f"--server.port={port}", "--server.headless=true"]
         places = ["--", "--output-dir", self.output_dir, "--assets-dir", assets]
-        paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+        paths = os.pathsep.join(map(str, (root, ROOT / "tests")))
         self.process = subprocess.Popen(
-            [*streamlit, *options, *places], cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}
+            [*streamlit, *options, *places], cwd=root, env={**os.environ, "PYTHONPATH": paths}
         )
         wait_for(self._answers, "the server")
 
@@ -70,15 +70,6 @@ def server(tmp_path_factory, chromium):
     yield server
     if server.process.poll() is None:
         server.end(signal.SIGTERM)
-
-
-@pytest.fixture
-def contexts():
-    """Those of the browser that are to be closed after the test."""
-    contexts = []
-    yield contexts
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture
