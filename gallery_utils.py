@@ -93,7 +93,7 @@ def stamp(path: str) -> Stamp:
 
 
 @dataclass(frozen=True)
-class Run:
+class FoundRun:
     """What a folder says about its run.
 
     details: cleaned, see `clean`. problem: why it counts as broken, for people; "" if it does not.
@@ -213,21 +213,21 @@ class Shelf:
         except BadInput:
             return {}
 
-    def read(self, name: str) -> Run:
+    def read(self, name: str) -> FoundRun:
         """A run, broken or not. Raises FileNotFoundError without such a folder."""
         try:
             files = self.files(name)
         except FileNotFoundError:
             raise
         except OSError as error:
-            return Run(name, problem=f"The folder cannot be read: {error.strerror or error}.")
+            return FoundRun(name, problem=f"The folder cannot be read: {error.strerror or error}.")
         judged = [names[0] for kind, names in files.items() if kind in JUDGED]
         stamps = {file: stamp(f"{self.root}/{name}/{file}") for file in judged}
         details, problem = self._details(name, files)
         status = _status(details) if details else "broken"
         if status not in STATUSES:
             status, problem = "broken", f"details.json names an unknown status: {status[:40]}."
-        run = Run(name, files, details, status)
+        run = FoundRun(name, files, details, status)
         size, flaw = self._picture_size(name, run.picture)
         # Some engines make no picture, and then no film either.
         if not run.picture and (status == "broken" or (status == "done" and run.animation)):
@@ -236,7 +236,7 @@ class Shelf:
         if problem and status not in ACTIVE:
             status = "broken"
         when = began(name, details, self.root)
-        return Run(name, files, details, status, problem, *size, began=when, stamps=stamps)
+        return FoundRun(name, files, details, status, problem, *size, began=when, stamps=stamps)
 
     @contextmanager
     def _folder(self, name: str) -> Iterator[int]:

@@ -48,7 +48,7 @@ TOOK = {  # seconds a step by side and cutouts, of the bundled weights where PRO
 def as_measured(monkeypatch):
     """On the machine that the constants were measured on."""
     monkeypatch.setattr(estimate, "product_speed", lambda: estimate.PRODUCT_SPEED)
-    monkeypatch.setattr(estimate, "_counts_in_eight_bits", lambda: True)
+    monkeypatch.setattr(estimate, "cpu_flags", lambda: {estimate.EIGHT_BITS_FLAG})
 
 
 def emoji(side, cutn, steps=100):

@@ -667,7 +667,7 @@ def test_lack_of_memory_says_what_to_lower(
 def test_lack_of_memory_names_sizes_that_would_fit(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "machine_memory", lambda: 3e9)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 3e9)
     run = make_run(Xdim=1600, ydim=800)
     monkeypatch.setattr(run.vqgan, "decode", lambda z: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(RunFailed, match=r"1600x800 .* \d+x\d+ or \d+x\d+ would fit"):
@@ -677,7 +677,7 @@ def test_lack_of_memory_names_sizes_that_would_fit(
 def test_a_size_beyond_the_memory_is_warned_of_before_it_starts(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "machine_memory", lambda: 1e8)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 1e8)
     assert any("48x32 may be too large" in warning for warning in make_run().warnings)
 
 
@@ -687,7 +687,7 @@ def test_freed_memory_is_kept_where_half_of_the_memory_is_enough(
 ) -> None:
     chosen: list[bool] = []
     monkeypatch.setattr(estimate, "memory_bytes", lambda *_: 1e9)
-    monkeypatch.setattr(estimate, "machine_memory", lambda: there)
+    monkeypatch.setattr(memory, "machine_memory", lambda: there)
     monkeypatch.setattr(memory, "keep_freed_memory", chosen.append)
     make_run()
     assert chosen == [kept]

@@ -281,7 +281,10 @@ class _Parser(argparse.ArgumentParser):
         )
         self._named: dict[str, argparse.Action] = {}
         self._add_settings(registry.get(engine).settings, registry.defaults(engine))
-        self._add_rest(engine)
+        self._add_engine(engine)
+        self._add_earlier_runs()
+        self._add_places()
+        self._add_queue()
 
     def parse(self, argv: Sequence[str]) -> dict[str, Any]:
         """Values by name; settings that were not given are left out."""
@@ -307,7 +310,7 @@ class _Parser(argparse.ArgumentParser):
                 how["action"] = "append"
             self._add_option(option_name(name), dest=name, help=text, **how)
 
-    def _add_rest(self, engine: str) -> None:
+    def _add_engine(self, engine: str) -> None:
         self._add_option(
             "--engine",
             metavar="NAME",
@@ -316,6 +319,8 @@ class _Parser(argparse.ArgumentParser):
             "settings of its own, which --help lists for the one that is named.\n"
             f"[default: that of the run whose settings are taken, else {registry.DEFAULT}]",
         )
+
+    def _add_earlier_runs(self) -> None:
         self._add_option(
             "--continue-run",
             metavar="RUN_ID",
@@ -345,6 +350,8 @@ class _Parser(argparse.ArgumentParser):
             default=None,
             help="Take the settings of an earlier run: its details.json or output.PNG.",
         )
+
+    def _add_places(self) -> None:
         self._add_folder(add_output_dir, OUTPUT_DIR, "Where the run folders go.")
         self._add_folder(add_assets_dir, ASSETS_DIR, "Where the weights are.")
         self._add_option(
@@ -354,7 +361,6 @@ class _Parser(argparse.ArgumentParser):
             default=None,
             help="Number of the GPU. [default: the first; without one the CPU]",
         )
-        self._add_queue()
 
     def _add_queue(self) -> None:
         switch = {"action": "store_true", "default": False}

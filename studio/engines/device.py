@@ -6,13 +6,13 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from studio.base.errors import BadInput
+from studio.base.machine import cpu_flags
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
 LARGEST_THRESHOLD, MMAP_MAX = 2**25, 2**16  # bytes, the most it may be; blocks, the default
@@ -66,15 +66,6 @@ def compute_precision(device: torch.device) -> Precision:
     dtype = torch.bfloat16 if has_bfloat16 else torch.float32
     eight_bits = CPU_INT8_FLAG in flags and torch.backends.mkldnn.is_available()
     return Precision(dtype, eight_bits)
-
-
-@cache
-def cpu_flags() -> frozenset[str]:
-    """The CPU's features, in Linux's words; empty where the system does not say."""
-    try:
-        return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
-        return frozenset()
 
 
 def keep_freed_memory(keep: bool) -> None:

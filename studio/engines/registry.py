@@ -4,7 +4,6 @@ See docs/adding-an-engine.md. Never imports torch. An engine is named, and impor
 so that one whose library is broken disturbs no other.
 """
 
-from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ ENGINES: dict[str, str] = {  # name: where its Engine is
     "VQGAN-CLIP": "studio.engines.vqgan_clip.engine:VQGANCLIP",
 }
 DEFAULT = next(iter(ENGINES))
-ENGINE_KEY = "model"  # of details.json: the engine's name
 
 
 def names() -> list[str]:
@@ -62,14 +60,6 @@ def check_available(name: str) -> None:
 def run_class(name: str) -> "type[Run]":
     """The Run of that engine; this is where torch is imported. Raises BadInput with the reason."""
     return _imported(name, get(name).run)
-
-
-def engine_of(details: Mapping[str, Any]) -> str:
-    """The name of the engine that made a run, known here or not.
-
-    Run folders of the older layout do not say; they are of the first engine.
-    """
-    return str(details.get(ENGINE_KEY) or DEFAULT)
 
 
 def defaults(name: str) -> dict[str, Any]:

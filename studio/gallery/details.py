@@ -1,13 +1,12 @@
 """Settings in readable form, and how two runs differ. Never imports torch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from gallery_utils import as_count
-from studio.runs.details_keys import BOOKKEEPING, ENGINE, engine_of
+from studio.runs.details_keys import BOOKKEEPING, ENGINE, engine_of, value_in_words
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -80,19 +79,6 @@ def differences(first: Details, second: Details) -> list[Difference]:
         for key in _in_order({**first, **second}, declared)
         if key not in BOOKKEEPING and first.get(key) != second.get(key)
     ]
-
-
-def value_in_words(value: Any) -> str:
-    """A value of details.json for people."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if value is None or value in ("", [], {}):
-        return "none"
-    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
-        return ", ".join(map(value_in_words, value))
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
 
 
 def _with_engine(details: Details) -> Details:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from gallery_utils import FINISHED, NO_STAMP, Run, Shelf, Stamp, as_count, as_text, stamp
+from gallery_utils import FINISHED, NO_STAMP, FoundRun, Shelf, Stamp, as_count, as_text, stamp
 from studio.gallery.facets import INDEXED
 from studio.gallery.plain import MACHINE
 from studio.gallery.store import COLUMNS, Store
@@ -211,15 +211,15 @@ class Index:
             if self._root_state():
                 self._drop(names)
 
-    def _read(self, name: str) -> tuple[Run, bool]:
+    def _read(self, name: str) -> tuple[FoundRun, bool]:
         if "\\udc" in name and not self._shelf.has(name):
-            return Run(name, problem=NO_NAME), True
+            return FoundRun(name, problem=NO_NAME), True
         try:
             return self._shelf.read(name), True
         except FileNotFoundError:
-            return Run(name), False
+            return FoundRun(name), False
 
-    def _save(self, connection: Any, run: Run, folder_time: int) -> None:
+    def _save(self, connection: Any, run: FoundRun, folder_time: int) -> None:
         judged = run.files.get("details", (None,))[0], run.picture
         details, picture = (run.stamps.get(file or "", NO_STAMP) for file in judged)
         look = folder_time, details, picture
@@ -237,7 +237,7 @@ class Index:
         self._remember(run, judged, look)
         self.revision += before is None or _looks_different(before, row)
 
-    def _arrival(self, run: Run, before: Mapping[str, Any] | None) -> int:
+    def _arrival(self, run: FoundRun, before: Mapping[str, Any] | None) -> int:
         """When its final picture came, in an order that no clock disturbs; 0 for older runs."""
         if before and before["status"] in FINISHED and before["picture"]:
             return before["arrived"]
@@ -246,7 +246,7 @@ class Index:
         self._arrived = max(self._arrived + 1, time.time_ns())
         return self._arrived
 
-    def _remember(self, run: Run, judged: tuple[str | None, str | None], look: Look) -> None:
+    def _remember(self, run: FoundRun, judged: tuple[str | None, str | None], look: Look) -> None:
         if run.name not in self._known:
             self._turns.append(run.name)
             self._latest.append(run.name)
@@ -286,7 +286,7 @@ class Index:
             connection.execute("COMMIT")
 
 
-def _row(run: Run, settings: str, details_file: str | None, look: Look) -> dict[str, Any]:
+def _row(run: FoundRun, settings: str, details_file: str | None, look: Look) -> dict[str, Any]:
     """A row of the index, without `arrived`."""
     details = run.details
     folder_time, details_stamp, picture_stamp = look
@@ -316,7 +316,7 @@ def _row(run: Run, settings: str, details_file: str | None, look: Look) -> dict[
     }
 
 
-def _settings_text(run: Run) -> str:
+def _settings_text(run: FoundRun) -> str:
     """What a search finds of a run, beside its prompt."""
     facts = [
         f"{key} {value}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gallery_utils import ANIMATIONS, KINDS, PICTURES, Run, Shelf, is_run_name, kind_of
+from gallery_utils import ANIMATIONS, KINDS, PICTURES, FoundRun, Shelf, is_run_name, kind_of
 from studio.base.errors import BadInput
 from studio.gallery import curation, search
 from studio.gallery.index import Index
@@ -116,7 +116,7 @@ class Library:
             return None
         return tile
 
-    def run(self, name: str) -> Run:
+    def run(self, name: str) -> FoundRun:
         """All that a folder says, read now; an empty run if it has gone.
 
         Strangers get the files that are shown, and nothing about this machine.
@@ -124,7 +124,7 @@ class Library:
         try:
             run = self.shelf.read(name)
         except FileNotFoundError:
-            return Run(name, problem="Its folder is gone.")
+            return FoundRun(name, problem="Its folder is gone.")
         if self.options.can_change:
             return run
         files = {kind: files for kind, files in run.files.items() if kind in self.options.kinds}

@@ -18,7 +18,7 @@ from flask import (
     url_for,
 )
 
-from gallery_utils import Run, Shelf, media_type
+from gallery_utils import FoundRun, Shelf, media_type
 from studio.base.errors import BadInput
 from studio.gallery import search
 from studio.gallery.details import Difference, differences, readable, steps_to_make
@@ -269,7 +269,7 @@ def _trash() -> Shelf:
     return Shelf(trash.folder_of(library().output_dir))
 
 
-def _as_json(found: Run) -> str:
+def _as_json(found: FoundRun) -> str:
     if library().options.kiosk:
         return ""
     text = json.dumps(found.details, indent=2, ensure_ascii=False)

@@ -18,6 +18,7 @@ from studio.queue import run_queue
 from studio.queue.options import StudioOptions
 from studio.queue.slots import read_states
 from studio.runs import run_index
+from studio.runs.details_keys import engine_of
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE
 from studio.settings.run_settings import RunSettings
@@ -51,7 +52,7 @@ def seconds_of_waiting(options: StudioOptions, runs: Sequence[Entry]) -> dict[st
     seconds = {}
     for entry in run_queue.waiting(runs):
         with suppress(BadInput, TypeError):
-            engine = registry.engine_of(entry.details)
+            engine = engine_of(entry.details)
             told = _estimate(engine, _with_stages(entry), options, runs)
             if told and told.seconds:
                 done = entry.details["num_steps"] * told.seconds_per_step
@@ -92,4 +93,4 @@ def _with_stages(entry: Entry) -> list[RunSettings]:
 def _past(engine: str, runs: Sequence[Entry]) -> list[Mapping[str, Any]]:
     """Details of the engine's runs that have ended, the newest first."""
     ended = (entry.details for entry in runs if entry.status not in ACTIVE)
-    return [details for details in ended if registry.engine_of(details) == engine][:PAST_RUNS]
+    return [details for details in ended if engine_of(details) == engine][:PAST_RUNS]

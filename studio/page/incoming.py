@@ -12,7 +12,6 @@ from streamlit.components.v2 import component
 
 from studio.base.errors import BadInput, shortened
 from studio.base.paths import STATIC_DIR
-from studio.engines import registry
 from studio.making import recipes
 from studio.making.recipes import Recipe
 from studio.page.actions import RUN, attempt, show_problem, toast_problem
@@ -24,6 +23,7 @@ from studio.page.text import plain
 from studio.queue.options import StudioOptions
 from studio.runs import storage
 from studio.runs.details import DETAILS
+from studio.runs.details_keys import engine_of
 
 DROP = "drop"
 MENU = "presets"  # where its problems are told
@@ -54,7 +54,7 @@ def continue_run(run_id: str, options: StudioOptions, memory: Memory, place: str
     """The settings of a run, and its end to continue from. place: where to say what is wrong."""
     with attempt(place):
         folder = storage.find_run(options.output_dir, run_id)
-        engine = registry.engine_of(folder.read())
+        engine = engine_of(folder.read())
         _fill_in(engine, lambda: recipes.continued(folder, engine), folder.name, options, memory)
         pick(folder.name)
         st.toast("Run! continues this one; its settings are in the form.")

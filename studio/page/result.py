@@ -14,6 +14,7 @@ from studio.page.losses import show_losses
 from studio.page.pictures import shown_size
 from studio.page.text import plain, prompt_of, status_word
 from studio.runs.details import DETAILS
+from studio.runs.details_keys import engine_of, value_in_words
 from studio.runs.run_index import Entry
 from studio.runs.storage import CHAIN_VIDEO
 from studio.settings.declare import matters, meta
@@ -151,14 +152,13 @@ def _settings_list(details: Mapping[str, Any]) -> str:
         f"<div><dt>{html.escape(label)}</dt>"
         f"<dd>{html.escape(shortened(value, MAX_VALUE))}</dd></div>"
         for label, value in _settings(details)
-        if value
     )
     return f'<dl class="settings">{"".join(items)}</dl>'
 
 
 def _settings(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Label and value in words; first the engine, where that is not a matter of course."""
-    name = registry.engine_of(details)
+    name = engine_of(details)
     engine = registry.find(name)
     if engine is None:
         yield "Engine", f"{name}, which cannot be used here"
@@ -166,13 +166,5 @@ def _settings(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if len(registry.names()) > 1:
         yield "Engine", name
     for setting, field in engine.settings.model_fields.items():
-        if setting in details and matters(field, details):
-            yield meta(field)["label"], _value_in_words(details[setting])
-
-
-def _value_in_words(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+        if details.get(setting) not in (None, "", []) and matters(field, details):
+            yield meta(field)["label"], value_in_words(details[setting])

@@ -72,9 +72,9 @@ def show_space(runs: Sequence[Entry], options: StudioOptions) -> None:
         show_problem(PLACE)
         space = measure(options.output_dir)
         st.markdown(
-            f"All runs: {in_words(space.total)}  \n"
-            f"Of these, checkpoints: {in_words(space.checkpoints)}  \n"
-            f"In the trash: {in_words(space.trash)}"
+            f"All runs: {size_in_words(space.total)}  \n"
+            f"Of these, checkpoints: {size_in_words(space.checkpoints)}  \n"
+            f"In the trash: {size_in_words(space.trash)}"
         )
         days = st.number_input(
             "Older than (days)", min_value=0, step=1, value=OLD_DAYS, key="old_days"
@@ -87,7 +87,7 @@ def _show_deletion(old: Sequence[Entry]) -> None:
     size = sum(path.stat().st_size for entry in old for path in _checkpoints(entry))
     if not st.session_state.get(ASKED):
         st.button(
-            f"Delete their checkpoints ({in_words(size)}) …",
+            f"Delete their checkpoints ({size_in_words(size)}) …",
             key="free-checkpoints",
             disabled=not old,
             on_click=_ask,
@@ -104,7 +104,7 @@ def _show_deletion(old: Sequence[Entry]) -> None:
         st.button("Keep", key="free-no", on_click=_ask, args=(False,))
 
 
-def in_words(size: int) -> str:
+def size_in_words(size: int) -> str:
     """Bytes for people."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
@@ -116,7 +116,7 @@ def _ask(on: bool) -> None:
 def _free(old: Iterable[Entry]) -> None:
     _ask(False)
     with attempt(PLACE):
-        st.toast(f"Freed {in_words(free_checkpoints(old))}.")
+        st.toast(f"Freed {size_in_words(free_checkpoints(old))}.")
 
 
 def _checkpoints(entry: Entry) -> list[Path]:

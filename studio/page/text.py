@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from studio.engines.registry import engine_of
+from studio.runs.details_keys import engine_of
 from studio.runs.run_index import Entry
 from studio.runs.storage import began_at
 

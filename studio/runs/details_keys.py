@@ -3,6 +3,7 @@
 All other keys are settings, or say how the picture was computed. Never imports torch.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,3 +59,16 @@ OF_THIS_RUN = frozenset(key for key, facts in BOOKKEEPING.items() if facts.of_th
 def engine_of(details: Mapping[str, Any]) -> str:
     """The name of the engine that made a run; "" where nothing is known of the run."""
     return str(details.get(ENGINE) or FIRST_ENGINE) if details else ""
+
+
+def value_in_words(value: Any) -> str:
+    """A value of details.json for people."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value is None or value in ("", [], {}):
+        return "none"
+    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
+        return ", ".join(map(value_in_words, value))
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)

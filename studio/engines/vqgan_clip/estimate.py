@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from studio.base.errors import BadInput
+from studio.base.machine import cpu_flags, machine_memory
 from studio.engines.estimate import Estimate
 from studio.models.catalogue import find_weights, first_stage
 from studio.settings.run_settings import RunSettings
@@ -118,16 +119,6 @@ def memory_bytes(settings: Mapping[str, Any], widths: Mapping[str, int], device:
     return BASE_BYTES[kind] + WEIGHTS_BYTES[kind] * width**2 + picture + cutouts
 
 
-def machine_memory() -> float:
-    """Bytes of memory that this machine has, or that its container allows."""
-    with suppress(OSError, ValueError):
-        return float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
-        return math.inf
-
-
 def size_that_fits(
     settings: Mapping[str, Any], widths: Mapping[str, int], device: str, limit: float
 ) -> tuple[int, int] | None:
@@ -208,7 +199,8 @@ def _guessed_step(settings: Mapping[str, Any], widths: Mapping[str, int], device
         seconds = STEP_SECONDS[kind] + work / GPU_MACS_PER_SECOND
     else:
         product, threads = product_speed(), _threads(device)
-        speed = product * MACS_PER_PRODUCT_MAC[_counts_in_eight_bits()] * threads**THREADS_GAIN
+        speed = product * MACS_PER_PRODUCT_MAC[EIGHT_BITS_FLAG in cpu_flags()]
+        speed *= threads**THREADS_GAIN
         seconds = STEP_SECONDS[kind] * PRODUCT_SPEED / product + work / speed
     return seconds * _steps_per_frame(settings)
 
@@ -228,13 +220,6 @@ def product_speed() -> float:
 def _threads(device: str) -> int:
     said = re.search(r"(\d+) threads", device)
     return max(1, int(said[1])) if said else os.cpu_count() or 1
-
-
-@cache
-def _counts_in_eight_bits() -> bool:
-    with suppress(OSError):
-        return EIGHT_BITS_FLAG in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    return False
 
 
 def _models(settings: Mapping[str, Any]) -> tuple[Any, Any]:

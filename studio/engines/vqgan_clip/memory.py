@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from studio.base.errors import RunFailed
+from studio.base.machine import machine_memory
 from studio.engines.device import (
     describe,
     is_lack_of_memory,
@@ -62,7 +63,7 @@ class MemoryPlan:
     @property
     def there(self) -> float:
         """Bytes of memory that the device has."""
-        return total_memory(self.device) or estimate.machine_memory()
+        return total_memory(self.device) or machine_memory()
 
     @property
     def _basis(self) -> tuple[dict[str, Any], dict[str, int], str]:

@@ -1,0 +1,26 @@
+"""What this machine is, without torch."""
+
+import math
+import os
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The CPU's features, in Linux's words; empty where the system does not say."""
+    try:
+        return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return frozenset()
+
+
+def machine_memory() -> float:
+    """Bytes of memory that this machine has, or that its container allows."""
+    with suppress(OSError, ValueError):
+        return float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
