@@ -50,7 +50,8 @@ ASSETS = ROOT / "assets"
 WEIGHTS = "emoji_f8"
 # The code that pictures depend on, beside weights and settings.
 ENGINE = (
-    *(ROOT / name for name in ("logic.py", "vqgan_utils.py", "studio/engines/device.py")),
+    *(ROOT / name for name in ("logic.py", "vqgan_utils.py")),
+    *(ROOT / "studio/engines" / f"{name}.py" for name in ("arrays", "device", "random_stream")),
     *sorted((ROOT / "studio" / "engines" / "vqgan_clip").rglob("[!_]*.py")),
 )
 # What generated pictures should reach, relative to real ones: (top-1, top-5).
