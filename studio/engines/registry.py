@@ -4,6 +4,7 @@ See docs/adding-an-engine.md. Never imports torch. An engine is named, and impor
 so that one whose library is broken disturbs no other.
 """
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def unavailable(name: str) -> str:
 
 def check_available(name: str) -> None:
     """Raises BadInput for an engine that cannot be used here."""
-    if reason := unavailable(name):
+    if reason := get(name).unavailable():
         raise BadInput(f"The engine {name} cannot be used here. {reason}")
 
 
@@ -69,12 +70,21 @@ def defaults(name: str) -> dict[str, Any]:
 
 def _imported(name: str, address: str) -> Any:
     """What is at "module:attribute". Raises BadInput for any error in an engine's code."""
+    found, error = _look_up(address)
+    if error is None:
+        return found
+    others = ", ".join(other for other in ENGINES if other != name) or "none"
+    raise BadInput(
+        f"The engine {name} cannot be imported ({type(error).__name__}: {shortened(error, 200)})."
+        f" Run `make setup`, or choose another engine: {others}."
+    ) from error
+
+
+@cache
+def _look_up(address: str) -> tuple[Any, Exception | None]:
+    """What is at "module:attribute", or why it cannot be had; pages ask twice a second."""
     module, _, attribute = address.partition(":")
     try:
-        return getattr(import_module(module), attribute)
+        return getattr(import_module(module), attribute), None
     except Exception as error:
-        said = f"{type(error).__name__}: {shortened(error, 200)}"
-        raise BadInput(
-            f"The engine {name} cannot be imported ({said}). Run `make setup`, or choose another"
-            f" engine: {', '.join(other for other in ENGINES if other != name) or 'none'}."
-        ) from error
+        return None, error

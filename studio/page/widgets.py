@@ -44,7 +44,7 @@ def show_widget(
 
 def show_prompt_box(name: str, field: FieldInfo) -> None:
     """Several lines for text."""
-    st.text_area(**about_setting(name, field), height=80, placeholder="a red heart")
+    st.text_area(**about_setting(name, field), height=80, placeholder=meta(field)["example"])
 
 
 def about_setting(name: str, field: FieldInfo) -> dict[str, Any]:

@@ -13,9 +13,9 @@ MAX_STEPS = 10_000_000
 Resize = Literal["scale", "crop", "keep"]
 
 
-def prompt(default: str = "", *, help: str = "What the picture should show.") -> Any:
-    """`text_input: str`. help: says which grammar the engine reads."""
-    return setting(default, "Text prompt", help, unset="none", max_length=10_000)
+def prompt(*, help: str = "What the picture should show.", example: str = "a red heart") -> Any:
+    """`text_input: str`. help: says which grammar the engine reads. example: a prompt in it."""
+    return setting("", "Text prompt", help, unset="none", example=example, max_length=10_000)
 
 
 def num_steps(default: int, *, frames: str = "", published: int | None = None) -> Any:

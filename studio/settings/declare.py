@@ -26,6 +26,7 @@ def setting(
     changes_steps: bool = True,
     always_used: bool = False,
     upload: tuple[str, str] | None = None,
+    example: str = "",
     **limits: Any,
 ) -> Any:
     """Declare a setting.
@@ -37,10 +38,12 @@ def setting(
     changes_steps: whether a step depends on it, rather than only how a run begins or is kept.
     always_used: whether it matters even while the switch of its group is off.
     upload: for paths of pictures: label and help of the form's switch that shows the upload.
+    example: what an empty text field of the form shows.
     limits: pydantic's ge, le, gt, lt, max_length.
     """
     facts = {"label": label, "group": group, "unit": unit, "published": published, "unset": unset}
     facts |= {"changes_steps": changes_steps, "always_used": always_used, "upload": upload}
+    facts["example"] = example
     if isinstance(default, list):
         return Field(
             default_factory=default.copy, description=help, json_schema_extra=facts, **limits
