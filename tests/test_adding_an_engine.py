@@ -16,10 +16,10 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from page_server import DROP, Server, button, choose_engine, field, prompt_of
 from PIL import Image
 from tabs import new_tab
 from test_architecture import broken_rules
-from test_page_browser import DROP, Server, button, choose_engine, field, prompt_of
 from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]

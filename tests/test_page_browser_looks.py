@@ -1,0 +1,223 @@
+"""How the page looks and reads in a real browser."""
+
+import re
+import signal
+
+import numpy as np
+import pytest
+from page_server import DROP, FITS, ROOT, Server, button, choose_engine, field, prompt_of, switch
+from PIL import Image
+from tabs import new_tab
+from waiting import wait_for
+
+from studio.base.files import atomic_write, to_json
+from studio.engines.registry import DEFAULT
+from studio.media import video
+from studio.queue import run_queue
+from studio.runs.storage import RunFolder
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory, chromium):
+    """A page with a paused queue, a run that is running, and some that have ended."""
+    server = Server(tmp_path_factory.mktemp("shelf"))
+    folders = {name: make_run(server.output_dir, name, **how) for name, how in SHELF.items()}
+    run_queue.pause(server.output_dir)
+    (folders["20260102T000000-stopped2"].path / "chain.mp4").write_bytes(b"no film")
+    going = folders["20260103T000000-running3"]
+    progress = {"step": 9, "planned_num_steps": 90, "seconds_left": 60.0, "steps_per_second": 2.0}
+    progress |= {"losses": {"total": 0.5}, "history": [[1, 2.0], [5, 1.0], [9, 0.5]]}
+    atomic_write(going.path / "progress.json", to_json(progress))
+    yield server
+    if server.process.poll() is None:
+        server.end(signal.SIGTERM)
+
+
+MARKUP = "see https://a.b www.c.d e@f.g -- -> <b>x</b> **y** :smile: :streamlit: $z$ [l](http://m)"
+SHELF = {
+    "20260101T000000-finished": {"text_input": MARKUP},
+    "20260102T000000-stopped2": {
+        "text_input": "a tall tree",
+        "status": "stopped",
+        "size": (32, 256),
+        "chain": {"number": 1, "count": 2, "next": []},
+        "loss_history": [[1, 2.0], [2, 1.0]],
+    },
+    "20260103T000000-running3": {"text_input": "going", "status": "running"},
+    "20260104T000000-waiting4": {"text_input": MARKUP, "status": "queued"},
+    "20260105T000000-waiting5": {"text_input": "last in line", "status": "queued"},
+}
+
+
+def make_run(output_dir, name, size=(32, 32), **details):
+    folder = RunFolder(output_dir / name)
+    folder.path.mkdir(parents=True)
+    usual = {"status": "done", "num_steps": 65, "planned_num_steps": 400, "model": DEFAULT}
+    usual |= {"heartbeat": "2999-01-01T00:00:00+00:00", "queued_at": name, "device": "CPU"}
+    folder.write(usual | {"Xdim": size[0], "ydim": size[1], "warnings": []} | details)
+    Image.new("RGB", size, "red").save(folder.path / "output.PNG", "PNG")
+    film = video.VideoWriter(folder.path / "anim.part.mp4", size, 0)
+    film.add(np.zeros((size[1], size[0], 3), np.uint8))
+    film.close()
+    video.finish(folder.path / "anim.part.mp4", folder.path / "anim.mp4", "")
+    return folder
+
+
+def open_shelf(shelf, chromium, contexts, **options):
+    tab = new_tab(chromium, contexts, **options)
+    tab.goto(shelf.url)
+    tab.locator(".st-key-last-runs").wait_for()
+    return tab
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_sticks_out_and_all_is_readable(shelf, chromium, contexts, scheme):
+    tab = open_shelf(shelf, chromium, contexts, color_scheme=scheme)
+    tab.get_by_text("CHANGELOG", exact=True).wait_for()
+    main = tab.get_by_test_id("stMain")
+    for width in (1400, 390):
+        tab.set_viewport_size({"width": width, "height": 844})
+        wait_for(lambda: main.evaluate(FITS), f"the page to fit into {width} px")
+    colours = "e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]"
+    text, ground = map(brightness, tab.get_by_test_id("stApp").evaluate(colours))
+    assert abs(text - ground) > 150
+    assert (ground > text) == (scheme == "light")
+
+
+def brightness(colour):
+    return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
+
+
+def choose(tab, words):
+    tab.locator(".st-key-last-runs").get_by_test_id("stBaseButton-tertiary").filter(
+        has_text=words
+    ).click()
+    tab.locator('[class*="st-key-result-"]').get_by_text("CPU").wait_for()
+
+
+def show_stages(tab):
+    switch(tab, "Several stages")
+    tab.get_by_test_id("stDataFrame").wait_for()
+
+
+def show_sidebar(tab):
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.get_by_test_id("stExpandSidebarButton").click()
+    switch(tab, "Continue previous run")
+    tab.get_by_role("button", name="Pick another run").click()
+    tab.get_by_label("Find by prompt").wait_for()
+
+
+STATES = {  # one after the other
+    "queue": lambda tab: tab.get_by_text("The queue is paused").wait_for(),
+    "done": lambda tab: choose(tab, "see https"),
+    "stopped, stages": lambda tab: (choose(tab, "a tall tree"), show_stages(tab)),
+    "sidebar": show_sidebar,
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_serious_keeps_anybody_out(shelf, chromium, contexts, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab = open_shelf(shelf, chromium, contexts, color_scheme=scheme)
+    for state, reach in STATES.items():
+        reach(tab)
+        tab.wait_for_function("document.getAnimations().every(a => a.playState != 'running')")
+        found = Axe().run(tab).response["violations"]
+        serious = [v for v in found if v["impact"] in ("serious", "critical")]
+        assert not serious, [state, *(f"{v['id']}: {v['nodes'][0]['html']}" for v in serious)]
+
+
+def test_a_prompt_is_shown_as_it_was_typed(shelf, chromium, contexts):
+    tab = open_shelf(shelf, chromium, contexts)
+    choose(tab, "see https")
+    shown = tab.locator('[class*="st-key-result-"] strong').first
+    assert shown.inner_text() == MARKUP
+    waiting = tab.locator('[class*="st-key-wait-20260104"]')
+    assert waiting.inner_text().startswith(MARKUP[:50])
+    assert tab.locator('[class*="st-key-result-"] a, [class*="st-key-wait-"] a').count() == 0
+
+
+def test_tall_results_stay_on_the_screen_and_full_screen_is_crisp(shelf, chromium, contexts):
+    tab = open_shelf(shelf, chromium, contexts)
+    choose(tab, "a tall tree")
+    result = tab.locator('[class*="st-key-result-"]')
+    result.get_by_text("65 of 400 steps · stage 1 of 2").wait_for()
+    result.get_by_alt_text("Total loss").wait_for()
+    wait_for(lambda: result.locator("video").count() == 2, "films of the run and of the chain")
+    wait_for(lambda: result.bounding_box()["height"] < 2000, "films that fit")
+    picture = result.get_by_test_id("stImage").locator("img")
+    picture.hover()
+    result.get_by_role("button", name="Fullscreen").click()
+    wait_for(lambda: picture.bounding_box()["height"] > 800, "a picture as large as the screen")
+    assert picture.evaluate("e => getComputedStyle(e).imageRendering") == "pixelated"
+
+
+def test_files_that_are_too_large_say_so_in_view(shelf, chromium, contexts):
+    tab = open_shelf(shelf, chromium, contexts)
+    switch(tab, "Use starting image")
+    file = {"name": "big.png", "mimeType": "image/png", "buffer": bytes(10_500_000)}
+    tab.locator("input[type=file]").set_input_files(file)
+    refusal = tab.get_by_test_id("stFileChip").get_by_text("must be 10.0MB or smaller")
+    wait_for(lambda: refusal.bounding_box()["height"] > 10, "the words to be seen")
+    tab.get_by_test_id("stMain").evaluate(DROP, ["huge.png", "", 20_000_001])
+    tab.get_by_test_id("stToast").get_by_text("huge.png is over 20 MB").wait_for()
+
+
+def test_the_page_says_that_the_server_has_ended(shelf, chromium, contexts):
+    tab = open_shelf(shelf, chromium, contexts)
+    shelf.end(signal.SIGINT)
+    told = tab.get_by_role("dialog")
+    told.get_by_text("The studio has ended").wait_for()
+    assert "make app" in told.inner_text() and "treamlit" not in told.inner_text()
+
+
+TWO_ENGINES = f"""
+import runpy, sys
+import tiles_engine
+from studio.queue import keeper
+
+tiles_engine.use()
+keeper.WORKER = (sys.executable, tiles_engine.__file__)
+runpy.run_path({str(ROOT / "app.py")!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture
+def two_engines(tmp_path, chromium):
+    """A page whose registry has a second engine."""
+    script = tmp_path / "app.py"
+    script.write_text(TWO_ENGINES)
+    server = Server(tmp_path, script)
+    yield server
+    server.end(signal.SIGTERM)
+
+
+def test_another_engine_makes_several_pictures(two_engines, chromium, contexts):
+    tab = new_tab(chromium, contexts)
+    tab.goto(two_engines.url)
+    prompt_of(tab).fill("a red heart")
+    prompt_of(tab).press("Control+Enter")
+    choose_engine(tab, "Tiles")
+    field(tab, "Tiles").fill("3")
+    prompt_of(tab).wait_for(state="detached")
+    assert field(tab, "Xdim").count() == 0
+    button(tab, "Run!").click()
+    wait_for(lambda: tab.title() == "✓ Done: Tiles", "the run's end")
+    result = tab.locator('[class*="st-key-result-"]')
+    wait_for(lambda: result.get_by_test_id("stImage").count() == 3, "its pictures")
+    with tab.expect_download() as download:
+        button(tab, "Picture 2").click()
+    assert download.value.suggested_filename.endswith("output-2.PNG")
+    assert Image.open(download.value.path()).size == (96, 96)
+    result.get_by_test_id("stImage").nth(2).hover()
+    result.get_by_role("button", name="Fullscreen").nth(2).click()
+    large = result.get_by_test_id("stImage").nth(2).locator("img")
+    wait_for(lambda: large.bounding_box()["height"] > 800, "a picture as large as the screen")
+    tab.keyboard.press("Escape")
+    tab.set_viewport_size({"width": 390, "height": 844})
+    wait_for(lambda: tab.get_by_test_id("stMain").evaluate(FITS), "the row to wrap")
+    tab.set_viewport_size({"width": 1400, "height": 1000})
+    choose_engine(tab, "VQGAN-CLIP")
+    wait_for(lambda: prompt_of(tab).input_value() == "a red heart", "the prompt again")
