@@ -151,7 +151,7 @@ def test_an_estimate_is_by_the_engine_where_it_can_tell(engines, page, output_di
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, to_json(vars(state)))
     make_tiles_run(output_dir, num_steps=20, steps_per_second=2.0, device="CPU")
-    assert "Roughly: about 2 s on CPU (by your earlier runs)" in everything(page.run())
+    assert "Roughly: about 2 s on CPU (based on your earlier runs)" in everything(page.run())
 
 
 # --- engines that cannot be used ---

@@ -202,7 +202,7 @@ def test_a_default_is_declared_in_one_place():
         ("num_steps: yes", "num_steps"),
         ("cutn: 2021-13-45", "cannot be read"),
         ("cutn: !!int many", "cannot be read"),
-        ("1: 2", "no setting"),
+        ("1: 2", "not a setting"),
         ("a: !!python/object/apply:os.system ['true']", "cannot be read"),
     ],
 )

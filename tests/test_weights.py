@@ -149,7 +149,7 @@ def test_there_is_no_sketch_without_a_sketcher(assets):
     for clip in ("own", "ViT-B/32"):
         wanted = make(VQGANCLIPSettings, given | {"clip_model": clip})
         fitted, (warning,) = wanted.fitted(assets)
-        assert not fitted.init_sketch and f"{clip} has nothing that draws one" in warning
+        assert not fitted.init_sketch and f"{clip} has no network that draws sketches" in warning
         assert fitted.fitted(assets) == (fitted, [])
 
 

@@ -1,6 +1,6 @@
-"""What an engine is to everything around it: its settings, choices, estimate, and runs. No torch.
+"""What the studio knows of an engine: its settings, choices, estimate and runs. No torch.
 
-See docs/adding-an-engine.md for one that is written out.
+See docs/adding-an-engine.md for a complete example.
 """
 
 import statistics
@@ -29,8 +29,8 @@ class Step:
     """What one step made.
 
     index: counts from 1. picture: uint8 [H, W, 3], or None for a step that shows nothing.
-    losses: by name, where the engine has any; "total" is what a curve shows.
-    pictures: all of them, of one size, where a run makes several; `picture` is then the first.
+    losses: by name, if the engine has any; "total" is what a curve shows.
+    pictures: all of them, of one size, if a run makes several; `picture` is then the first.
     """
 
     index: int
@@ -69,8 +69,8 @@ class Run(ABC):
         start_image: what to start from: a continued picture, else the starting image.
         image_prompts: RGB pictures to resemble.
 
-        `warnings` gathers sentences for the person until the first step, and `notes` what
-        details.json should say of how the run was computed, where it is not as usual.
+        `warnings` gathers sentences for the person until the first step. `notes` gathers what
+        details.json should say about anything unusual in how the run was computed.
         """
         self.settings = settings
         self.assets_dir = assets_dir
@@ -82,7 +82,7 @@ class Run(ABC):
 
     @abstractmethod
     def load_model(self) -> None:
-        """Get the weights ready; quick where a run in the same process had them before."""
+        """Get the weights ready; quick if a run in the same process used them before."""
 
     @abstractmethod
     def model_init(self) -> None:
@@ -97,7 +97,7 @@ class Run(ABC):
         """All that an exact continuation needs, as after the last whole step.
 
         Numpy arrays, numbers, text and dicts of them with text as keys; "frames" is that step's
-        index. It must also tell after `iterate` broke off, by an error or by KeyboardInterrupt.
+        index. It must also work after an error or a KeyboardInterrupt has broken off `iterate`.
         """
 
     @abstractmethod
@@ -127,7 +127,7 @@ class Engine:
     """A kind of run. Its class names its settings and its Run; the rest has defaults.
 
     run: "module:class", imported when a run is computed, so that page and command line start
-    without its libraries. libraries: those that it needs, by the names that they are imported by.
+    without its libraries. libraries: those that it needs, by the names that Python imports.
     """
 
     settings: ClassVar[type[RunSettings]]
@@ -135,12 +135,12 @@ class Engine:
     libraries: ClassVar[Sequence[str]] = ()
 
     def unavailable(self) -> str:
-        """Why it cannot be used on this machine, with what to do; "" where it can."""
+        """Why it cannot be used on this machine, and what to do; "" if it can."""
         missing = [name for name in self.libraries if find_spec(name) is None]
         return f"It needs {', '.join(missing)}: run `make setup`." if missing else ""
 
     def choices(self, assets_dir: Path) -> Mapping[str, Choices]:
-        """What a form offers for settings by name, beside those that list their own words."""
+        """What a form offers, by the settings' names, for those that do not list their words."""
         return {}
 
     def estimate(
@@ -150,10 +150,10 @@ class Engine:
         device: str,
         past: Iterable[Mapping[str, Any]],
     ) -> Estimate | None:
-        """Time and memory of a run, or None where nothing can be said.
+        """Time and memory of a run, or None if nothing can be said.
 
         device: in words, as in details.json. past: details of earlier runs of this engine, the
-        newest first. Unless an engine knows better, steps take as long as theirs did.
+        newest first. Unless an engine knows better, a step takes as long as in those runs.
         """
         speeds = [speed for details in past if (speed := _speed(details, device))]
         if not speeds:
@@ -163,7 +163,7 @@ class Engine:
 
 
 def _speed(details: Mapping[str, Any], device: str) -> float | None:
-    """Steps per second of an earlier run, where it says something about runs on that device."""
+    """Steps per second of an earlier run; None if they say nothing about that device."""
     speed, steps = details.get("steps_per_second"), details.get("num_steps")
     tells = details.get("device") == device and isinstance(speed, int | float) and speed > 0
     return speed if tells and isinstance(steps, int) and steps >= MIN_STEPS else None

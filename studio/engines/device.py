@@ -92,10 +92,10 @@ def total_memory(device: torch.device) -> int | None:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that a run could take on the device; infinite where that is not known.
+    """Bytes that a run could take on the device; infinite if that is not known.
 
-    For a CPU: what the machine has to spare, or its container allows beside what is in it. What
-    this process has freed and kept counts only on a GPU.
+    For a CPU: what is free on the machine, or in its container if that is less. Memory that this
+    process has freed but kept counts as free only on a GPU.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -113,7 +113,7 @@ def _free_in_machine() -> float:
 
 
 def _free_in_container() -> float:
-    """Of cgroups of version 2. Files that were read lately fill its memory, and make way."""
+    """By cgroups version 2. Files that were read lately count as taken, but make way."""
     with suppress(OSError, ValueError, KeyError):
         limit, taken = (int((CGROUP / name).read_text()) for name in ("memory.max", CGROUP_TAKEN))
         return float(limit - taken + int(_named_values(CGROUP / "memory.stat")["inactive_file"]))
@@ -146,7 +146,7 @@ def release_freed_memory() -> None:
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Within, a GPU uses algorithms that give the same bytes every time. A CPU always does."""
+    """Inside it, a GPU uses algorithms that give the same bytes every time. A CPU always does."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(wanted or before)
     try:

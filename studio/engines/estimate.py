@@ -1,4 +1,4 @@
-"""What a run will roughly take, told before it starts. Each engine makes its own estimate."""
+"""The rough time and memory of a run, told before it starts. Each engine estimates its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds_per_step; seconds in all, None for an endless run; memory_bytes at the peak or None.
+    """The time and memory of a run.
 
-    measured: whether earlier runs on this device are behind it. too_large: what to say where the
-    machine has less memory; "" where it has enough, or where that is not known.
+    seconds: of the whole run; None if it is endless. memory_bytes: at the peak, if known.
+    measured: whether it is based on earlier runs on this device. too_large: what to say if the
+    machine has less memory; "" if it has enough, or if that is not known.
     """
 
     seconds_per_step: float
@@ -20,7 +21,7 @@ class Estimate:
 
 
 def together(each: Sequence[Estimate], times: int = 1) -> Estimate:
-    """The estimate of runs that follow each other, all of them so many times."""
+    """The estimate of runs made one after the other, and of all that several times over."""
     endless = next((told for told in each if told.seconds is None), None)
     needed = [told.memory_bytes for told in each if told.memory_bytes is not None]
     return replace(
@@ -32,9 +33,9 @@ def together(each: Sequence[Estimate], times: int = 1) -> Estimate:
 
 
 def estimate_in_words(estimate: Estimate, device: str, runs: int = 1, waiting: float = 0.0) -> str:
-    """For the person, as rough as it is.
+    """The estimate as a sentence for the person.
 
-    runs: how many it is the estimate of. waiting: seconds until the first of them begins.
+    runs: how many runs it is for. waiting: seconds until the first of them begins.
     """
     if estimate.seconds is None:
         takes = f"about {duration(estimate.seconds_per_step)} a step until you stop it"
@@ -46,7 +47,7 @@ def estimate_in_words(estimate: Estimate, device: str, runs: int = 1, waiting: f
         takes = f"{takes}, after about {duration(waiting)} for the runs before it,"
     if estimate.memory_bytes is not None:
         takes = f"{takes} and {estimate.memory_bytes / 1e9:.1f} GB of memory"
-    basis = "by your earlier runs" if estimate.measured else "a first guess"
+    basis = "based on your earlier runs" if estimate.measured else "a first guess"
     where = f" on {device}" if device else ""
     return f"Roughly: {takes}{where} ({basis}). {estimate.too_large}".rstrip()
 

@@ -27,9 +27,9 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Engine:
-    """The engine of that name. Raises BadInput for an unknown one, listing what there is.
+    """The engine of that name.
 
-    Also for one that cannot be imported.
+    Raises BadInput for an unknown one, listing the others, and for one that cannot be imported.
     """
     if name not in ENGINES:
         raise BadInput(f"There is no engine '{shortened(name)}'. There are: {', '.join(ENGINES)}.")
@@ -45,7 +45,7 @@ def find(name: object) -> Engine | None:
 
 
 def unavailable(name: str) -> str:
-    """Why an engine cannot be used here, with what to do; "" where it can."""
+    """Why an engine cannot be used here, and what to do; "" if it can."""
     try:
         return get(name).unavailable()
     except BadInput as error:

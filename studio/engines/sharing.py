@@ -28,7 +28,7 @@ class Crowd:
     """Whether other programs need the processors, by how long our threads wait for them.
 
     Beside a program that always makes way, there seems to be room until our threads spin again. So
-    each time that soon proves wrong, the patience until the next try doubles.
+    each time that this soon proves wrong, the patience until the next try doubles.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,10 @@ class Crowd:
         self._since = -math.inf  # when the crowd was last seen, or left
 
     def look(self, now: float, waited: float) -> bool:
-        """waited: the share of the time since the last look for which some thread had to wait."""
+        """Whether a crowd is there now.
+
+        waited: the share of the time since the last look for which some thread had to wait.
+        """
         if self.is_there:
             self._look_for_room(now, waited)
         elif waited > CROWDED:

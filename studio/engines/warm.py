@@ -23,7 +23,7 @@ Name = tuple[str, str]  # an engine and one of its slots
 
 
 class FileStamp(NamedTuple):
-    """A file by path, time and size: another one where the file was replaced."""
+    """A file by path, time and size. A file that replaces it has another stamp."""
 
     path: Path
     modified_ns: int
@@ -31,7 +31,7 @@ class FileStamp(NamedTuple):
 
 
 def file_stamp(path: Path) -> FileStamp:
-    """The stamp of a file as it is now. Raises OSError where there is none."""
+    """The stamp of a file as it is now. Raises OSError if there is no such file."""
     status = path.stat()
     return FileStamp(path.resolve(), status.st_mtime_ns, status.st_size)
 
@@ -50,8 +50,8 @@ class _Warm:
 class WarmModels:
     """The models that a process has loaded, each under its engine and a slot of that engine.
 
-    Models are loaded one after the other, whatever the threads. A model that was let go lives on
-    while a run holds it.
+    Models are loaded one after the other, even if several threads ask. A model that was let go
+    lives on while a run holds it.
     """
 
     def __init__(self) -> None:
@@ -69,15 +69,15 @@ class WarmModels:
         device: torch.device,
         needs: float = 0.0,
     ) -> T:
-        """The model of an engine's slot, loaded where `key` or `device` is another than before.
+        """The model of an engine's slot, loaded again if `key` or `device` has changed.
 
         key: all that the model depends on: stamps of its files, its precision.
         run: the run that will use it, and the models that it got before; these are never let go
-        to make room. needs: bytes that the model takes on the device, as well as that is known.
+        to make room. needs: bytes that the model takes on the device, as far as known.
 
-        The slot's old model goes before the new one loads. Where the device has less free memory
-        than `needs`, so do models that the run does not use. Where memory lacks nevertheless, all
-        of those go, and `load` is tried once more.
+        The slot's old model goes before the new one loads. If the device has less free memory
+        than `needs`, so do models that the run does not use. If memory is still short, all of those
+        go, and `load` is tried once more.
         """
         name = engine, slot
         with self._lock:
@@ -92,8 +92,8 @@ class WarmModels:
     def make_room(self, needs: float, *, engine: str, run: object, device: torch.device) -> None:
         """Let go of models on the device that the run does not use, until `needs` bytes are free.
 
-        Those of other engines go first, as the run may be about to ask for its own engine's; among
-        them the least recently used.
+        Models of other engines go first, as the run may soon ask for those of its own engine. The
+        least recently used go before the others.
         """
         with self._lock:
             if free_memory(device) >= needs:
@@ -105,10 +105,10 @@ class WarmModels:
                 self._let_go([unused.pop(0)])
 
     def with_room(self, work: Callable[[], T], *, run: object) -> T:
-        """What `work` returns; where memory lacks, it is done again with more room.
+        """What `work` returns; if memory is short, it is done again with more room.
 
         All models that the run does not use are let go in between. Raises the error of `work`
-        where there are none, and whatever the second try raises.
+        if there are no such models, and whatever the second try raises.
         """
         try:
             return work()
@@ -137,7 +137,7 @@ class WarmModels:
                 self._models.pop(name, None)
             if len(self._models) == before:
                 return
-        gc.collect()  # libraries' models may hold themselves in circles
+        gc.collect()  # models of libraries may have reference cycles
         release_freed_memory()
 
 

@@ -69,7 +69,7 @@ def parse(rows: object, kind: type[RunSettings], where: str = "The list of stage
 
 
 def settings_of(before: RunSettings, stages: Sequence[Stage], first: int = 1) -> list[RunSettings]:
-    """The settings of each stage, which takes over what the one before had. Raises BadInput.
+    """The settings of each stage, which inherits those of the stage before. Raises BadInput.
 
     A prompt may be missing, so that an estimate can do without one.
     first: the number of the first of these stages, for messages.
@@ -85,7 +85,7 @@ def settings_of(before: RunSettings, stages: Sequence[Stage], first: int = 1) ->
 def begin(request: Request, stages: Sequence[Stage], status: str = "queued") -> RunFolder:
     """Check all stages, and make the folder of the first run. Raises BadInput.
 
-    request: where, with which model, and what holds for all stages but where they say otherwise.
+    request: the folders, the engine, and the settings of every stage that sets no others.
     status: as for `submit.submit`.
     """
     first, *rest = stages
@@ -97,7 +97,7 @@ def begin(request: Request, stages: Sequence[Stage], status: str = "queued") -> 
 
 
 def follow(folder: RunFolder, assets_dir: Path, status: str = "queued") -> RunFolder | None:
-    """Make the folder of the stage after a run; None if there is no such stage, or it exists.
+    """Make the folder of the stage after a run; None if there is none, or if it was made before.
 
     Raises BadInput where it cannot be made.
     """
@@ -118,12 +118,12 @@ def follow(folder: RunFolder, assets_dir: Path, status: str = "queued") -> RunFo
             )
         )
     following = submit(plan, status, chain | {"number": chain["number"] + 1, "next": rest})
-    folder.update(chain=chain | {"followed_by": following.name})  # though it be removed one day
+    folder.update(chain=chain | {"followed_by": following.name})  # known even if that is removed
     return following
 
 
 def unfollowed(runs: Sequence[Entry]) -> list[Entry]:
-    """The runs that are done and whose next stage nobody has made."""
+    """The runs that are done and whose next stage has not been made."""
     return [e for e in runs if _waits_for_next(e.details) and not _next_runs(e.name, runs)]
 
 
@@ -173,11 +173,11 @@ def _setting(key: object, number: int, kind: type[RunSettings]) -> str:
         return names[spelt]
     close = difflib.get_close_matches(spelt, names, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(names)}."
-    raise BadInput(f"Stage {number} sets '{shortened(key)}', which is no setting. {hint}")
+    raise BadInput(f"Stage {number} sets '{shortened(key)}', which is not a setting. {hint}")
 
 
 def _check_later(before: RunSettings, stages: Sequence[Stage], assets_dir: Path) -> None:
-    """Each stage takes over what the one before had."""
+    """Check all stages but the first. Raises BadInput."""
     for number, stage in enumerate(stages, start=2):
         if before.num_steps < 0:
             raise BadInput(

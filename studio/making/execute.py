@@ -36,10 +36,10 @@ def execute(
 
     Where the folder holds a checkpoint, the run continues from there. on_step is called after each
     step. stop: see `stopping.Stop`; the folder's own stop flag counts as well. claim: the caller's
-    own on the folder, if it has one.
+    claim on the folder, if it has one.
 
     Raises BadInput (weights that cannot be used, a GPU that is not there) and RunFailed, after
-    having recorded them in the folder. Raises Taken if another process computes the run, or took it
+    recording them in the folder. Raises Taken if another process computes the run, or took it
     over while this one was frozen; then the folder is left alone.
     """
     stop = stop or Stop()
@@ -93,7 +93,7 @@ def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
 
 def _continue(run: "Run", earlier: Checkpoint, facts: Mapping[str, Any]) -> None:
     if earlier.engine != facts["engine"]:
-        return  # then its picture is all that this one can start from
+        return  # another engine can only start from the picture
     ours, theirs = facts["settings"], earlier.settings
     named = {name: ours[name] for name in ("image_prompt",) if name in ours}
     how = run.settings.model_copy(update=named).continuing(theirs)

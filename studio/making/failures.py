@@ -9,9 +9,9 @@ from studio.runs import storage
 
 
 def as_failure(error: BaseException | None, folder: Path) -> StudioError | None:
-    """The error in words; None for no error, and for Ctrl-C, which is a wish to stop.
+    """The error in words; None for no error, and for Ctrl-C, which is a request to stop.
 
-    A fault of ours leaves its traceback in the run's folder.
+    A bug leaves its traceback in the run's folder.
     """
     if error is None or isinstance(error, KeyboardInterrupt):
         return None

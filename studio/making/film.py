@@ -11,7 +11,7 @@ from studio.media import video
 from studio.media.pictures import tiled
 from studio.runs import storage
 
-RESERVE_BYTES = 300_000  # room for details, beside the room for the picture
+RESERVE_BYTES = 300_000  # room for details.json, besides the room for the picture
 
 
 class Film:
@@ -31,7 +31,7 @@ class Film:
         return self._folder / storage.LIVE_VIDEO
 
     def add(self, pictures: Sequence[np.ndarray]) -> None:
-        """Append a frame; nothing for a step without a picture. Raises OSError, RunFailed."""
+        """Append a frame, or nothing for a step without a picture. Raises OSError, RunFailed."""
         if not len(pictures):
             return
         frame = tiled(pictures)
@@ -72,12 +72,12 @@ class Film:
             self._writer.abandon()
 
     def finish(self, comment: str) -> None:
-        """Make an ordinary film of it, with a comment; nothing where there is no frame."""
+        """Turn it into an ordinary film with a comment; do nothing if there is no frame."""
         if self.frames:
             video.finish(self._part, self._folder / storage.VIDEO, comment)
 
     def free_reserve(self) -> None:
-        """Give the room on the disk to what is saved next."""
+        """Free the reserved room on the disk for what is saved next."""
         (self._folder / storage.RESERVE).unlink(missing_ok=True)
 
     def _begin(self, frame: np.ndarray, keep: int = 0) -> video.VideoWriter:

@@ -1,4 +1,4 @@
-"""From what a person asks for to a plan that was found possible. Never imports torch.
+"""From a person's request to a plan that is known to be possible. Never imports torch.
 
 `prepare` checks all that can be checked without torch, `submit.submit` makes the run folder,
 `execute.execute` computes it. The command line and the worker share them; between submit and
@@ -30,12 +30,12 @@ from studio.settings.values import make
 class Request:
     """What a person asked for.
 
-    given: what they set this time, by the settings' names; values may be text.
+    given: the settings that the person gave this time, by name; values may be text.
     engine: by name; None for the engine of the run that the settings come from, else the default.
     settings_file: a details.json or output.PNG to take all other settings from.
     continue_run: the run whose picture to continue, as `storage.find_run` takes it.
-    origin: what to begin from as an earlier run did; of its values none is taken.
-    uploads: pictures that are no files; `init_image` and `image_prompt` name them.
+    origin: where an earlier run began, for this run to begin there too; its values are not used.
+    uploads: pictures in memory, by the names that `init_image` and `image_prompt` hold.
     """
 
     given: Mapping[str, Any]
@@ -50,12 +50,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request that was found possible.
+    """A request that is known to be possible.
 
     settings: complete; the seed is the one to use, the size is one that the engine can make.
     init_image, image_prompts: the JPEG files to keep and to use.
     start: the picture that the run continues. checkpoint: the file of the state that it continues.
-    ancestors: the folders' names of the runs before it, oldest first; it continues the last.
+    ancestors: the folder names of the runs before it, oldest first; it continues the last one.
     warnings: for the person.
     """
 
@@ -107,7 +107,7 @@ def prepare(request: Request) -> Plan:
 def engine_for(request: Request) -> str:
     """The name of the engine: the one that was asked for, else that of the run to build on.
 
-    Raises BadInput where that is not known here.
+    Raises BadInput for an engine that is unknown here.
     """
     name = request.engine
     if name is None and request.settings_file is not None:
@@ -121,7 +121,7 @@ def engine_for(request: Request) -> str:
 
 
 def _earlier(request: Request, engine: str) -> list[Recipe]:
-    """The runs that this one builds on, the later in rank last."""
+    """The runs that this one builds on. Values of later ones win."""
     earlier = []
     given = [name for name, value in request.given.items() if value is not None]
     if request.continue_run is not None:
@@ -133,7 +133,7 @@ def _earlier(request: Request, engine: str) -> list[Recipe]:
 
 
 def _settings(request: Request, engine: str, earlier: Sequence[Mapping[str, Any]]) -> RunSettings:
-    """The values in the order of their rank; see `settings.values.make`."""
+    """Defaults, then values of earlier runs, then what was given; later values win."""
     kind = registry.get(engine).settings
     given = {name: value for name, value in request.given.items() if value is not None}
     layers = [registry.defaults(engine), *earlier, given]
@@ -151,7 +151,7 @@ def _origin(request: Request, earlier: Sequence[Recipe]) -> Recipe | None:
 
 
 def _picture_before(origin: Recipe | None, checkpoint: Checkpoint | None) -> Image.Image | None:
-    """The last picture of the run that this one continues, at that run's size."""
+    """The last picture of the run that this one continues, at the earlier run's size."""
     if checkpoint and checkpoint.picture is not None:
         return Image.fromarray(checkpoint.picture)
     if origin is None or origin.start is None:
@@ -173,7 +173,7 @@ def _size(settings: RunSettings) -> tuple[int, int] | None:
 def _of_kept_size(
     settings: RunSettings, before: Image.Image | None
 ) -> tuple[RunSettings, list[str]]:
-    """With the size of the picture before, where it is to be kept, and what the person is told."""
+    """The settings with the earlier picture's size, if that is to be kept, and warnings."""
     size, resize = _size(settings), _value(settings, "continue_resize")
     if before is None or size is None or resize != "keep" or before.size == size:
         return settings, []
@@ -183,7 +183,7 @@ def _of_kept_size(
 
 
 def _start(before: Image.Image | None, settings: RunSettings) -> Image.Image | None:
-    """The picture that a run begins with that continues another, at its own size."""
+    """The picture that a continuing run begins with, at the size of that run."""
     size = _size(settings)
     if before is None or size is None:
         return before

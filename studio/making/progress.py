@@ -1,4 +1,4 @@
-"""How a run gets on: its speed, the course of its loss, and the live files that say so."""
+"""The progress of a run: its speed, its loss over the steps, and the live files that show both."""
 
 import math
 import time
@@ -14,14 +14,14 @@ from studio.media.pictures import encode_jpeg, tiled
 from studio.runs import storage
 
 LIVE_SECONDS = 0.25
-LIVE_SHARE = 0.02  # of the run's time, at most, may go into its live files
+LIVE_SHARE = 0.02  # the largest share of the run's time that its live files may take
 LIVE_QUALITY = 85
 HISTORY_POINTS = 200
-TOTAL = "total"  # the loss whose course is kept
+TOTAL = "total"  # the loss that `History` keeps
 
 
 class Progress:
-    """Speed and loss of a run, told now and then in its folder."""
+    """Speed and loss of a run, written to its folder now and then."""
 
     def __init__(self, folder: Path, planned: int) -> None:
         self._folder = folder
@@ -38,7 +38,7 @@ class Progress:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to tell again."""
+        """Whether it is time to write the live files again."""
         return time.monotonic() >= self._next
 
     def tell(self, index: int, losses: Mapping[str, float], pictures: Sequence[np.ndarray]) -> None:
@@ -65,7 +65,7 @@ class Progress:
 
 
 class History:
-    """The course of a value over the steps: at most so many evenly spread points [step, value]."""
+    """A value over the steps, as at most `limit` evenly spaced points [step, value]."""
 
     def __init__(self, limit: int) -> None:
         self.points: list[tuple[int, float | None]] = []
@@ -92,7 +92,7 @@ class History:
 
 
 class Clock:
-    """Steps per second; the first step, which warms up, does not count beside others."""
+    """Steps per second. The first step, which warms up, counts only until there is a second."""
 
     def __init__(self) -> None:
         self._began = self._first = self._last = time.monotonic()
@@ -118,5 +118,5 @@ class Clock:
 
 
 def finite(losses: Mapping[str, float]) -> dict[str, float | None]:
-    """Losses for JSON, which knows no nan."""
+    """Losses for JSON, which has no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in losses.items()}

@@ -23,21 +23,21 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_ANCESTORS = 10_000
 GIVE = "Give the details.json or the output.PNG of a run."
 LOST_STATE = (
-    f"The state that this run began with, {storage.START_CHECKPOINT}, is not there any more: a new"
-    " run begins from the picture alone, and makes another one."
+    f"The state that this run began with, {storage.START_CHECKPOINT}, is not there any more. A new"
+    " run begins from the picture alone, so its result will differ."
 )
-SHARED = ("text_input", "Xdim", "ydim")  # what another engine takes over, where it has it
+SHARED = ("text_input", "Xdim", "ydim")  # what another engine takes over, if it has them
 PICTURES = ("init_image", "image_prompt", "image_prompts")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """values: settings, pictures among them as paths. start: the picture that was continued.
+    """What a new run takes from an earlier one.
 
-    checkpoint: the state that was continued, where one was kept; its picture ranks above `start`.
-    lacks: what of it is missing by now, in words for the person; "" if nothing is.
+    values: settings, pictures among them as paths. start: the picture that was continued.
+    checkpoint: the state that was continued, if one was kept; its picture is used before `start`.
     ancestors: the folder names of the runs that lead here, oldest first; start and checkpoint are
-    from the last of them.
+    from the last of them. lacks: what is missing by now, in words for the person; "" if nothing is.
     """
 
     values: dict[str, Any]
@@ -48,7 +48,7 @@ class Recipe:
 
 
 def settings_in(details: Mapping[str, Any]) -> RunSettings:
-    """What a run was asked to be. Raises BadInput for details of another layout or engine."""
+    """The settings that a run began with. Raises BadInput for another layout or unknown engine."""
     kind = registry.get(engine_of(details)).settings
     return make(kind, _recorded(details, kind))
 
@@ -62,10 +62,10 @@ def _recorded(details: Mapping[str, Any], kind: type[RunSettings]) -> dict[str, 
 
 
 def continued(folder: RunFolder, engine: str, given: Collection[str] = ()) -> Recipe:
-    """What a run takes over that continues the one in `folder`. Raises BadInput.
+    """What a new run takes over from the run in `folder`, which it continues. Raises BadInput.
 
-    engine: of the new run. Settings that are `given` are not looked at, whatever they were. The
-    earlier run's starting image is left out, since its result is the start.
+    engine: of the new run. given: names of settings that need not be read, as the person gave
+    others. The earlier run's starting image is left out, since its result is the start.
     """
     if (status := folder.proven_status()) in storage.ACTIVE:
         raise BadInput(f"The run {folder.name} is still {status}. Continue it when it is done.")
@@ -88,11 +88,10 @@ def from_file(
     given: Collection[str] = (),
     called: str | None = None,
 ) -> Recipe:
-    """What makes the picture of a `details.json` or `output.PNG` again. Raises BadInput.
+    """What makes the picture of a `details.json` or `output.PNG` once more. Raises BadInput.
 
     The pictures that the run used are looked for beside the file, and in the run's own folder.
-    engine: of the new run. Settings that are `given` are not looked at. called: the file in
-    messages, where it is not its path.
+    engine, given: as for `continued`. called: what messages call the file, if not by its path.
     """
     details = _read_details(path, shortened(called or path, MAX_PATH))
     folder = _home(details, path, output_dir)
@@ -100,11 +99,11 @@ def from_file(
     if "seed" in values:
         values["set_seed"] = True
     if details.get("status") == "stopped" and details.get("num_steps"):
-        values["num_steps"] = details["num_steps"]  # of which its picture is the last
+        values["num_steps"] = details["num_steps"]  # its picture is from the last of them
     if not details.get("continue_prev_run"):
         return Recipe(values)
     if "continue_resize" in registry.get(engine).settings.model_fields:
-        values.setdefault("continue_resize", "crop")  # as it was before details recorded it
+        values.setdefault("continue_resize", "crop")  # what older versions did
     checkpoint = _if_there(folder / storage.START_CHECKPOINT)
     start = _start(details, folder, output_dir, has_state=checkpoint is not None)
     ancestors = _ancestors(details, output_dir)
@@ -112,7 +111,7 @@ def from_file(
 
 
 def engine_in(path: Path, called: str | None = None) -> str:
-    """The name of the engine that a settings file is of, known here or not. Raises BadInput."""
+    """The name of the engine in a settings file, even if it is unknown here. Raises BadInput."""
     return engine_of(_read_details(path, shortened(called or path, MAX_PATH)))
 
 
@@ -125,7 +124,7 @@ def inputs_digest(inputs: Mapping[str, bytes]) -> str | None:
 
 
 def _lost_state(details: Mapping[str, Any], folder: Path) -> str:
-    """What to say if the state that a run began from is missing, as the inputs' digest tells."""
+    """What to say if the state that a run began from is missing; the inputs' digest tells."""
     known, prompts = details.get("inputs_sha256"), details.get("image_prompts")
     if not known or (folder / storage.START_CHECKPOINT).is_file():
         return ""
@@ -184,7 +183,7 @@ def _details_in_png(path: Path, called: str) -> dict[str, Any]:
 
 
 def _home(details: Mapping[str, Any], path: Path, output_dir: Path) -> Path:
-    """The folder with the pictures that the settings speak of: beside the file, or a run's own."""
+    """The folder with the pictures that the settings name: the file's, or that of a run."""
     digest = details.get("inputs_sha256")
     if not digest or _recorded_digest(path.parent) == digest:
         return path.parent
@@ -211,7 +210,7 @@ def _start(
 ) -> Path | None:
     """The picture that a run continued. The older layout keeps it with the earlier run only.
 
-    has_state: whether it continued a state, as which a run without a picture can be continued.
+    has_state: whether there is a state to continue from; then the picture may be missing.
     """
     kept = folder / storage.START
     earlier = _run(output_dir, details.get("prev_run_id"))
@@ -227,7 +226,7 @@ def _values(
 ) -> dict[str, Any]:
     """The settings in a run's details, its pictures as paths of the copies in its folder.
 
-    Of another engine's run those count that engines share. besides: names to leave out.
+    From another engine's run, only SHARED is taken. besides: names to leave out.
     """
     kind = registry.get(engine).settings
     values = {n: value for n, value in _recorded(details, kind).items() if value is not None}
@@ -251,7 +250,7 @@ def _older(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pictures(details: Mapping[str, Any], folder: Path, besides: Collection[str]) -> dict[str, Any]:
-    """Whatever the details call them (older ones only say that there were some)."""
+    """The pictures that a run used. Older details only say that there were some."""
     found: dict[str, Any] = {}
     if details.get("init_image") and "init_image" not in besides:
         found["init_image"] = str(_existing(folder / storage.INIT_IMAGE, "its starting image"))

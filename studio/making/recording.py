@@ -26,18 +26,19 @@ from studio.runs.storage import RunFolder, Taken
 if TYPE_CHECKING:
     from studio.engines.contract import Run, Step
 
-CHECKPOINT_SHARE = 0.02  # of the run's time, at most, may go into its checkpoints
+CHECKPOINT_SHARE = 0.02  # the largest share of the run's time that checkpoints may take
 FILM_LACKS = (
-    "The video does not hold the steps before this run was resumed at step {}: it had been changed."
+    "The video lacks the steps before step {}, where this run was resumed: its file was changed."
 )
 
 
 class Recording:
     """A context manager around the loop of a run: one save path for done, stopped and failed.
 
-    Only under the folder's `computing`. After `resume`, `checkpoint` is what the engine is to
-    continue from. KeyboardInterrupt inside counts as a wish to stop, and ends here. Other errors
-    are recorded, and leave as BadInput or RunFailed. `status` then says what became of the run.
+    Use it only inside the folder's `computing`. After `resume`, `checkpoint` is what the engine is
+    to continue from. A KeyboardInterrupt inside counts as a request to stop, and is not passed on.
+    Other errors are recorded, and passed on as BadInput or RunFailed. Afterwards `status` says how
+    the run ended.
 
     claim: the right to write into the folder. Once another process has taken the run over, nothing
     more is written, and all methods raise Taken.
@@ -59,7 +60,7 @@ class Recording:
 
     @property
     def planned_num_steps(self) -> int:
-        """How many steps (with scrolling: frames) to make; -1 for as many as there is time."""
+        """How many steps (with scrolling: frames) to make; -1 to run until stopped."""
         return self._details["planned_num_steps"]
 
     @property
@@ -83,7 +84,7 @@ class Recording:
         return self
 
     def resume(self) -> None:
-        """Take up what a checkpoint holds, if there is one."""
+        """Continue from the run's checkpoint, if there is one."""
         path = self.folder.path / storage.CHECKPOINT
         if not path.exists():
             return
@@ -98,7 +99,7 @@ class Recording:
             self._warn([FILM_LACKS.format(checkpoint.index)])
 
     def loaded(self, run: "Run", device: str, facts: Mapping[str, Any]) -> None:
-        """Note what the run computes on, and what the engine has to say about its input.
+        """Note what the run computes on, and the engine's warnings about its input.
 
         facts: engine and settings, for `Checkpoint`.
         """
@@ -108,7 +109,7 @@ class Recording:
         self._progress.clock.start()
 
     def note(self, notes: Mapping[str, Any]) -> None:
-        """Keep in details.json what came up on the way; see `contract.Run`."""
+        """Keep the run's notes in details.json; see `contract.Run`."""
         if any(self._details.get(name) != value for name, value in notes.items()):
             self._update(**notes)
 
@@ -125,7 +126,7 @@ class Recording:
             self._save_checkpoint()
 
     def stop(self) -> None:
-        """Note that the loop ends before its time because somebody wished it."""
+        """Note that the loop ends early because somebody asked for it."""
         self.status = "stopped"
 
     def __exit__(
@@ -172,7 +173,7 @@ class Recording:
     def _checkpoint_data(
         self, tell_state: Callable[[], Mapping[str, Any]], film: Film
     ) -> bytes | None:
-        """None where a signal came between the step and its recording."""
+        """None if a signal came between the step and its recording."""
         last = self._last
         try:
             state = tell_state()
@@ -189,7 +190,7 @@ class Recording:
                 **self._facts,
             )
             return checkpoints.encode(checkpoint)
-        except Exception as error:  # such as of a GPU that has failed
+        except Exception as error:  # such as one from a GPU that has failed
             raise RunFailed(f"The run's state cannot be saved: {error}.") from None
 
     def _tell(self) -> None:
@@ -204,7 +205,7 @@ class Recording:
 
     def _check_claim(self) -> None:
         if not self._claim.is_newest:
-            raise Taken(f"Another process took the run {self.folder.name} over.")
+            raise Taken(f"Another process took over the run {self.folder.name}.")
 
     def _update(self, **changes: Any) -> None:
         self._check_claim()
@@ -215,7 +216,7 @@ class Recording:
             self._film.close()
 
     def _final(self, failures: Sequence[StudioError | None]) -> dict[str, Any]:
-        """The details as they stay."""
+        """The details as they stand at the end."""
         failure = _first(failures)
         if failure:
             self.status = "failed"
@@ -252,7 +253,7 @@ class Recording:
 
 
 class LastStep:
-    """What the last step made; of the pictures, those of the last step that had any."""
+    """What the last step made, with the pictures of the last step that had any."""
 
     def __init__(self) -> None:
         self.index = self.saved_index = 0  # saved: the one in the checkpoint file

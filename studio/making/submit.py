@@ -21,7 +21,7 @@ def submit(plan: Plan, status: str = "queued", chain: Mapping[str, Any] | None =
     """Make the run's folder, with all that `execute` needs. Raises BadInput.
 
     status: "queued" for the worker to take, "running" to execute it here at once.
-    chain: what `chains` wants to know when the run is done.
+    chain: what `chains` needs to know when the run is done.
     """
     folder = storage.create_run_folder(plan.output_dir)
     try:
@@ -39,7 +39,7 @@ def submit(plan: Plan, status: str = "queued", chain: Mapping[str, Any] | None =
 def reopen(folder: RunFolder, status: str = "queued", claim: Claim | None = None) -> None:
     """Let a run that ended before its time continue in its folder; then `execute` it.
 
-    status: as for `submit`. claim: the caller's own on the folder, if it has one. Raises BadInput
+    status: as for `submit`. claim: the caller's claim on the folder, if it has one. Raises BadInput
     for a run that is running, waiting or done, and for one that has a result but no checkpoint.
     """
     before = folder.proven_status(claim)
@@ -54,7 +54,7 @@ def reopen(folder: RunFolder, status: str = "queued", claim: Claim | None = None
 
 
 def _how_to_continue(folder: RunFolder) -> Wording:
-    """In a new run, where the same one cannot be resumed."""
+    """How to continue in a new run what cannot be resumed."""
     return Wording(
         "Press 'Continue' to continue it in a new run.",
         f"Continue it in a new run: --continue-run {folder.name}.",
@@ -98,7 +98,7 @@ def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:
         "host": None,
         ENGINE: plan.engine,
         **plan.settings.model_dump(),
-        "num_steps": 0,  # those done; what was planned stands below
+        "num_steps": 0,  # steps done; the planned number is below
         "planned_num_steps": plan.settings.num_steps,
         "init_image": storage.INIT_IMAGE if plan.init_image else None,
         "image_prompt": image_prompts,

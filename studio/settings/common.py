@@ -19,7 +19,7 @@ def prompt(*, help: str = "What the picture should show.", example: str = "a red
 
 
 def num_steps(default: int, *, frames: str = "", published: int | None = None) -> Any:
-    """`num_steps: int`, how many steps a run plans. frames: where they count frames, in words."""
+    """`num_steps: int`, how many steps a run plans. frames: if they are frames, in words."""
     help = f"How many steps to take{frames and f' ({frames})'}. -1 runs until you stop it."
     how: dict[str, Any] = {"unit": "steps", "ge": -1, "le": MAX_STEPS, "changes_steps": False}
     return setting(default, "Num steps", help, published=published, **how)
@@ -71,7 +71,7 @@ def starting_image(*, instead_of: str) -> Any:
         f"A picture to start from instead of {instead_of}.",
         unset="none",
         changes_steps=False,
-        upload=("Use starting image", f"Start from a picture of yours instead of {instead_of}."),
+        upload=("Use starting image", f"Start from your own picture instead of {instead_of}."),
     )
 
 
@@ -80,12 +80,12 @@ def image_prompts() -> Any:
     return setting(
         [],
         "Upload image prompt(s)",
-        "Pictures that the result should resemble, beside or instead of the text. May be given"
-        " several times.",
+        "Pictures that the result should resemble, besides the text or instead of it. The option"
+        " may be given several times.",
         unset="none",
         upload=(
             "Add image prompt(s)",
-            "Let the result resemble pictures of yours, beside or instead of the text.",
+            "Make the result resemble your own pictures, besides the text or instead of it.",
         ),
     )
 
@@ -95,9 +95,9 @@ def continue_resize() -> Any:
     return setting(
         "scale",
         "Continued at another size",
-        "How to resize the picture where a run is continued at another size. scale: all of it,"
-        " stretched to the new shape. crop: its middle, enlarged only where it is too small. keep:"
-        " the new run has the size of the earlier one, whatever Xdim and ydim say.",
+        "How to resize the picture when a run is continued at another size. scale: stretch all of"
+        " it to the new shape. crop: take its middle, enlarged only if it is too small. keep: use"
+        " the earlier run's size, whatever Xdim and ydim say.",
         changes_steps=False,
     )
 
@@ -107,8 +107,8 @@ def checkpoint_seconds() -> Any:
     return setting(
         10.0,
         "Checkpoint every ... seconds",
-        "How often to save what resuming a run needs. Where saving is slow it happens less often,"
-        " so that it takes at most 2 % of the time.",
+        "How often to save what resuming a run needs. If saving is slow, it happens less often, so"
+        " that it takes at most 2 % of the time.",
         unit="seconds",
         changes_steps=False,
         ge=0,

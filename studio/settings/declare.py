@@ -1,7 +1,7 @@
 """Declaring a setting, and what its declaration says of it.
 
 The form, the command line, `defaults.yaml`, `details.json` and the README's tables all follow from
-the declarations: one of them adds a widget, an option, a line of `defaults.yaml` and a key of
+the declarations: each one adds a widget, an option, a line of `defaults.yaml` and a key of
 `details.json`.
 """
 
@@ -32,9 +32,9 @@ def setting(
     """Declare a setting.
 
     label: what the form calls it. help: one or two sentences for hovering and `--help`.
-    group: the switch (another setting) that this one only matters under.
+    group: the switch (another setting) that must be on for this one to matter.
     published: what suits published weights on a GPU, where that is not the default.
-    unset: what happens while nobody sets it, where that is not simply the default.
+    unset: what happens while nobody sets it, unless that is simply the default.
     changes_steps: whether a step depends on it, rather than only how a run begins or is kept.
     always_used: whether it matters even while the switch of its group is off.
     upload: for paths of pictures: label and help of the form's switch that shows the upload.
@@ -52,7 +52,7 @@ def setting(
 
 
 def meta(field: FieldInfo) -> dict[str, Any]:
-    """What `setting` was told beside default, help and limits, by its parameters' names."""
+    """The arguments of `setting` other than default, help and limits, by name."""
     return dict(cast("dict[str, Any]", field.json_schema_extra))
 
 
@@ -82,7 +82,7 @@ def value_type(field: FieldInfo) -> type:
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
-    """The words that the setting chooses from; none where it takes other values."""
+    """The words that the setting chooses from; none if it takes other values."""
     return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
 
 
@@ -107,7 +107,7 @@ def default_text(field: FieldInfo, default: Any) -> str:
 
 
 def range_text(field: FieldInfo) -> str:
-    """The range in words with its unit, such as "8 to 4096 px"; "" where there is none."""
+    """The range in words with its unit, such as "8 to 4096 px"; "" if there is none."""
     if words := choices(field):
         return f"{', '.join(words[:-1])} or {words[-1]}"
     low, high = number_range(field)
@@ -123,7 +123,7 @@ def members(kind: type[BaseModel], switch: str) -> list[str]:
 
 
 def matters(field: FieldInfo, values: Any) -> bool:
-    """Whether a setting makes a difference beside these values, by name.
+    """Whether a setting makes a difference, given the values of all settings by name.
 
     It does not while the switch of its group is off. A switch that `values` does not name counts as
     on: run folders of the older layout hold a group's values without the switch.

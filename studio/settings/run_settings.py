@@ -8,19 +8,19 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from studio.settings.declare import default_of, matters, meta, value_type
 
-# How a run continues another one. Exactly: with the other's whole state, as there are only more
-# steps. From its latent: with the optimiser's moments, while MSE regularisation starts again. From
-# its picture, where size or VQGAN differ: only the stream of random numbers continues.
+# How a run continues another one. Exactly: with its whole state, since only the number of steps
+# differs. From its latent: with the optimiser's moments, but MSE regularisation starts again. From
+# its picture, if size or VQGAN differ: of the state, only the stream of random numbers continues.
 Continuing = Literal["exactly", "from its latent", "from its picture"]
-PARTIAL = {"partial": True}  # context of a validation that may lack what only a whole request has
+PARTIAL = {"partial": True}  # context of a validation that does without, say, a prompt
 
 
 class RunSettings(BaseModel):
     """The settings of an engine's runs: one field for each, declared by `setting`.
 
     Every engine declares those of REQUIRED, in the order in which the form should show them;
-    `studio.settings.common` has them and others that engines share. Validators of an engine's own
-    that look at the whole skip a partial validation; see `is_partial`.
+    `studio.settings.common` has them and others that engines share. An engine's own
+    validators of the whole skip a partial validation; see `is_partial`.
     """
 
     model_config = ConfigDict(
@@ -28,10 +28,10 @@ class RunSettings(BaseModel):
     )
 
     REQUIRED: ClassVar = ("num_steps", "set_seed", "seed", "checkpoint_seconds")
-    # The settings by which an engine's state has its shape: where they differ from an earlier
-    # run's, its picture is all that another run can start from.
+    # The settings that give an engine's state its shape. If one of them differs from the earlier
+    # run's, a run can only continue the earlier run's picture.
     STATE_DEPENDS_ON: ClassVar[tuple[str, ...]] = ()
-    # The settings whose choice changes what `recommended` says.
+    # The settings whose choice changes what `recommended` returns.
     RECOMMEND: ClassVar[tuple[str, ...]] = ()
 
     if TYPE_CHECKING:  # declared by each engine, in its own order and with its own defaults
@@ -63,7 +63,7 @@ class RunSettings(BaseModel):
     def continuing(self, earlier: Mapping[str, Any]) -> Continuing:
         """How a run with these settings continues the state of one with the `earlier` ones.
 
-        Pictures go by what `image_prompt` says: give the same names for the same pictures.
+        Pictures are compared by name: `image_prompt` must name the same picture the same way.
         """
         ours, theirs = (_of_steps(type(self), v) for v in (self.model_dump(), earlier))
         if any(ours[name] != theirs[name] for name in self.STATE_DEPENDS_ON):
@@ -74,14 +74,14 @@ class RunSettings(BaseModel):
     def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
         """What suits the choices in `values`, such as what the chosen weights recommend.
 
-        Raises BadInput where a choice cannot be had, or recommends something that is no setting.
+        Raises BadInput if a choice is not available, or recommends what is not a setting.
         """
         return {}
 
     def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
         """The settings as the engine can carry them out, and warnings for the person.
 
-        Finds out what can be known without loading anything. Raises BadInput.
+        Checks what can be checked without loading anything. Raises BadInput.
         """
         return self, []
 

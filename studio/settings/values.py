@@ -1,4 +1,4 @@
-"""Values from people to settings: layers of them, `defaults.yaml`, and what is wrong with them."""
+"""From values that people give to settings: layers, `defaults.yaml`, and what is wrong."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ Kind = TypeVar("Kind", bound=RunSettings)
 
 
 def make(kind: type[Kind], *layers: Mapping[str, Any], partial: bool = False) -> Kind:
-    """Settings from layers of values, later ones first in rank, over the declared defaults.
+    """Settings from the declared defaults and layers of values; later layers win.
 
     In the last layer (what the person said this time) a value of a group switches its group on.
     partial: do without what only a whole request needs, such as a prompt.
@@ -37,7 +37,7 @@ def make(kind: type[Kind], *layers: Mapping[str, Any], partial: bool = False) ->
 
 
 def check_values(kind: type[RunSettings], values: Mapping[str, Any], source: str) -> None:
-    """Check some values on their own, whether or not there is a prompt. Raises BadInput.
+    """Check some values on their own, even without a prompt. Raises BadInput.
 
     source: where they are from, for the message.
     """
@@ -52,13 +52,13 @@ def read_defaults(
 ) -> dict[str, Any]:
     """The values that `defaults.yaml` sets for an engine; a key left empty is not set.
 
-    The file has a section for each engine, by its name; sections of other engines are passed over.
-    is_first: whether keys outside of all sections are this engine's, as in older files, which knew
-    one engine. Raises BadInput for a broken file, an unknown key or a value out of range.
+    The file has a section for each engine, by its name; sections of other engines are skipped.
+    is_first: whether keys outside all sections are this engine's, as in older files, which knew
+    only one engine. Raises BadInput for a broken file, an unknown key or a value out of range.
     """
     content = (read_yaml(path) if path.exists() else None) or {}
     if not isinstance(content, dict):
-        raise BadInput(f"{path} must hold lines of 'setting: value'. Mend it or delete it.")
+        raise BadInput(f"{path} must hold lines of 'setting: value'. Correct it or delete it.")
     section = content.get(engine) or {}
     if not isinstance(section, dict):
         raise BadInput(f"{path}: the section '{engine}' must hold lines of 'setting: value'.")
@@ -71,7 +71,7 @@ def read_defaults(
 
 
 def _is_section(key: object, value: object, kind: type[RunSettings]) -> bool:
-    """Engines' names are unlike settings' names; an empty section has no value."""
+    """No engine has the name of a setting. An empty section has no value."""
     return isinstance(value, dict) or (value is None and key not in kind.model_fields)
 
 
@@ -79,7 +79,7 @@ def _refuse_unknown(values: Mapping[Any, Any], kind: type[RunSettings], path: Pa
     unknown = [shortened(key) for key in values if key not in kind.model_fields]
     if unknown:
         raise BadInput(
-            f"{path} sets {shortened(', '.join(unknown))}, which is no setting. ",
+            f"{path} sets {shortened(', '.join(unknown))}, which is not a setting. ",
             Wording(
                 "The README lists all settings.",
                 f"Settings are: {', '.join(kind.model_fields)}.",
@@ -98,7 +98,7 @@ def _sentences(
         if not name:
             yield str(said)
         elif name not in kind.model_fields:
-            yield f"{shortened(name)} is no setting."
+            yield f"{shortened(name)} is not a setting."
         else:
             yield Wording(f"'{label_of(kind, name)}'", spelt(name))
             wanted = said or f"must be {_wanted(kind.model_fields[name])}"

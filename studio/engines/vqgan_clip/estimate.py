@@ -1,4 +1,4 @@
-"""Roughly how long a run will take and how much memory, told before it starts. No torch here.
+"""The rough time and memory of a run, told before it starts. No torch here.
 
 A step takes a fixed time, and beyond that a time in proportion to its multiply-adds, those of the
 decoder and of CLIP. The first guess depends on how quickly this machine multiplies small matrices.
@@ -29,7 +29,7 @@ from studio.settings.run_settings import RunSettings
 # CLIP looks at a chunk of the cutouts at a time, so that memory does not grow with their number: 16
 # of 224x224 pixels, or as many pixels of another size.
 CUTOUTS_AT_A_TIME = 16
-PASSES = 2  # forward and backward; frozen weights want no gradient
+PASSES = 2  # forward and backward; frozen weights need no gradient
 PUBLISHED_WIDTH = 128  # `ch` of every published VQGAN
 DECODER_MACS_PER_PIXEL = 1.93e6  # of vqgan_imagenet_f16's decoder; proportional to ch squared
 SMALL_CLIP_MACS = 0.08e9  # a picture through the bundled CLIP
@@ -48,7 +48,7 @@ CLIP_MACS = {  # a picture through the visual tower, counted on OpenAI's models
 # cutouts. Guesses from these figures were off by a fifth at most.
 STEP_SECONDS = {"cpu": 0.025, "gpu": 0.01}  # of a step, whatever its size
 LOADING_SECONDS = 8.0  # at published width; proportional to ch squared
-PRODUCT_SIDE, PRODUCTS = 64, 200  # the matrices by which a CPU's speed is told
+PRODUCT_SIDE, PRODUCTS = 64, 200  # the matrices that measure a CPU's speed
 PRODUCT_SPEED = 46e9  # multiply-adds per second on the machine of these measurements
 MACS_PER_PRODUCT_MAC = {True: 5.0, False: 2.0}  # of a step: with eight-bit products, and without
 THREADS_GAIN = 0.8  # n threads are n ** 0.8 times as quick as one
@@ -133,11 +133,11 @@ def size_that_fits(
 def too_large(
     settings: Mapping[str, Any], widths: Mapping[str, int], device: str, limit: float
 ) -> str:
-    """A sentence that says so where a run takes more than `limit` bytes, else ""."""
+    """A sentence that says so if a run takes more than `limit` bytes, else ""."""
     needed = memory_bytes(settings, widths, device)
     if needed <= limit:
         return ""
-    sentence = f"That is more memory than the {limit / 1e9:.0f} GB that there are"
+    sentence = f"That is more memory than the {limit / 1e9:.0f} GB that this machine has"
     size = size_that_fits(settings, widths, device, limit)
     return f"{sentence}: {size[0]}x{size[1]} would fit." if size else f"{sentence}."
 
@@ -148,9 +148,8 @@ def _comparable(
     device: str,
     past: Iterable[Mapping[str, Any]],
 ) -> list[tuple[float, float | None]]:
-    """Of the latest comparable runs, how much longer a step took than guessed, and the beginning.
-
-    The beginning is in seconds, where it is known.
+    """Of the latest comparable runs: how many times longer than guessed a step took, and the
+    seconds that the run took to begin, if known.
     """
     same, other = [], []
     for details in past:
@@ -173,7 +172,7 @@ def _slower(details: Mapping[str, Any], widths: Mapping[str, int], device: str) 
 
 
 def _beginning(details: Mapping[str, Any]) -> float | None:
-    """All the time of a run that was not for its steps: most of it is before the first."""
+    """The seconds of a run outside its steps; most of them are before the first step."""
     with suppress(KeyError, TypeError, ValueError):
         began, ended = (datetime.fromisoformat(details[n]) for n in ("start_time", "end_time"))
         steps = details["num_steps"] / details["steps_per_second"]
@@ -193,7 +192,7 @@ def _seconds_to_begin(
 
 
 def _guessed_step(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
-    """Seconds of a step (with scrolling: of a frame), as this machine may be guessed to take."""
+    """A guess of the seconds that this machine takes for a step (with scrolling: a frame)."""
     work, kind = macs_per_step(settings, widths), _kind(device)
     if kind == "gpu":
         seconds = STEP_SECONDS[kind] + work / GPU_MACS_PER_SECOND
@@ -207,7 +206,7 @@ def _guessed_step(settings: Mapping[str, Any], widths: Mapping[str, int], device
 
 @cache
 def product_speed() -> float:
-    """Multiply-adds per second of a thread, by the quickest of some products."""
+    """Multiply-adds per second of a thread, measured on the quickest of some products."""
     matrix = np.ones((PRODUCT_SIDE, PRODUCT_SIDE), np.float32)
     result, best = np.empty_like(matrix), math.inf
     for _ in range(PRODUCTS):

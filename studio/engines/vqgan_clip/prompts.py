@@ -31,7 +31,7 @@ def parse_prompts(text_input: str) -> list[Prompt]:
     """Split what a person typed into prompts; an empty text gives an empty list.
 
     Only trailing numbers are read as weight and stop, so `photo:abc` and URLs are text.
-    Raises BadInput for `^`, for a weight without text, and for weights that are no usable number.
+    Raises BadInput for `^`, for a weight without text, and for weights that are not usable numbers.
     """
     if "^" in text_input:
         raise BadInput(

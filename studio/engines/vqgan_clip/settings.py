@@ -50,8 +50,8 @@ class VQGANCLIPSettings(RunSettings):
         False,
         "Start from a sketch",
         "Start from a rough sketch of the prompts instead of random tokens, so that things get"
-        " their shape and clean ground. A small network beside the CLIP model draws it; the bundled"
-        " CLIP has one. Without effect where there is a starting image.",
+        " a clear shape and a clean background. A small network that belongs to the CLIP model"
+        " draws it; the bundled CLIP has one. It has no effect with a starting image.",
         unset=BY_WEIGHTS,
         changes_steps=False,
     )
@@ -244,8 +244,8 @@ class VQGANCLIPSettings(RunSettings):
         if self.init_sketch and not self._can_sketch(clip_path):
             fitting["init_sketch"] = False
             warnings.append(
-                f"'Start from a sketch' is left out: {shortened(self.clip_model)} has nothing that"
-                " draws one."
+                f"'Start from a sketch' is ignored: {shortened(self.clip_model)} has no network"
+                " that draws sketches."
             )
         width, height = picture_size(weights, self.Xdim, self.ydim)
         if (width, height) != (self.Xdim, self.ydim):
