@@ -51,7 +51,7 @@ FAST, SLOW = 0.5, 2.0  # seconds between looks, while runs are active and while 
 
 
 def main() -> None:
-    """Draw the page; Streamlit calls this again at every touch."""
+    """Draw the page. Streamlit calls this again whenever a person uses a widget."""
     st.set_page_config(TITLE, ICON, layout="wide")
     st.html(STATIC_DIR / "page.css")
     st.title(TITLE)
@@ -65,7 +65,7 @@ def main() -> None:
 
 @st.cache_resource(show_spinner=False)
 def _watch_server() -> Any:
-    """What tells in the browser that the server has ended."""
+    """The script that says so in the browser when the server has ended."""
     script = (STATIC_DIR / "ended.js").read_text(encoding="utf-8")
     return component("ended", js=script)
 
@@ -116,7 +116,7 @@ def draw(options: StudioOptions) -> None:
 def _show_form(
     engine: str, runs: Sequence[Entry], options: StudioOptions, memory: Memory
 ) -> Form | None:
-    """The sidebar; None for an engine that cannot be imported, so that it has no settings."""
+    """The sidebar's form; None for an engine that cannot be imported and so has no settings."""
     if registry.find(engine) is None:
         return None
     form = Form(engine, options.assets_dir, memory)
@@ -129,7 +129,7 @@ def _show_form(
 def _show_request(
     form: Form, refusal: str, runs: Sequence[Entry], options: StudioOptions, memory: Memory
 ) -> None:
-    """The prompt, Run!, and what belongs to them. refusal: why Run! is off; "" where it is on."""
+    """The prompt, Run! and what belongs to them. refusal: why Run! is disabled; "" if it is not."""
     form.show_prompt()
     show_stages(form)
     show_origin(runs, form.kind)
@@ -191,7 +191,7 @@ def _follow(runs: Sequence[Entry]) -> None:
 
 
 def _name_tab(running: Sequence[Entry]) -> None:
-    """Show the progress in the tab's title, for people who look at another tab meanwhile."""
+    """Show the progress in the tab's title, for people who look at another tab."""
     if running:
         st.session_state["ended"] = None
         progress = running[0].folder.read_progress()
@@ -209,7 +209,7 @@ def _show_problems(options: StudioOptions) -> None:
 
 
 def _show_chosen(runs: Sequence[Entry], memory: Memory, options: StudioOptions) -> None:
-    """The result that was asked for, or that has just come."""
+    """The result that was asked for, or that has just arrived."""
     state = st.session_state
     chosen = next((entry for entry in runs if entry.name == state.get(CHOSEN)), None)
     if chosen is None or chosen.status in ACTIVE:
@@ -233,7 +233,7 @@ def choose(name: str) -> None:
 
 
 def _snapshot(options: StudioOptions, runs: Sequence[Entry]) -> tuple[object, ...]:
-    """What the page outside of `watch` shows of the world."""
+    """What the page shows outside `watch`. When it changes, the page is drawn again."""
     refusal, device = worker_keeper(options).refusal(), device_of(options)
     line = [entry.name for entry in run_queue.waiting(runs)]
     chosen = st.session_state.get(CHOSEN)

@@ -1,6 +1,6 @@
-"""A run that needs no weights and no torch of its own, to test what goes on around an engine.
+"""An engine that needs no weights and no torch, to test everything around an engine.
 
-Its pictures are real functions of its input: of the seed, or of the picture that it starts from.
+Its pictures depend on its input: on the seed, or on the picture that it starts from.
 """
 
 import sys
@@ -34,7 +34,7 @@ class FakeRun:
 
     def load_model(self):
         if self.settings.text_input == "bad weights":
-            raise BadInput("The checkpoint is none.")
+            raise BadInput("This is not a checkpoint.")
 
     def model_init(self):
         if self.start_image is not None:
@@ -72,21 +72,21 @@ class FakeEngine(VQGANCLIP):
 
 FAILURES = {
     "memory": RunFailed("Out of memory: lower Xdim, ydim or cutn."),
-    "bug": ZeroDivisionError("a fault of ours"),
+    "bug": ZeroDivisionError("a bug"),
     "ctrl-c": KeyboardInterrupt(),
     "disk": OSError(28, "No space left on device"),
 }
 
 
 def use(monkeypatch):
-    """Register the fake model beside the real one."""
+    """Register the fake engine besides the real one, and make it the default."""
     monkeypatch.setitem(registry.ENGINES, MODEL, f"{__name__}:FakeEngine")
     monkeypatch.setattr(registry, "DEFAULT", MODEL)
     monkeypatch.setattr(details_keys, "FIRST_ENGINE", MODEL)  # that of runs of the older layout
 
 
 def use_no_torch(monkeypatch):
-    """Compute on a device of no kind, so that a test may fork and starts at once."""
+    """Compute without torch, so that a test may fork and starts at once."""
     device = types.ModuleType("device")
     device.pick_device = lambda gpu: gpu
     device.describe = lambda device: "fake device"
@@ -95,7 +95,7 @@ def use_no_torch(monkeypatch):
 
 
 def write_assets(folder: Path) -> Path:
-    """Weights that pass for such as long as nobody loads them: f = 8."""
+    """Files that look like weights as long as nobody loads them: f = 8."""
     folder.mkdir(parents=True, exist_ok=True)
     model = {"target": "taming.models.vqgan.VQModel"}
     model["params"] = {"ddconfig": {"ch_mult": [1, 1, 1, 1]}}

@@ -373,7 +373,7 @@ def test_settings_of_a_run_bring_all_that_made_it(page, output_dir, child):
     page.query_params["use"] = child.name
     page.run()
     assert not sidebar(page)["Continue previous run"].value
-    assert "Begins from what the run of these settings began from" in everything(page)
+    assert "Begins where the run with these settings began" in everything(page)
     run(page)
     (entry,) = queued(output_dir)
     assert not errors(page)

@@ -1,4 +1,4 @@
-"""Continuing: n steps and then m more are n + m steps; and what goes on with other settings."""
+"""Continuing: n steps and then m more are n + m steps; other settings keep what they can."""
 
 import json
 
@@ -61,7 +61,7 @@ def end_of(folder):
 
 
 def start_of(folder, assets, monkeypatch):
-    """The engine's state as a run begins with it."""
+    """The engine's state at the beginning of a run."""
     states = []
     load = executing._load
 
@@ -118,8 +118,8 @@ def test_the_parents_own_seed_does_not_reseed(run, seed):
     assert np.array_equal(end_of(at_once).picture, children[0].picture)
 
 
-def test_what_makes_no_difference_is_no_other_setting(run):
-    """Such as a weight that is switched off, which the page gives all the same."""
+def test_a_setting_that_makes_no_difference_does_not_count(run):
+    """Such as a weight whose switch is off, which the page sends all the same."""
     parent = run(num_steps=2, seed=7)
     plain = end_of(run(parent, num_steps=2))
     off = {"use_mse_regularization": False, "mse_weight": 3.0, "checkpoint_seconds": 1.0}
@@ -149,7 +149,7 @@ def begun(tmp_path, assets, monkeypatch):
 @pytest.mark.parametrize(
     "changes", [{"text_input": "a dog"}, {"step_size": 0.2}, {"cutn": 3}, {"mse_weight": 2.0}]
 )
-def test_other_settings_go_on_from_the_latent(run, begun, changes):
+def test_other_settings_continue_from_the_latent(run, begun, changes):
     parent = run(num_steps=3, seed=7, **MSE)
     state, end = begun(parent, **changes), end_of(parent).state
     assert np.array_equal(state["z"], end["z"])
@@ -167,7 +167,7 @@ def test_another_seed_draws_other_numbers(run, begun):
 
 
 @pytest.mark.parametrize("changes", [{"Xdim": 48}, {"vqgan_ckpt": "other_f8"}])
-def test_another_size_or_vqgan_goes_on_from_the_picture(run, begun, changes):
+def test_another_size_or_vqgan_continues_from_the_picture(run, begun, changes):
     parent = run(num_steps=3, seed=7, **MSE)
     state, end = begun(parent, **changes), end_of(parent).state
     assert not state["adam"] and state["optimisation_steps"] == 0
@@ -176,14 +176,14 @@ def test_another_size_or_vqgan_goes_on_from_the_picture(run, begun, changes):
     assert np.array_equal(state["random"], end["random"])
 
 
-def test_without_a_checkpoint_it_goes_on_from_the_picture(run, begun):
+def test_without_a_checkpoint_it_continues_from_the_picture(run, begun):
     parent = run(num_steps=3, seed=7)
     (parent.path / storage.CHECKPOINT).unlink()
     state = begun(parent)
     assert not state["adam"]
 
 
-def test_a_checkpoint_that_does_not_fit_is_told(run, assets):
+def test_a_checkpoint_that_does_not_fit_is_reported(run, assets):
     parent = run(num_steps=2)
     other = run(num_steps=1, Xdim=64)
     path = parent.path / storage.CHECKPOINT
@@ -195,7 +195,7 @@ def test_a_checkpoint_that_does_not_fit_is_told(run, assets):
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      ", None])
-def test_a_broken_checkpoint_is_told(run, assets, data):
+def test_a_broken_checkpoint_is_reported(run, assets, data):
     parent = run(num_steps=1)
     path = parent.path / storage.CHECKPOINT
     path.write_bytes(path.read_bytes()[:-5] if data is None else data)

@@ -49,7 +49,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves YAML and CKPT for any address of the published form; `mood` says how."""
+    """Serves a yaml and a ckpt at any address of the published form, as `mood` says."""
 
     daemon_threads = True
 
@@ -120,7 +120,7 @@ def folder(tmp_path):
 
 @pytest.fixture(params=["curl", "wget"])
 def tool(request, tmp_path):
-    """A PATH with one of the two downloaders, and only what the script needs besides."""
+    """A PATH with one of the two downloaders, and otherwise only what the script needs."""
     if not shutil.which(request.param):
         pytest.skip(f"{request.param} is not installed")
     path = tmp_path / "bin"
@@ -258,7 +258,7 @@ def test_any_part_left_over_ends_as_the_whole_file(folder, server, tool, mood, p
 
 
 @pytest.mark.parametrize("mood", ["missing", "page"])
-def test_a_failing_server_costs_no_part(folder, server, tool, mood):
+def test_a_failing_server_leaves_the_part_as_it_was(folder, server, tool, mood):
     (folder / "assets").mkdir()
     part = folder / "assets" / f"{NAME}.ckpt.part"
     part.write_bytes(CKPT[:7000])

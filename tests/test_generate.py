@@ -95,7 +95,7 @@ def test_scrolling_films_a_frame_a_step(generated):
     assert film[0] == details["num_steps"] == 2
 
 
-def test_a_checkpoint_that_is_none_leaves_no_folder(generated, assets, tmp_path):
+def test_a_file_that_is_not_a_checkpoint_leaves_no_folder(generated, assets, tmp_path):
     wrong = tmp_path / "wrong.pt"
     wrong.write_bytes((assets / "tiny_f8.ckpt").read_bytes())
     status, out, err = generated("a", *SMALL, "--clip-model", wrong)
@@ -108,7 +108,7 @@ class ClosedPipe(io.StringIO):
         raise BrokenPipeError
 
 
-def test_nobody_need_read_what_it_says(folders, monkeypatch, tmp_path):
+def test_a_run_continues_if_nobody_reads_its_output(folders, monkeypatch, tmp_path):
     fake_engine.use(monkeypatch)
     monkeypatch.setattr(sys, "stderr", ClosedPipe())
     monkeypatch.setattr(sys, "stdout", ClosedPipe())
@@ -117,7 +117,7 @@ def test_nobody_need_read_what_it_says(folders, monkeypatch, tmp_path):
     assert details_of(folder)["status"] == "done"
 
 
-# --- going on ------------------------------------------------------------------------------------
+# --- stages and resuming -------------------------------------------------------------------------
 
 
 def test_stages_and_their_film(generated, tmp_path):
@@ -135,7 +135,7 @@ def test_stages_and_their_film(generated, tmp_path):
     assert any(str(film) in line for line in err)
 
 
-def test_stages_are_done_though_their_film_fails(generated, tmp_path, monkeypatch):
+def test_stages_are_done_even_if_their_film_fails(generated, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -157,7 +157,7 @@ def test_bad_stages_make_nothing(generated, tmp_path, text, says):
     assert not (tmp_path / "output").exists()
 
 
-def test_a_chain_goes_on_where_it_was_stopped(generated, tmp_path, monkeypatch):
+def test_a_chain_resumes_where_it_was_stopped(generated, tmp_path, monkeypatch):
     path = tmp_path / "stages.yaml"
     path.write_text("- prompt: spring\n- prompt: summer\n- prompt: autumn\n")
     status, out, _ = generated("--stages", path, *SMALL)
@@ -267,7 +267,7 @@ def test_an_output_folder_that_cannot_be_written(capsys, assets):
     assert status == 2 and "--output-dir" in capsys.readouterr().err
 
 
-def test_a_fault_of_ours_is_one_line_too(generated, monkeypatch):
+def test_a_bug_is_one_line_too(generated, monkeypatch):
     monkeypatch.setattr(generating, "prepare", lambda request: 1 / 0)
     status, _, err = generated("a")
     assert status == 1 and len(err) == 1 and "ZeroDivisionError" in err[0]
@@ -385,7 +385,7 @@ class Process:
         )
 
     def wait_for(self, name):
-        """Until the run's folder holds such a file."""
+        """Wait until the run's folder holds such a file."""
         for _ in itertools.repeat(None, 3000):
             if any(self.output.glob(f"*/{name}")):
                 return
@@ -448,7 +448,7 @@ def test_enqueue_list_cancel(generated, tmp_path):
     folder = tmp_path / "output" / out[0]
     details = details_of(folder)
     assert (details["status"], details["planned_num_steps"]) == ("queued", 2)
-    assert any("No worker runs" in line for line in err)
+    assert any("No worker is running" in line for line in err)
     later = generated("a blue fish", *SMALL, "--enqueue")[1][0]
 
     status, out, _ = generated("--list")
@@ -472,7 +472,7 @@ def test_enqueue_refuses_what_a_run_would(generated, tmp_path):
     assert not (tmp_path / "output").exists()
 
 
-def test_the_queue_is_looked_after_without_torch(folders):
+def test_the_queue_is_managed_without_torch(folders):
     script = (
         "import sys, generate\n"
         "for words in (['a', '--enqueue'], ['--list']):\n"

@@ -1,4 +1,4 @@
-"""Private operators of PyTorch's that are missing, or compute something else, in turn."""
+"""Private operators of PyTorch: each in turn is missing, or computes something else."""
 
 import math
 from collections.abc import Callable, Iterator

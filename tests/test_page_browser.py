@@ -93,7 +93,7 @@ def test_a_stopped_run_is_resumed_in_its_folder(server, open_tab):
     button(tab, "Resume").wait_for()
     before = folder.read()["num_steps"]
     button(tab, "Resume").click()
-    wait_for(lambda: folder.read_progress().get("step", 0) > before, "it to go on")
+    wait_for(lambda: folder.read_progress().get("step", 0) > before, "it to continue")
     button(tab, "Stop").click()
     wait_for(lambda: folder.read()["status"] == "stopped", "it to stop again")
     assert folder.read()["num_steps"] > before

@@ -1,4 +1,4 @@
-"""An engine of one's own gets its place in the command line by its registration alone."""
+"""A new engine gets its place on the command line by its registration alone."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Runs that are killed: nothing is lost, and they make in the end what they would have made.
+"""Runs that are killed: nothing is lost, and in the end they make what they would have made.
 
-A run is forked off, and kills itself by SIGKILL at one of the moments in which it changes its
-folder; there are some dozens in a run of a few steps. Then it is resumed here.
+A run is forked off, and kills itself with SIGKILL as it changes its folder for the nth time. A run
+of a few steps makes some dozens of changes. Then it is resumed here.
 """
 
 import os
@@ -50,7 +50,7 @@ def assets(tmp_path_factory):
 
 @pytest.fixture
 def begin(tmp_path, assets):
-    """The folder of a run that may begin."""
+    """The folder of a run that is ready to begin."""
 
     def begun(status="running", continue_run=None, **given):
         settings = {} if continue_run else {**SETTINGS, "seed": 3, "checkpoint_seconds": 0}
@@ -68,14 +68,14 @@ def begin(tmp_path, assets):
 
 @pytest.fixture
 def straight(begin, assets):
-    """A run that nothing happened to."""
+    """A run that was not disturbed."""
     folder = begin()
     execute(folder, assets_dir=assets)
     return folder
 
 
 def killed_at(moment, folder, assets, monkeypatch):
-    """Fork a run that is killed at that change of its folder; whether it came to it."""
+    """Fork a run that is killed at that change of its folder; returns whether it got there."""
     child = os.fork()
     if child == 0:
         _kill_at(moment, monkeypatch)
@@ -160,7 +160,7 @@ def check_interrupted(folder):
 
 
 def kill_and_resume(moments, begin, straight, assets, monkeypatch):
-    """Kill at each of the moments; the run and, by one chance in three, its resuming too."""
+    """Kill a run at each of the changes and resume it; one in three is killed again then."""
     for moment in moments:
         folder = begin()
         with monkeypatch.context() as patch:
@@ -180,7 +180,7 @@ def kill_and_resume(moments, begin, straight, assets, monkeypatch):
 
 
 def reopen_killed(folder):
-    """At once, although its heartbeat is young. Before it began it is no run of this machine."""
+    """Interrupted at once, although its heartbeat is recent, unless it had not begun."""
     if folder.read()["host"] is None:
         folder.update(heartbeat=None)
     assert folder.proven_status() == "interrupted"
@@ -198,7 +198,7 @@ def test_killed_at_every_moment(begin, straight, assets, monkeypatch):
     kill_and_resume(range(1, 10_000), begin, straight, assets, monkeypatch)
 
 
-# --- the same by other ends ----------------------------------------------------------------------
+# --- other ways to end ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -219,7 +219,7 @@ def test_a_stopped_run_is_resumed(begin, straight, assets, steps):
 
 @pytest.mark.parametrize("prompt", ["memory", "bug", "disk", "ctrl-c"])
 def test_a_run_that_failed_is_resumed(begin, assets, prompt):
-    """It broke off in step 3, of which nothing may be left in the state."""
+    """It broke off in step 3, and no trace of that step may be in the state."""
     folder = begin(text_input=prompt)
     if prompt == "ctrl-c":
         assert execute(folder, assets_dir=assets) == "stopped"
@@ -245,7 +245,7 @@ def test_a_crash_of_a_worker_leaves_no_trace_in_the_picture(begin, straight, ass
     check_same(folder, straight)
 
 
-def test_a_run_goes_on_in_a_version_with_more_settings(begin, assets):
+def test_a_run_resumes_in_a_version_with_more_settings(begin, assets):
     folder, stop = begin(), Stop()
     execute(folder, assets_dir=assets, on_step=lambda step: stop.request(), stop=stop)
     details = folder.read()
@@ -273,7 +273,7 @@ def test_one_process_at_a_time(begin, assets):
     assert folder.read()["status"] == "stopped"
 
 
-def test_another_machines_run_is_not_touched_while_it_speaks(begin):
+def test_another_machines_run_is_left_alone_while_its_heart_beats(begin):
     folder = begin()
     folder.update(host="another", heartbeat=storage.now())
     with pytest.raises(BadInput, match="is running"):
@@ -310,7 +310,7 @@ def test_an_interrupted_run_is_continued_from_its_checkpoint(begin, assets, monk
     assert child.read()["parent"] == folder.name
 
 
-def test_a_film_that_was_lost_is_told(begin, assets):
+def test_a_film_that_was_lost_is_reported(begin, assets):
     folder, stop = begin(), Stop()
     execute(folder, assets_dir=assets, on_step=lambda step: stop.request(), stop=stop)
     reopen(folder)

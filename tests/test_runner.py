@@ -50,7 +50,7 @@ def assets(tmp_path_factory):
 
 @pytest.fixture
 def ask(tmp_path, assets):
-    """prepare() with small settings, of which some may be changed or left out (None)."""
+    """prepare() with small settings; a test may change some of them or leave some out (None)."""
 
     def prepared(settings_file=None, continue_run=None, uploads=None, **given):
         earlier = settings_file or continue_run
@@ -184,7 +184,7 @@ def test_sizes_are_floored_with_a_warning(ask):
     assert "39x17" in plan.warnings[0]
 
 
-def test_what_the_weights_recommend_ranks_below_what_is_given(ask):
+def test_what_is_given_wins_over_what_the_weights_recommend(ask):
     assert ask().settings.cutn == 4
     assert ask(cutn=7).settings.cutn == 7
     assert ask(vqgan_ckpt="plain").settings.cutn == 64
@@ -200,7 +200,7 @@ def test_what_the_weights_recommend_ranks_below_what_is_given(ask):
         ("memory", "lower Xdim", RunFailed),
         ("bug", "ZeroDivisionError", RunFailed),
         ("disk", "disk is full", RunFailed),
-        ("bad weights", "checkpoint is none", BadInput),
+        ("bad weights", "not a checkpoint", BadInput),
     ],
 )
 def test_a_failure_keeps_what_was_done(ask, assets, prompt, says, raised):
@@ -248,7 +248,7 @@ def test_a_queued_run_that_is_stopped_never_loads(ask, assets, monkeypatch):
 
 
 def test_a_disk_that_fills(ask, assets, monkeypatch):
-    """No file may be written but into the room that the reserve gave back."""
+    """Files fit only into the room that the reserve gave back."""
     folder = submit(ask(num_steps=-1), "running")
     write = files.atomic_write
 
@@ -275,7 +275,7 @@ def test_a_disk_that_is_full_from_the_start(ask, assets, monkeypatch):
         execute(folder, assets_dir=assets)
 
 
-def test_a_film_that_cannot_go_on_stops_the_run(ask, assets, monkeypatch):
+def test_a_film_that_cannot_be_written_stops_the_run(ask, assets, monkeypatch):
     folder = submit(ask(num_steps=-1), "running")
     films = []
     begin = video.VideoWriter.__init__
@@ -404,7 +404,7 @@ def test_broken_pictures_are_refused_by_name(ask, tmp_path, name):
 # --- continuing --------------------------------------------------------------------------------
 
 
-def test_continuing_takes_on_picture_and_settings(run):
+def test_continuing_takes_over_picture_and_settings(run):
     parent = run(text_input="first", cutn=9, tv_loss_weight=0.5)
     child = run(continue_run=parent.run_id, num_steps=1)
     details = child.read()
@@ -460,7 +460,7 @@ def test_a_run_continued_at_another_size_is_made_again_from_its_details(run, how
     assert np.array_equal(picture(again), picture(child))
 
 
-def test_a_run_of_before_sizes_were_recorded_is_made_again_as_it_was(run):
+def test_a_run_from_before_continue_resize_was_recorded_is_made_again_as_it_was(run):
     parent = run(Xdim=64, ydim=64)
     child = run(continue_run=parent.name, Xdim=32, ydim=32, num_steps=1, continue_resize="crop")
     details = child.read()
@@ -507,7 +507,7 @@ def test_continuing_a_stopped_run(ask, run, assets):
 
 
 @pytest.mark.parametrize("status", ["queued", "running"])
-def test_a_run_that_is_going_cannot_be_continued(ask, status):
+def test_an_active_run_cannot_be_continued(ask, status):
     folder = submit(ask(), status)
     with pytest.raises(BadInput, match=f"still {status}"):
         ask(continue_run=folder.run_id)
@@ -544,7 +544,7 @@ def test_settings_make_the_same_picture_again(run, name):
         assert (again.path / copy).read_bytes() == (first.path / copy).read_bytes()
 
 
-def test_what_is_given_ranks_above_a_settings_file(run):
+def test_what_is_given_wins_over_a_settings_file(run):
     first = run(cutn=9)
     details = run(settings_file=first.path / "details.json", text_input="other").read()
     assert (details["text_input"], details["cutn"]) == ("other", 9)
@@ -692,20 +692,20 @@ def test_settings_from_strangers(ask, older, change, says):
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", png("red"), b"\x89PNG\r\n\x1a\n", b"[" * 10**5, b" " * 50_000_000]
 )
-def test_settings_files_that_are_none(ask, tmp_path, data):
+def test_files_that_are_not_settings(ask, tmp_path, data):
     path = tmp_path / "file"
     path.write_bytes(data)
     with pytest.raises(BadInput, match="file"):
         ask(settings_file=path)
 
 
-def test_settings_files_that_are_not_there(ask, tmp_path):
+def test_settings_files_that_do_not_exist(ask, tmp_path):
     for path in (tmp_path / "none", tmp_path, tmp_path / "\0"):
         with pytest.raises(BadInput, match="Give the details"):
             ask(settings_file=path)
 
 
-def test_recipes_know_nothing_of_what_is_no_setting(older):
+def test_recipes_leave_out_what_is_not_a_setting(older):
     (older / "details.json").write_text(json.dumps(OLDER | {"status": "done", "nonsense": 1}))
     recipe = recipes.from_file(older / "details.json", older.parent, fake_engine.MODEL)
     assert not recipe.values.keys() - VQGANCLIPSettings.model_fields.keys()

@@ -1,4 +1,4 @@
-"""Settings: ranges by table, the rank of layers, and the files that are written from them."""
+"""Settings: ranges by table, which layer wins, and the files that are written from them."""
 
 import ast
 from pathlib import Path
@@ -227,7 +227,7 @@ def test_broken_defaults(tmp_path, text, says):
     ],
 )
 def test_defaults_have_a_section_for_each_engine(tmp_path, text, first, other):
-    """Keys outside of the sections are the first engine's, as in files of before."""
+    """Keys outside the sections are the first engine's, as in older files."""
     path = tmp_path / "defaults.yaml"
     if text is not None:
         path.write_text(text)
@@ -236,7 +236,7 @@ def test_defaults_have_a_section_for_each_engine(tmp_path, text, first, other):
 
 
 @pytest.mark.parametrize("text", ["Other: 3", "Other: [1]", "Other: {nonsense: 1}"])
-def test_a_broken_section_is_told(tmp_path, text):
+def test_a_broken_section_is_reported(tmp_path, text):
     path = tmp_path / "defaults.yaml"
     path.write_text(text)
     with pytest.raises(BadInput, match=r"Other|nonsense"):

@@ -43,7 +43,7 @@ def begin(tmp_path, assets):
 
 
 def run_all(folder, assets):
-    """The chain from there on, as the worker goes through it."""
+    """Compute the rest of the chain as a worker does."""
     folders = []
     while folder:
         assert execute(folder, assets_dir=assets) == "done"
@@ -92,14 +92,14 @@ def test_a_file_of_stages(tmp_path):
         ("- {prompt: a}\n" * 1001, "1001 stages"),
     ],
 )
-def test_files_that_are_none(tmp_path, text, says):
+def test_files_that_are_not_stages(tmp_path, text, says):
     path = tmp_path / "stages.yaml"
     path.write_text(text)
     with pytest.raises(BadInput, match=says):
         chains.read(path, VQGANCLIPSettings)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_file_that_does_not_exist(tmp_path):
     with pytest.raises(BadInput, match=r"none\.yaml"):
         chains.read(tmp_path / "none.yaml", VQGANCLIPSettings)
 
@@ -127,7 +127,7 @@ def test_all_stages_are_checked_before_anything_is_made(begin, tmp_path, rows, s
 # --- how they follow -----------------------------------------------------------------------------
 
 
-def test_each_stage_goes_on_from_the_one_before(begin, assets):
+def test_each_stage_continues_the_one_before(begin, assets):
     rows = [{"prompt": season} for season in SEASONS]
     rows[1] |= {"steps": 3, "cutn": 9}
     folders = run_all(begin(rows, tv_loss_weight=0.5), assets)
@@ -168,7 +168,7 @@ def test_a_stage_whose_making_was_cut_off_is_not_made_twice(begin, assets):
     assert chains.follow(first, assets) is None
 
 
-def test_a_run_that_continues_a_stage_by_hand_is_no_stage(begin, assets, tmp_path):
+def test_a_run_that_continues_a_stage_by_hand_is_not_a_stage(begin, assets, tmp_path):
     first = begin([{"prompt": season} for season in SEASONS])
     execute(first, assets_dir=assets)
     by_hand = Request({}, tmp_path / "output", assets, fake_engine.MODEL, continue_run=first.name)

@@ -150,7 +150,7 @@ def test_finish_mends_a_torn_end(tmp_path, monkeypatch, cut):
     assert len(decoded(path)) == imageio_ffmpeg.count_frames_and_secs(str(path))[0] == 95
 
 
-# --- going on with a film -------------------------------------------------------------------------
+# --- resuming a film ------------------------------------------------------------------------------
 
 
 def greys(first, last, size=(32, 32)):

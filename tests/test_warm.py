@@ -1,4 +1,4 @@
-"""Models that stay loaded from run to run, until their memory is wanted: with fake ones."""
+"""Models that stay loaded from run to run until their memory is needed. The models are fakes."""
 
 import os
 import threading

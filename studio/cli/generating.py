@@ -43,7 +43,7 @@ from studio.settings.run_settings import RunSettings
 if TYPE_CHECKING:
     from studio.engines.contract import Step
 
-# Options beside the settings, by where their values go.
+# Options other than settings, by where their values end up.
 OF_COMMAND = ("gpu", "resume", "stages", "enqueue", "list", "cancel", "queue_url")
 OF_REQUEST = ("settings_file", "continue_run", "output_dir", "assets_dir")
 HELP_WIDTH = 72
@@ -62,7 +62,9 @@ def run(argv: Sequence[str], stop: Stop, prog: str | None = None) -> int:
         return 2 if isinstance(error, BadInput) else 1
     except Exception as error:
         said = shortened(error, 300)
-        _say(f"Error: {type(error).__name__}: {said}. This is a fault of ours; please report it.")
+        _say(
+            f"Error: {type(error).__name__}: {said}. This is a bug in the studio; please report it."
+        )
         return 1
 
 
@@ -133,7 +135,7 @@ def _enqueue(command: Command) -> int:
         for warning in folder.read()["warnings"]:
             _say(warning)
     if not is_served(output_dir):
-        _say("No worker runs on this machine: make app and make worker start one.")
+        _say("No worker is running on this machine. `make app` and `make worker` start one.")
     print(folder.name, flush=True)
     return 0
 
@@ -158,7 +160,7 @@ def _resume(command: Command, run_id: str, stop: Stop) -> int:
 
 
 def _compute_chain(folder: RunFolder, command: Command, stop: Stop, is_new: bool) -> int:
-    """A run and the stages that follow it; those that are done stay, whatever comes."""
+    """A run and the stages that follow it. Stages that are done stay, whatever happens next."""
     exit_status = _compute(folder, command, stop, is_new)
     while exit_status == 0:
         following = chains.follow(folder, command.request.assets_dir, "running")
@@ -205,7 +207,7 @@ def _compute(folder: RunFolder, command: Command, stop: Stop, is_new: bool) -> i
 
 
 class Progress:
-    """A bar with the loss on stderr, below what the engine has to say.
+    """A bar with the loss on stderr, below the warnings.
 
     If nobody reads stderr any more, the run continues without it.
     """
@@ -316,7 +318,7 @@ class _Parser(argparse.ArgumentParser):
             metavar="NAME",
             default=engine,
             help=f"The engine that makes the picture: {' or '.join(registry.names())}. Each has\n"
-            "settings of its own, which --help lists for the one that is named.\n"
+            "settings of its own; --help lists those of the engine that you name.\n"
             f"[default: that of the run whose settings are taken, else {registry.DEFAULT}]",
         )
 
@@ -325,8 +327,8 @@ class _Parser(argparse.ArgumentParser):
             "--continue-run",
             metavar="RUN_ID",
             default=None,
-            help="Continue this run from its end in a new one, with its settings where you\n"
-            "give no others. RUN_ID: a run folder's name, or its last 8 characters.",
+            help="Continue this run from its end in a new run. Settings that you do not give\n"
+            "stay the same. RUN_ID: a run folder's name, or its last 8 characters.",
         )
         self._add_option(
             "--resume",
@@ -366,7 +368,7 @@ class _Parser(argparse.ArgumentParser):
         switch = {"action": "store_true", "default": False}
         self._add_option(
             "--enqueue",
-            help="Put the run into the queue instead of computing it here;\nprints its RUN_ID.",
+            help="Put the run into the queue instead of computing it here, and print its\nRUN_ID.",
             **switch,
         )
         self._add_option("--list", help="List all runs and the queue.", **switch)
@@ -455,6 +457,6 @@ def _help(field: FieldInfo, default: Any) -> str:
 
 
 def _say(line: str) -> None:
-    """One line for the person; whether anybody reads it must not matter to the run."""
+    """One line for the person. If nobody can read it any more, the run continues."""
     with suppress(OSError):
         print(" ".join(line.split()), file=sys.stderr, flush=True)

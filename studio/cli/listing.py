@@ -11,9 +11,10 @@ from studio.runs.storage import ACTIVE
 
 
 def lines(output_dir: Path) -> Iterator[str]:
-    """A line a run: RUN_ID, status, steps, prompt. What ended first, then what goes and waits.
+    """One line for each run: RUN_ID, status, steps, prompt.
 
-    So the latest stand last, where a terminal shows them, and the queue in the order of its turn.
+    Ended runs come first, the oldest at the top, then running ones, then the queue in its order. So
+    the lines that matter most are the last, where a terminal shows them.
     """
     runs = run_index.entries(output_dir)
     ended = [entry for entry in reversed(runs) if entry.status not in ACTIVE]

@@ -1,4 +1,4 @@
-"""The index of the runs, kept in step with their folders, the truth. Never imports torch."""
+"""The index of the runs, kept in step with their folders, which are the truth. No torch."""
 
 import os
 import sqlite3

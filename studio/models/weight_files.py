@@ -1,4 +1,4 @@
-"""Files of weights in, tensors out: `.ckpt`, `.pt`, `.safetensors`, TorchScript archives.
+"""From files of weights to tensors: `.ckpt`, `.pt`, `.safetensors`, TorchScript archives.
 
 A file of weights is data: nothing in it ever runs. (Checkpoints of runs are in `studio.runs`.)
 """

@@ -15,7 +15,7 @@ from studio.queue.options import StudioOptions
 from studio.runs import trash
 from studio.runs.run_index import Entry
 
-ECHO_SECONDS = 0.2  # after a press was carried out; nobody presses again that soon
+ECHO_SECONDS = 0.2  # nobody presses a button again within this time
 PROBLEM = "problem"
 REMOVED, BEHIND = "removed", "removed_before"
 CHOSEN = "chosen"
@@ -112,7 +112,7 @@ def make_film(entry: Entry) -> None:
 
 
 def put_back(name: str, options: StudioOptions, place: str) -> None:
-    """Take a run out of the trash; one that this tab removed from the queue waits where it did."""
+    """Take a run out of the trash. One that this tab removed from the queue gets its place back."""
     with attempt(place):
         folder = trash.restore(options.output_dir, name)
         if st.session_state.get(REMOVED) == name:

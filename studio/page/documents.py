@@ -10,7 +10,7 @@ RELATIVE_LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)[^)]*\)")
 
 
 def show_document(path: Path) -> None:
-    """A Markdown file in an expander of its name; nothing where there is no such file."""
+    """A Markdown file in an expander of its name; nothing if there is no such file."""
     if not path.is_file():
         return
     with st.expander(path.stem):

@@ -18,7 +18,7 @@ ENGINE_BEFORE = "engine_before"  # the one that the page was drawn for last
 
 
 def choose_engine(unavailable: Mapping[str, str], options: StudioOptions, memory: Memory) -> str:
-    """Draw the choice, where there is one; returns the name of the chosen engine.
+    """Draw the choice if there are several engines; returns the name of the chosen one.
 
     unavailable: as `unavailable_engines` gives it.
     """
@@ -43,7 +43,7 @@ def choose_engine(unavailable: Mapping[str, str], options: StudioOptions, memory
 
 
 def unavailable_engines(options: StudioOptions) -> dict[str, str]:
-    """Why each engine cannot be used that cannot: by what it needs here, or by every worker."""
+    """The engines that cannot be used, each with the reason: this machine's, or every worker's."""
     ready = [state for state in read_states(options.output_dir) if state.phase == "ready"]
     reasons = {}
     for name in registry.names():

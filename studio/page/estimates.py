@@ -1,4 +1,4 @@
-"""What the page tells before Run!: the time and memory that it takes, or why it is refused."""
+"""What the page says before Run!: the time and memory that it takes, or why it is refused."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,8 +23,8 @@ from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE
 from studio.settings.run_settings import RunSettings
 
-PAST_RUNS = 100  # that estimates are based on, at most
-UNKNOWN = "There is no estimate yet: it is based on earlier runs of this engine."
+PAST_RUNS = 100  # estimates are based on at most this many
+UNKNOWN = "There is no estimate yet: it needs earlier runs of this engine."
 
 
 def show_estimate(
@@ -48,7 +48,7 @@ def show_estimate(
 
 
 def seconds_of_waiting(options: StudioOptions, runs: Sequence[Entry]) -> dict[str, float]:
-    """How long each waiting run takes, by its name, where that is known."""
+    """How long each waiting run takes, by its name, if that is known."""
     seconds = {}
     for entry in run_queue.waiting(runs):
         with suppress(BadInput, TypeError):
@@ -61,7 +61,7 @@ def seconds_of_waiting(options: StudioOptions, runs: Sequence[Entry]) -> dict[st
 
 
 def device_of(options: StudioOptions) -> str:
-    """What the worker that spoke last computes on; "" until one has said."""
+    """The device of the worker that reported last; "" until one has reported."""
     return next((state.device for state in read_states(options.output_dir) if state.device), "")
 
 
@@ -72,7 +72,7 @@ def _estimate(
     runs: Sequence[Entry],
     times: int = 1,
 ) -> Estimate | None:
-    """Of runs that follow each other, all of them so many times. Raises BadInput."""
+    """The estimate of runs one after the other, all of that `times` times. Raises BadInput."""
     estimate, device = registry.get(engine).estimate, device_of(options)
     past = _past(engine, runs)
     each = [estimate(settings, options.assets_dir, device, past) for settings in planned]

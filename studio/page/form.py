@@ -18,7 +18,7 @@ from studio.settings.run_settings import RunSettings
 from studio.settings.values import make
 
 PROMPT, IMAGE_PROMPTS = "text_input", "image_prompt"  # of engines that have them
-CHOSEN_BEFORE = "chosen_before"  # of the settings that others are recommended by
+CHOSEN_BEFORE = "chosen_before"  # the last values of the settings in RECOMMEND
 
 
 class Form:
@@ -45,7 +45,7 @@ class Form:
             st.session_state.setdefault(name, value)
 
     def enter(self) -> None:
-        """Put in what was typed last with this engine; a prompt that is there now stays.
+        """Put in what was typed last with this engine; the prompt in the form stays.
 
         Only before the widgets are drawn, so from a callback. Raises BadInput.
         """
@@ -53,7 +53,7 @@ class Form:
         st.session_state.update(self._remembered() | ({PROMPT: prompt} if prompt else {}))
 
     def take(self, values: Mapping[str, Any]) -> None:
-        """Put these settings into the widgets, and the usual ones beside. Raises BadInput.
+        """Put these settings into the widgets, and usual values into the rest. Raises BadInput.
 
         Only before the widgets are drawn, so from a callback or at the start of a session.
         """
@@ -63,14 +63,14 @@ class Form:
             take_pictures(name, values.get(name))
 
     def changed(self) -> dict[str, Any]:
-        """What the fields hold that is not usual with what is chosen; without the pictures."""
+        """The values that differ from the usual ones for the current choices, without pictures."""
         state, start = st.session_state, self._values.usual()
         usual = self._values.usual(self._values.recommending(state))
         usual |= {name: start[name] for name in self.kind.RECOMMEND}
         return {n: state[n] for n, value in usual.items() if state.get(n, value) != value}
 
     def settings(self) -> tuple[RunSettings, list[str]]:
-        """What the fields say, whatever the prompt and the uploads, and warnings about it.
+        """The settings in the fields, without prompt and uploads, and warnings about them.
 
         Raises BadInput for what Run! would refuse.
         """
@@ -80,7 +80,7 @@ class Form:
     def given(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """What the person set, and the pictures that it names. Raises BadInput.
 
-        A run that is continued without a prompt keeps its prompts, else it has the new ones alone.
+        Without a new prompt, a continued run keeps its prompts. A new prompt replaces them all.
         """
         values, uploads = self._typed(), {}
         if st.session_state.get(CONTINUE) and PROMPT in values:
@@ -96,7 +96,7 @@ class Form:
         return self._values.remembered(self._memory.last(self.engine))
 
     def _typed(self) -> dict[str, Any]:
-        """The fields' values, but for those whose switch is off."""
+        """The fields' values, except those whose switch is off."""
         names = [name for name in self._fields if name not in self.uploads]
         return {name: st.session_state[name] for name in names if self._is_shown(name)}
 
@@ -105,7 +105,7 @@ class Form:
         return switch is None or bool(st.session_state.get(switch))
 
     def _take_on_recommended(self) -> None:
-        """After another choice: what it recommends, and nothing that the last one did."""
+        """After another choice, put in what it recommends, and take out what the last one did."""
         state = st.session_state
         before, now = state[CHOSEN_BEFORE], self._values.recommending(state)
         state.update(self._values.after_choice(before, now))
@@ -115,14 +115,14 @@ class Form:
     def show(self, others: Sequence[Entry], choose: Callable[[str], None]) -> None:
         """Draw all but the prompt.
 
-        others: the runs that can be continued. choose: what happens to the one that is picked.
+        others: the runs that can be continued. choose: called with the name of the one picked.
         """
         st.session_state[CHOSEN_BEFORE] = self._values.recommending(st.session_state)
         elsewhere = (PROMPT, RESIZE)
         ungrouped = [n for n in self._in_order() if not self._group(n) and n not in elsewhere]
         last_of_input = self.uploads[-1] if self.uploads else "set_seed"
         for row in self._rows(ungrouped):
-            with st.container():  # what comes and goes inside moves nothing below
+            with st.container():  # so nothing below moves when something inside appears
                 self._row(row)
                 if st.session_state.get(row[0]) is True:
                     self._members(row[0])
@@ -130,7 +130,7 @@ class Form:
                 self._show_continuing(others, choose)
 
     def show_prompt(self) -> None:
-        """Draw the prompt, where the engine takes one."""
+        """Draw the prompt, if the engine takes one."""
         if PROMPT in self._fields:
             show_prompt_box(PROMPT, self._fields[PROMPT])
 

@@ -35,16 +35,16 @@ class FormValues:
         return self.choices[name].options
 
     def usual(self, chosen: Mapping[str, Any] | None = None) -> Values:
-        """As the command line's: declared, recommended for the choices, set in defaults.yaml.
+        """The command line's values: declared, recommended for the choices, set in defaults.yaml.
 
-        chosen: what a person chose of the settings that others are recommended by. Raises BadInput
+        chosen: what a person chose for the settings in RECOMMEND. Raises BadInput
         for a broken defaults.yaml.
         """
         wanted = {**registry.defaults(self._engine), **(chosen or {})}
         return self.as_typed(self._declared() | self.recommended(wanted) | wanted)
 
     def remembered(self, last: Mapping[str, Any]) -> Values:
-        """The usual values, and over them those that were typed last, where they still fit.
+        """The usual values, replaced by those that were typed last if they still fit.
 
         Raises BadInput as `usual` does.
         """
@@ -58,14 +58,14 @@ class FormValues:
         return {name: values[name] for name in self.kind.RECOMMEND if values.get(name)}
 
     def recommended(self, values: Mapping[str, Any]) -> Values:
-        """What suits the choices in `values`; nothing where they cannot be had."""
+        """What suits the choices in `values`; nothing if they are not available."""
         try:
             return self.kind.recommended(values, self._assets_dir)
         except BadInput:
             return {}  # before Run! the page says what is wrong with the choice
 
     def after_choice(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> Values:
-        """What changes with another choice: what it recommends, and what the last one did.
+        """What another choice changes: what it recommends, and what the last one recommended.
 
         before, now: values of `recommending`. Raises BadInput as `usual` does.
         """
@@ -76,7 +76,7 @@ class FormValues:
         )
 
     def as_typed(self, values: Mapping[str, Any]) -> Values:
-        """The values as their widgets hold them, without those that are no settings here."""
+        """The values as their widgets hold them, without those that are not settings here."""
         fields = self.kind.model_fields
         names = [name for name in values if name in fields and not is_upload(fields[name])]
         return {name: _as_typed(fields[name], values[name]) for name in names}
@@ -85,7 +85,7 @@ class FormValues:
         return {name: default_of(field) for name, field in self.kind.model_fields.items()}
 
     def _is_there(self, name: str, value: Any) -> bool:
-        """Whether a value can still be chosen, where there is a closed choice."""
+        """Whether a value can still be chosen, if the choice is a closed one."""
         if name not in self.kind.model_fields:
             return False
         options = self.options(name)
@@ -99,7 +99,7 @@ def is_upload(field: FieldInfo) -> bool:
 
 
 def fits_browser(field: FieldInfo) -> bool:
-    """Whether it is a number, and never one too large for a browser's numbers, as seeds are."""
+    """Whether it is a number that a browser can hold exactly. Seeds may be too large."""
     if value_type(field) not in (int, float):
         return False
     return (number_range(field)[1] or 0) <= LARGEST_BROWSER_NUMBER

@@ -57,7 +57,7 @@ def _show_more() -> None:
 def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOptions) -> None:
     """The buttons beside a result.
 
-    use: takes all that made it into the form. continue_: its settings, and its end to continue.
+    use: puts the run's settings and pictures into the form. continue_: lets Run! continue it.
     """
     show_problem(RESULT)
     with st.container(horizontal=True, key=f"actions-{entry.name}"):
@@ -125,7 +125,7 @@ def show_removed(options: StudioOptions) -> None:
 
 
 def show_trash(options: StudioOptions) -> None:
-    """All removed runs, for every tab, until the trash folder is emptied."""
+    """The removed runs, in every tab, until the trash folder is emptied."""
     gone = trash.trashed(options.output_dir)
     if not gone:
         return

@@ -26,14 +26,14 @@ from studio.runs.details import DETAILS
 from studio.runs.details_keys import engine_of
 
 DROP = "drop"
-MENU = "presets"  # where its problems are told
+MENU = "presets"  # the place of its problems
 LARGEST_DROP = 20_000_000
 LINKS = ("use", "continue")
 JAVASCRIPT = (STATIC_DIR / "drop.js").read_text(encoding="utf-8")
 
 
 def follow_link(options: StudioOptions, memory: Memory) -> None:
-    """`?use=RUN_ID` and `?continue=RUN_ID`, once: later the form is the person's."""
+    """Follow `?use=RUN_ID` or `?continue=RUN_ID` once; later the person may change the form."""
     for link in LINKS:
         if run_id := st.query_params.get(link):
             del st.query_params[link]
@@ -41,7 +41,7 @@ def follow_link(options: StudioOptions, memory: Memory) -> None:
 
 
 def use_settings(run_id: str, options: StudioOptions, memory: Memory, place: str = RUN) -> None:
-    """All that makes the picture of a run again: its settings, and what it began from.
+    """Take all that makes a run's picture again: its settings, and what it began from.
 
     place: where to say what is wrong.
     """
@@ -51,7 +51,7 @@ def use_settings(run_id: str, options: StudioOptions, memory: Memory, place: str
 
 
 def continue_run(run_id: str, options: StudioOptions, memory: Memory, place: str = RUN) -> None:
-    """The settings of a run, and its end to continue from. place: where to say what is wrong."""
+    """Take the settings of a run, and let Run! continue it. place: where to say what is wrong."""
     with attempt(place):
         folder = storage.find_run(options.output_dir, run_id)
         engine = engine_of(folder.read())

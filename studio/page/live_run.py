@@ -1,4 +1,4 @@
-"""The run that is being computed: its picture as it forms, how far it is, and Stop."""
+"""The run that is being computed: its picture as it forms, its progress, and Stop."""
 
 import html
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from studio.runs.storage import PREVIEW
 
 
 def show_live(entry: Entry, stop: Callable[[Entry], None]) -> None:
-    """The picture as it forms, how far it is, and Stop, which calls `stop`.
+    """The picture as it forms, the progress, and Stop, which calls `stop`.
 
     A run that has no picture, and whose details tell no size of one, shows its progress alone.
     """
@@ -32,7 +32,7 @@ def show_live(entry: Entry, stop: Callable[[Entry], None]) -> None:
 
 
 def _preview(entry: Entry) -> str:
-    """The picture, or before there is one its place, as HTML; "" where none is to be expected."""
+    """The picture as HTML, or an empty frame until there is one; "" if its size is unknown."""
     size = [entry.details.get(side) for side in ("Xdim", "ydim")]
     width, height, look = shown_size(*size)
     style = f"width:{width}px;aspect-ratio:{width}/{height}"

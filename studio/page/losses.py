@@ -1,4 +1,4 @@
-"""The course of a run's losses on the page."""
+"""A run's losses on the page, as a curve."""
 
 import html
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ import streamlit as st
 
 from studio.page.pictures import as_address
 
-CURVE_COLOUR = "#6a9cbc"  # seen on light and dark alike
+CURVE_COLOUR = "#6a9cbc"  # visible on light and dark alike
 
 
 def show_losses(points: Any, losses: Any) -> None:
-    """A curve of the total loss, and the losses' last values; nothing where there is no curve.
+    """A curve of the total loss, and the losses' last values; nothing if there is no curve.
 
     points: pairs of step and total loss, None for a loss that was not finite.
     losses: the last values by name.

@@ -20,7 +20,7 @@ Values = dict[str, Any]
 
 
 class Memory:
-    """In `.page/` of the output folder. Files that are broken are as good as absent."""
+    """In `.page/` of the output folder. Broken files count as absent."""
 
     def __init__(self, output_dir: Path) -> None:
         self._folder = output_dir / ".page"
@@ -35,13 +35,13 @@ class Memory:
         return _part(self._form(), "engines", engine)
 
     def asked(self) -> Values:
-        """What was asked for last beside the settings, such as how many runs."""
+        """What was asked for last besides the settings, such as how many runs."""
         return _part(self._form(), "asked")
 
     def remember(
         self, engine: str, values: Mapping[str, Any], asked: Mapping[str, Any] | None = None
     ) -> None:
-        """Keep what is typed; quietly nothing where that cannot be written.
+        """Keep what is typed. If it cannot be written, nothing is said.
 
         asked: as for `asked`; None keeps what is remembered.
         """
@@ -63,13 +63,13 @@ class Memory:
         return dict(sorted(named.items(), key=lambda item: item[0].casefold()))
 
     def save_preset(self, engine: str, name: str, values: Mapping[str, Any]) -> None:
-        """Under a name, over what had it before. Raises BadInput."""
+        """Save values under a name, in place of an older preset. Raises BadInput."""
         if not name.strip():
             raise BadInput("A preset needs a name.")
         self._write_presets(engine, self.presets(engine) | {name.strip(): dict(values)})
 
     def delete_preset(self, engine: str, name: str) -> None:
-        """Raises BadInput."""
+        """Delete a preset. Raises BadInput."""
         presets = self.presets(engine)
         self._write_presets(engine, {n: values for n, values in presets.items() if n != name})
 
@@ -107,7 +107,7 @@ def _read(path: Path) -> Values:
 
 
 def _part(values: Mapping[str, Any], *keys: str) -> Values:
-    """What lies under the keys, one below the other; nothing where that is not a dict."""
+    """What lies under the keys, one below the other; empty if that is not a dict."""
     found: object = values
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None

@@ -1,7 +1,7 @@
-"""What the next run begins from, where it does not begin from nothing.
+"""What the next run begins from, unless it starts fresh.
 
 It may continue another run: by the switch "Continue previous run", by "Continue" on a run, or by a
-link. Or it begins from what an earlier run began from, whose settings were taken.
+link. Or, once the settings of an earlier run were taken, it begins where that run began.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from studio.settings.run_settings import RunSettings
 
 CONTINUE = "continue_previous_run"
 PICKED = "picked"  # the name of the run to continue; None for the last run
-AGAIN = "again"  # the Recipe of the run whose settings were taken, where it continued another
+AGAIN = "again"  # the Recipe of the run whose settings were taken, if that run continued another
 RESIZE, SIZE = "continue_resize", ("Xdim", "ydim")  # of engines that have them
 SEEK = "seek"  # whether to bring the form into view
 MOST = 24
@@ -34,11 +34,11 @@ document.querySelector(".st-key-origin")?.scrollIntoView({ block: "center" });
 
 
 def continue_switch(others: Sequence[Entry], choose: Callable[[str], None]) -> bool:
-    """The checkbox, and while it is on the runs to pick from; returns whether it is on."""
+    """The checkbox, and while it is on, the runs to pick from. Returns whether it is on."""
     on = st.checkbox(
         "Continue previous run",
         help="Continue the last run with this prompt and these settings; without a prompt, with its"
-        " own. Or pick a run; its settings then come into the form.",
+        " own prompt. Or pick a run, whose settings then come into the form.",
         key=CONTINUE,
         on_change=_forget,
     )
@@ -84,7 +84,7 @@ def begin_as(recipe: Recipe) -> None:
 
 
 def show_origin(runs: Sequence[Entry], kind: type[RunSettings]) -> None:
-    """What Run! continues, with its thumbnail and a way to leave it; nothing for a fresh start.
+    """What Run! continues, with its thumbnail and a button against it; nothing for a new start.
 
     kind: the settings of the form's engine.
     """
@@ -109,8 +109,8 @@ def _show_previous(previous: Entry, kind: type[RunSettings]) -> None:
 
 
 def _show_again(recipe: Recipe) -> None:
-    parent = f", the end of {plain(recipe.ancestors[-1])}" if recipe.ancestors else ""
-    words = f"Begins from what the run of these settings began from{parent}."
+    parent = f": at the end of {plain(recipe.ancestors[-1])}" if recipe.ancestors else ""
+    words = f"Begins where the run with these settings began{parent}."
     _show_strip(recipe.start, f"{words} {plain(recipe.lacks)}")
 
 
@@ -120,12 +120,12 @@ def _show_strip(picture: Path | None, words: str) -> None:
             with st.container(width=64):
                 show_small(picture, "What Run! begins from")
             st.markdown(words.strip(), width="stretch")
-        help_text = "The next run begins from nothing; the settings stay."
+        help_text = "The next run starts fresh; the settings stay."
         st.button("Do not continue", key="leave", on_click=_leave, help=help_text)
 
 
 def _what_happens(previous: Entry, kind: type[RunSettings]) -> str:
-    """To a picture that is continued at another size, where both runs have a size to choose."""
+    """What happens to a picture of another size, if both runs have a size to choose."""
     state = st.session_state
     has_choice = {*SIZE, RESIZE} <= kind.model_fields.keys()
     if not has_choice or not all(previous.details.get(side) for side in SIZE):

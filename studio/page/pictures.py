@@ -19,7 +19,7 @@ THUMBNAIL_SIDE = 320
 
 
 def as_address(data: bytes, kind: str) -> str:
-    """An address that holds the image itself, as the server keeps every picture that it serves.
+    """An address that holds the image itself: the server would keep every picture it serves.
 
     kind: such as "jpeg" or "svg+xml".
     """
@@ -69,7 +69,7 @@ def show_choice(
 
 
 def thumbnail(path: Path | None) -> bytes | None:
-    """A square JPEG of the picture's middle; None where there is no picture that can be read."""
+    """A square JPEG of the picture's middle; None if there is no picture that can be read."""
     try:
         return _thumbnail(path, path.stat().st_mtime_ns) if path else None
     except OSError:  # deleted in the meantime

@@ -25,7 +25,7 @@ def show_queue(
     """Each waiting run with its place.
 
     running: the runs that are being computed. seconds: how long each waiting run takes, by its
-    name, where that is known.
+    name, if that is known.
     """
     show_problem(QUEUE)
     pause = run_queue.paused(options.output_dir)
@@ -98,7 +98,7 @@ def _show_controls(entry: Entry, place: int, count: int, options: StudioOptions)
 
 
 def _show_small(entry: Entry) -> None:
-    """A picture that the run already has, or that it starts from; nothing where it has neither."""
+    """A picture that the run already has, or that it starts from; nothing if it has neither."""
     names = (storage.PREVIEW, storage.PICTURE, storage.START, storage.INIT_IMAGE)
     paths = (entry.folder.path / name for name in names)
     if data := thumbnail(next((path for path in paths if path.is_file()), None)):

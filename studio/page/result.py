@@ -108,7 +108,7 @@ def _show_picture(
 ) -> None:
     """at_most: px of width. number: sets the keys of several pictures apart."""
     if path is None:
-        st.caption("It has no picture.")
+        st.caption("This run has no picture.")
         return
     try:
         size = load_picture(path, path.name).size
@@ -124,7 +124,7 @@ def _show_picture(
 
 
 def _show_downloads(entry: Entry) -> None:
-    """Those of several pictures are below each of them."""
+    """The download buttons; those of several pictures are below each picture."""
     folder = entry.folder
     files = {"Video": folder.video_path(), "Details": folder.path / DETAILS}
     if len(folder.picture_paths()) < 2:
@@ -157,7 +157,7 @@ def _settings_list(details: Mapping[str, Any]) -> str:
 
 
 def _settings(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Label and value in words; first the engine, where that is not a matter of course."""
+    """Label and value in words; first the engine, if there is more than one."""
     name = engine_of(details)
     engine = registry.find(name)
     if engine is None:

@@ -96,8 +96,8 @@ def _show_deletion(old: Sequence[Entry]) -> None:
         return
     st.warning(
         f"Delete the checkpoints of {len(old)} run{'s' if len(old) != 1 else ''}? This cannot be"
-        " undone. Pictures and videos stay. These runs cannot be resumed any more, and are"
-        " continued from their picture. Interrupted runs keep their checkpoints."
+        " undone. Pictures and videos stay. These runs can then no longer be resumed, and"
+        " are continued from their picture alone. Interrupted runs keep their checkpoints."
     )
     with st.container(horizontal=True):
         st.button("Delete", key="free-yes", type="primary", on_click=_free, args=(old,))

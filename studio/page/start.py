@@ -23,7 +23,7 @@ from studio.settings.run_settings import RunSettings
 
 HOW_MANY, MOST = "how_many", 100
 STAGES, COLUMNS, ROWS = "use_stages", "stage_columns", "stage_rows"
-EDITOR, SHOWN = "stages", "stages_shown"  # what was edited, and the rows and columns that were
+EDITOR, SHOWN = "stages", "stages_shown"  # the edits, and the rows and columns that were edited
 FIRST_COLUMNS = ("text_input", "num_steps")
 SHORT_NAMES = {"text_input": "prompt", "num_steps": "steps"}
 EMPTY_ROWS = 3
@@ -33,7 +33,7 @@ Row = dict[str, str]
 
 
 def recall(form: Form, memory: Memory) -> None:
-    """Put in what was asked for last beside the settings, as far as it still fits."""
+    """Put in what was asked for last besides the settings, as far as it still fits."""
     last = memory.asked()
     columns, rows, count = (last.get(name) for name in (COLUMNS, ROWS, HOW_MANY))
     fits: dict[str, Any] = {STAGES: last.get(STAGES) is True}
@@ -53,7 +53,7 @@ def _is_row(row: object) -> bool:
 
 
 def asked() -> dict[str, Any]:
-    """What `recall` puts in again."""
+    """What `recall` puts in the next time."""
     return {name: st.session_state[name] for name in (STAGES, COLUMNS, ROWS, HOW_MANY)}
 
 
@@ -72,13 +72,13 @@ def show_how_many() -> None:
 
 
 def show_stages(form: Form) -> None:
-    """The table of stages, where they are wanted."""
+    """The switch for stages, and their table while it is on."""
     wanted = st.toggle(
         "Several stages",
         key=STAGES,
         help="A chain of runs. Each continues the one before it with another prompt or other"
-        " settings. An empty cell keeps the value of the row above; in the first row it takes the"
-        " form's.",
+        " settings. An empty cell keeps the value of the row above; in the first row, the form's"
+        " value.",
     )
     rows = st.session_state[ROWS] = _rows()
     if not wanted:
@@ -105,12 +105,12 @@ def show_stages(form: Form) -> None:
 
 
 def _first_columns(form: Form) -> list[str]:
-    """Prompt and steps, where the engine takes a prompt."""
+    """Prompt and steps, if the engine has them."""
     return [name for name in FIRST_COLUMNS if name in form.kind.model_fields]
 
 
 def _changeable(form: Form) -> list[str]:
-    """What a stage may set beside prompt and steps: no pictures."""
+    """What a stage may set besides prompt and steps: no pictures."""
     fields = form.kind.model_fields
     names = [name for name in fields if name not in FIRST_COLUMNS]
     return [n for n in names if value_type(fields[n]) is not list and not is_upload(fields[n])]
@@ -172,7 +172,7 @@ def planned_runs(form: Form) -> tuple[list[RunSettings], int, list[str]]:
 
 
 def asked_for(form: Form, options: StudioOptions) -> tuple[list[Request], list[Row] | None]:
-    """What Run! asks for now: a request for each run, and the rows where stages are wanted.
+    """What Run! asks for now: a request for each run, and the rows if stages are wanted.
 
     Raises BadInput.
     """

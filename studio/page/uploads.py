@@ -39,7 +39,7 @@ def take_pictures(name: str, paths: str | list[str] | None) -> None:
 def uploaded(name: str, field: FieldInfo, uploads: dict[str, bytes]) -> dict[str, Any]:
     """The setting's value: names in `uploads`, to which the files are added, or kept paths.
 
-    Empty while the switch is off. Raises BadInput where it is on and there is no file.
+    Empty while the switch is off. Raises BadInput if it is on and there is no file.
     """
     if not st.session_state.get(_switch(name)):
         return {}

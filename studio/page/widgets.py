@@ -24,7 +24,7 @@ def show_widget(
 ) -> None:
     """Draw the widget of a setting.
 
-    offered: what the engine offers for it, where it does. on_change: called after another choice.
+    offered: what the engine offers for it, if anything. on_change: called after another choice.
     """
     about: dict[str, Any] = {**about_setting(name, field), "on_change": on_change}
     kept: dict[str, Any] = {**about, "persist_state": "page"}

@@ -1,4 +1,4 @@
-"""The next stages of chains, put into the queue as the runs before are done. No torch."""
+"""The next stages of chains, put into the queue when the runs before them are done. No torch."""
 
 import logging
 
@@ -14,7 +14,7 @@ log = logging.getLogger("worker")
 
 
 def enqueue_missing_stages(options: StudioOptions) -> None:
-    """Put the next stages into the queue of chains whose worker died between two runs."""
+    """Queue the next stages of chains whose worker died between two runs."""
     for entry in chains.unfollowed(run_index.entries(options.output_dir)):
         with claimed(entry.folder.path) as claim:
             if claim:

@@ -114,7 +114,7 @@ def cancel(folder: RunFolder) -> str:
 
 
 def resume(folder: RunFolder, queue_url: str | None = None) -> None:
-    """Put a run that failed, was interrupted or was stopped into the queue again, last.
+    """Put a run that failed, was interrupted or was stopped back into the queue, at its end.
 
     Raises BadInput as `submit.reopen` does, and if another process owns the run.
     """

@@ -63,7 +63,7 @@ class WorkerSlot:
         return self.output_dir / LOGS_DIR / f"worker-{self.name}.log"
 
     def write(self, state: WorkerState) -> None:
-        """Publish the worker's state. If that fails, runs continue without."""
+        """Publish the worker's state. If that fails, runs continue without it."""
         try:
             self.state_path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(self.state_path, to_json(asdict(state)), durable=False)

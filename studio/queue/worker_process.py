@@ -57,7 +57,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_assets_dir(parser, required=True)
     parser.add_argument("--gpu", type=int)
     add_queue_url(parser)
-    parser.add_argument("--alone", action="store_true", help="not beside another on the device")
+    parser.add_argument("--alone", action="store_true", help="not if another worker has the device")
     return parser.parse_args(argv)
 
 

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from studio.base.errors import BadInput, shortened
 
-JSON_KEY = "run"  # of the header's entry that holds the JSON
+JSON_KEY = "run"  # the header's entry that holds the JSON
 PICTURE = "picture"
 STATE = "state"
 MAX_BYTES = 2_000_000_000

@@ -106,7 +106,7 @@ class RunFolder:
         """As `live_status`, but a run that its process left is interrupted at once.
 
         The run's claims prove that on the machine that computed it; on others silence must.
-        claim: the caller's own, which proves it too.
+        claim: the caller's claim, which proves it too.
         """
         details = self.read()
         status = status_of(details)
@@ -119,7 +119,7 @@ class RunFolder:
     def computing(self, claim: Claim | None = None) -> Iterator[Claim]:
         """Be the only process that computes this run, on all machines that share its folder.
 
-        It ends with the process at the latest. claim: the caller's own, if it has one already.
+        It ends with the process at the latest. claim: the caller's claim, if it has one already.
 
         Raises Taken if another process computes it, BadInput if the folder is gone, and RunFailed
         if it cannot be written.
@@ -135,7 +135,7 @@ class RunFolder:
             yield claim
 
     def sweep(self) -> None:
-        """Delete what a process that was killed left half-written. Only under `computing`."""
+        """Delete what a process that was killed left half-written. Only inside `computing`."""
         for pattern in (".*.tmp", ".*.tmp.mp4", OLD_LOCK):
             for leftover in self.path.glob(pattern):
                 leftover.unlink(missing_ok=True)

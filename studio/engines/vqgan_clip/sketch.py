@@ -1,4 +1,4 @@
-"""Sketches to start from: rough pictures of a wish, drawn in one pass from its CLIP embedding.
+"""Sketches to start from: rough pictures of a prompt, drawn in one pass from its CLIP embedding.
 
 On an empty picture, CLIP's gradient says little about what to draw, and is easily led astray. So a
 small network draws the beginning. It was trained (`training/train_sketcher.py`) to draw what
