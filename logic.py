@@ -184,7 +184,7 @@ class VQGANCLIPRun(Run):
         return picture.detach(), numbers
 
     def _with_fewer_cutouts_at_a_time(self, compute: Callable[[], Any]) -> Any:
-        """What `compute` returns; where memory lacks, the same again with more room.
+        """What `compute` returns; if memory is short, the same again with more room.
 
         First the models of other runs go, which changes no byte. Then CLIP looks at half as many
         cutouts at a time, and again. Random numbers are the same each time.

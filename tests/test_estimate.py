@@ -106,7 +106,7 @@ def test_a_size_beyond_the_memory_is_named_with_one_that_fits(monkeypatch):
     large = chosen(Xdim=1600, ydim=800, vqgan_ckpt="large")
     told = estimate.estimate(large, WIDTHS, "CPU", [])
     width, height = estimate.size_that_fits(large.model_dump(), WIDTHS, "CPU", 4e9)
-    assert f"more memory than the 4 GB that this machine has: {width}x{height} would fit." in (
+    assert f"more memory than the 4 GB available: {width}x{height} would fit." in (
         estimate_in_words(told, "CPU")
     )
     assert width == pytest.approx(2 * height, abs=2 * estimate.SIDES)

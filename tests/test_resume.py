@@ -180,7 +180,7 @@ def kill_and_resume(moments, begin, straight, assets, monkeypatch):
 
 
 def reopen_killed(folder):
-    """Interrupted at once, although its heartbeat is recent, unless it had not begun."""
+    """Reopen a killed run. It is interrupted at once if it had begun; else silence is faked."""
     if folder.read()["host"] is None:
         folder.update(heartbeat=None)
     assert folder.proven_status() == "interrupted"

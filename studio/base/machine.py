@@ -1,4 +1,4 @@
-"""What this machine is, without torch."""
+"""This machine's processor and memory, without torch."""
 
 import math
 import os

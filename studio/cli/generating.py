@@ -61,10 +61,8 @@ def run(argv: Sequence[str], stop: Stop, prog: str | None = None) -> int:
         _say(f"Error: {error}")
         return 2 if isinstance(error, BadInput) else 1
     except Exception as error:
-        said = shortened(error, 300)
-        _say(
-            f"Error: {type(error).__name__}: {said}. This is a bug in the studio; please report it."
-        )
+        said = f"{type(error).__name__}: {shortened(error, 300)}"
+        _say(f"Error: {said}. This is a bug in the studio; please report it.")
         return 1
 
 

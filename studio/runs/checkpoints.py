@@ -81,7 +81,7 @@ def read(path: Path) -> Checkpoint:
             raise BadInput(f"The checkpoint {path} is too large.")
         with safe_open(path, framework="numpy") as file:
             plain = json.loads((file.metadata() or {})[JSON_KEY])
-            names = file.keys()  # safe_open is no dict: it cannot be iterated
+            names = file.keys()  # safe_open is not a dict: it cannot be iterated
             arrays = {name: file.get_tensor(name) for name in names}
         return _checkpoint(plain, arrays)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -30,7 +30,7 @@ class Comparison:
     settings: VQGANCLIPSettings
 
     def cutouts_at_a_time(self) -> int:
-        """How many of all cutouts CLIP looks at together, where memory does not lack."""
+        """How many of all cutouts CLIP looks at together, if there is enough memory."""
         of_its_size = CUTOUTS_AT_A_TIME * (224 / self.perceptor.input_resolution) ** 2
         return max(1, min(round(of_its_size), self.settings.cutn))
 

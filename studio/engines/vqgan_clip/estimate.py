@@ -137,7 +137,7 @@ def too_large(
     needed = memory_bytes(settings, widths, device)
     if needed <= limit:
         return ""
-    sentence = f"That is more memory than the {limit / 1e9:.0f} GB that this machine has"
+    sentence = f"That is more memory than the {limit / 1e9:.0f} GB available"
     size = size_that_fits(settings, widths, device, limit)
     return f"{sentence}: {size[0]}x{size[1]} would fit." if size else f"{sentence}."
 

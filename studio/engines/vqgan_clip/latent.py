@@ -66,7 +66,7 @@ class Latent:
 
 @contextmanager
 def misfit_explained() -> Iterator[None]:
-    """Raise Unfit for whatever goes wrong within: a stranger's checkpoint may hold anything."""
+    """Raise Unfit for whatever goes wrong inside: a stranger's checkpoint may hold anything."""
     try:
         yield
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:

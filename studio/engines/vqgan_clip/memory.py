@@ -1,4 +1,4 @@
-"""Whether a run fits into the device's memory: told before it starts, and where it did not."""
+"""Whether a run fits into the device's memory: said before it starts, or when memory runs out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from studio.engines.device import (
 from studio.engines.vqgan_clip import estimate
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 
-ROOMIER = (0.7, 0.4)  # sizes are proposed that take such shares of what was too much
+ROOMIER = (0.7, 0.4)  # the sizes that are proposed take these shares of what was too much
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class MemoryPlan:
     device: torch.device
 
     def keep_freed_memory(self) -> None:
-        """Keep freed memory where half of all is enough. It changes no byte of a picture."""
+        """Keep freed memory if the run needs at most half of all. Pictures stay the same."""
         on_cpu = self.device.type == "cpu"
         keep_freed_memory(not on_cpu or self.needed <= self.there / 2)
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence for the person where the run may be too large."""
+        """A sentence for the person if the run may be too large."""
         warning = estimate.too_large(*self._basis, self.there)
         return [f"{self._size} may be too large. {warning}"] if warning else []
 
     @contextmanager
     def lack_explained(self) -> Iterator[None]:
-        """Where memory lacks within, raise RunFailed, which says what to lower."""
+        """If memory runs out inside, raise RunFailed, which says what to lower."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:

@@ -44,7 +44,7 @@ class Models:
         )
 
     def sketcher(self, path: Path, embed_dim: int) -> Sketcher:
-        """What draws sketches from embeddings of a CLIP with `embed_dim` channels."""
+        """The network that draws sketches from embeddings of a CLIP with `embed_dim` channels."""
         return self._get(
             "sketcher", [path], lambda: load_sketcher(path, embed_dim).to(self.device), embed_dim
         )

@@ -1,10 +1,11 @@
-"""Sketches to start from: rough pictures of a prompt, drawn in one pass from its CLIP embedding.
+"""Sketches to start from: rough pictures of the prompts, drawn in one pass.
 
-On an empty picture, CLIP's gradient says little about what to draw, and is easily led astray. So a
-small network draws the beginning. It was trained (`training/train_sketcher.py`) to draw what
-captions say, like the prior and decoder of Ramesh et al. 2022, "Hierarchical Text-Conditional Image
-Generation with CLIP Latents". But it is a plain regression, so sketches are rough wherever drawings
-of one caption differ. The run adds the rest.
+The wish is what the prompts ask for together, as one CLIP embedding. On an empty picture, CLIP's
+gradient says little about what to draw, and is easily led astray. So a small network draws the
+beginning. It was trained (`training/train_sketcher.py`) to draw what captions say, like the prior
+and decoder of Ramesh et al. 2022, "Hierarchical Text-Conditional Image Generation with CLIP
+Latents". But it is a plain regression, so sketches are rough wherever drawings of one caption
+differ. The run adds the rest.
 """
 
 from pathlib import Path
