@@ -421,7 +421,7 @@ for thread in threads:
 """
 
 
-def test_a_press_makes_one_run_though_eight_callbacks_come_of_it(page, output_dir):
+def test_a_press_makes_one_run_even_if_it_causes_eight_callbacks(page, output_dir):
     script = AppTest.from_string(PRESSED_BY_EIGHT, default_timeout=60)
     script.session_state["text_input"] = "a red heart"
     assert not script.run().exception
@@ -431,8 +431,8 @@ def test_a_press_makes_one_run_though_eight_callbacks_come_of_it(page, output_di
     assert len(queued(output_dir)) == 3, "each press that a person makes counts"
 
 
-def test_a_press_counts_though_the_button_was_not_drawn_since_the_last():
-    """As where the page was interrupted meanwhile."""
+def test_a_press_counts_even_if_the_button_was_not_drawn_again():
+    """As if the page was interrupted in the meantime."""
     presses, heeded = actions.Presses(), []
     for pause in (0, 0, 2 * actions.ECHO_SECONDS, 0):
         time.sleep(pause)
@@ -460,7 +460,7 @@ def test_it_says_roughly_how_long_and_how_much_memory(page):
     assert "until you stop it" in everything(page.run())
 
 
-def test_a_size_that_is_no_multiple_says_what_it_becomes(page):
+def test_a_size_that_is_not_a_multiple_says_what_it_becomes(page):
     sidebar(page)["Xdim"].set_value(100)
     assert "100x128 became 96x128" in everything(page.run())
 

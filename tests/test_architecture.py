@@ -278,7 +278,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_rule_that_is_broken_is_told(name: str) -> None:
+def test_a_broken_rule_is_reported(name: str) -> None:
     files, told = BROKEN[name]
     wrong = broken_rules(files)
     assert len(wrong) >= 1 and all(told in line for line in wrong), wrong

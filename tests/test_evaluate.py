@@ -35,7 +35,7 @@ def composer(tmp_path, monkeypatch):
     return Composer("judge", 64, seed=0)
 
 
-def test_the_prompts_are_100_40_and_40_and_none_is_there_twice():
+def test_the_prompts_are_100_40_and_40_and_all_differ():
     prompts = evaluate.read_prompts()
     groups = [prompt.group for prompt in prompts]
     counts = {group: groups.count(group) for group in evaluate.TARGETS}

@@ -285,7 +285,7 @@ def test_films_of_other_encoders_become_one_too(tmp_path):
     assert shown(tmp_path / "all.mp4") == pytest.approx([0, 1, 2, 3, 0, 1, 2, 3], abs=1)
 
 
-def test_broken_films_are_told(tmp_path):
+def test_broken_films_are_reported(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"nonsense")
     with pytest.raises(RunFailed, match=r"a\.mp4 cannot be read"):
         video.join([tmp_path / "a.mp4"], tmp_path / "all.mp4")

@@ -154,7 +154,7 @@ def test_models_on_another_device_have_no_room_to_make(loads: Loads) -> None:
 @pytest.mark.parametrize(
     "error", [MemoryError(), LACK, RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
-def test_a_load_that_memory_lacks_for_is_tried_again_without_others(
+def test_a_load_that_lacks_memory_is_tried_again_without_others(
     loads: Loads, error: Exception
 ) -> None:
     run = Run()
@@ -172,7 +172,7 @@ def test_a_load_that_memory_lacks_for_is_tried_again_without_others(
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_a_load_that_memory_lacks_for_still_fails(loads: Loads, others: int) -> None:
+def test_a_load_that_lacks_memory_still_fails(loads: Loads, others: int) -> None:
     tries = []
 
     def load() -> Model:
@@ -200,7 +200,7 @@ def test_other_errors_let_no_model_go(loads: Loads, error: BaseException) -> Non
     assert loads.warm == ["a model"]
 
 
-def test_a_step_that_memory_lacks_for_is_made_again_without_others(loads: Loads) -> None:
+def test_a_step_that_lacks_memory_is_made_again_without_others(loads: Loads) -> None:
     run, tries = Run(), []
     loads("a", run=Run())
     loads("b", run=run)
