@@ -30,7 +30,7 @@ worker: setup  ## compute queued runs without the page, also on further machines
 
 test: setup  ## run the tests
 	$(VENV) -m pytest -n 2 --dist loadfile -m "not slow and not browser" $(ARGS) $(OR_NONE)
-	$(VENV) -m pytest -n 3 --dist loadfile -m "browser and not slow" $(ARGS) $(OR_NONE)
+	$(VENV) -m pytest -n 2 --dist loadfile -m "browser and not slow" $(ARGS) $(OR_NONE)
 
 test-slow: setup  ## run the tests that take many minutes
 	$(VENV) -m pytest -m slow $(ARGS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from logic import VQGANCLIPRun
-from studio.base.errors import BadInput
+from studio.base.errors import BadInput, RunFailed
 from studio.cli import generating
 from studio.engines import registry
 from studio.engines.contract import Engine, Run, Step
@@ -147,7 +147,7 @@ def test_settings_of_an_engine_that_is_gone_say_so(
 ) -> None:
     folder = computed(parsed("--engine", "Grey", output_dir=tmp_path), tmp_path)
     monkeypatch.delitem(registry.ENGINES, "Grey")
-    with pytest.raises(BadInput, match=r"no engine 'Grey'. There are: VQGAN-CLIP"):
+    with pytest.raises(BadInput, match=r"cannot be used here. There is no engine 'Grey'"):
         parsed("--settings", str(folder.path / "details.json"), output_dir=tmp_path)
     assert registry.find("Grey") is None
 
@@ -184,11 +184,69 @@ def test_a_broken_engine_says_why_and_disturbs_no_other(
     assert prepare(parsed("a cat", output_dir=tmp_path)).engine == "VQGAN-CLIP"
 
 
+def test_a_queued_run_of_an_engine_that_is_gone_fails_with_the_reason(
+    grey: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = submit(prepare(parsed("--engine", "Grey", output_dir=tmp_path)))
+    monkeypatch.delitem(registry.ENGINES, "Grey")
+    with pytest.raises(BadInput, match="no engine 'Grey'"):
+        execute(folder, assets_dir=tmp_path)
+    assert folder.read()["status"] == "failed" and "no engine 'Grey'" in folder.read()["error"]
+
+
+WRONG_STEPS = {
+    "no index": {"index": 0},
+    "a float picture": {"picture": np.zeros((4, 4, 3))},
+    "a grey picture": {"picture": np.zeros((4, 4), np.uint8)},
+    "two sizes": {"pictures": [np.zeros((4, side, 3), np.uint8) for side in (4, 5)]},
+}
+
+
+@pytest.mark.parametrize("name", WRONG_STEPS)
+def test_a_step_that_breaks_the_contract_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"steps count from 1|uint8 \[H, W, 3\]|differ in size"):
+        Step(**{"index": 1} | WRONG_STEPS[name])
+
+
+class GrowingRun(GreyRun):
+    def iterate(self) -> Step:
+        self.steps += 1
+        return Step(self.steps, np.zeros((16, 16 * self.steps, 3), np.uint8))
+
+
+class GrowingEngine(GreyEngine):
+    run = f"{__name__}:GrowingRun"
+
+
+def test_pictures_that_change_their_size_end_the_run_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.ENGINES, "Growing", f"{__name__}:GrowingEngine")
+    folder = submit(prepare(parsed("--engine", "Growing", output_dir=tmp_path)), "running")
+    with pytest.raises(RunFailed, match="from 16x16 to 32x16"):
+        execute(folder, assets_dir=tmp_path)
+    assert folder.read()["status"] == "failed" and (folder.path / "output.PNG").is_file()
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        (setting(0.5, "Blur", "How soft.", le=1), "has no range"),
+        (setting("a", "Word", "A word.", group="use_words"), "group that is not a setting"),
+    ],
+)
+def test_a_declaration_that_no_form_could_show_is_refused(field: Any, said: str) -> None:
+    annotation = type(field.default)
+    body = {"__annotations__": {"odd": annotation}, "odd": field, "__module__": __name__}
+    with pytest.raises(TypeError, match=said):
+        type("OddSettings", (GreySettings,), body)
+
+
 def test_a_run_whose_code_is_broken_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(registry.ENGINES, "Broken", f"{__name__}:BrokenRunEngine")
     folder = submit(prepare(parsed("--engine", "Broken", output_dir=tmp_path)))
-    with pytest.raises(BadInput, match=r"Broken cannot be imported \(ModuleNotFoundError"):
+    with pytest.raises(BadInput, match=r"Broken cannot be .* imported \(ModuleNotFound"):
         execute(folder, assets_dir=tmp_path)
     assert folder.read()["status"] == "failed"

@@ -274,13 +274,15 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, engine: str, prog: str | None) -> None:
         super().__init__(
             prog=prog,
-            description="Make a picture from a prompt, with its video, in a run folder.",
+            description="Make a picture, with its video, in a run folder.",
             formatter_class=argparse.RawTextHelpFormatter,
             allow_abbrev=False,
             argument_default=argparse.SUPPRESS,
         )
         self._named: dict[str, argparse.Action] = {}
-        self._add_settings(registry.get(engine).settings, registry.defaults(engine))
+        kind = registry.get(engine).settings
+        self._takes_prompt = "text_input" in kind.model_fields
+        self._add_settings(kind, registry.defaults(engine))
         self._add_engine(engine)
         self._add_earlier_runs()
         self._add_places()
@@ -311,14 +313,13 @@ class _Parser(argparse.ArgumentParser):
             self._add_option(option_name(name), dest=name, help=text, **how)
 
     def _add_engine(self, engine: str) -> None:
-        self._add_option(
-            "--engine",
-            metavar="NAME",
-            default=engine,
-            help=f"The engine that makes the picture: {' or '.join(registry.names())}. Each has\n"
-            "settings of its own; --help lists those of the engine that you name.\n"
-            f"[default: that of the run whose settings are taken, else {registry.DEFAULT}]",
+        text = (
+            f"The engine that makes the picture: {' or '.join(registry.names())}. Each has settings"
+            " of its own, which --help lists for the one that is named. [default: that of the run"
+            f" whose settings are taken, else {registry.DEFAULT}]"
         )
+        lines = "\n".join(textwrap.wrap(text, HELP_WIDTH))
+        self._add_option("--engine", metavar="NAME", default=engine, help=lines)
 
     def _add_earlier_runs(self) -> None:
         self._add_option(
@@ -404,6 +405,8 @@ class _Parser(argparse.ArgumentParser):
         return joined
 
     def _refuse(self, word: str) -> NoReturn:
+        if not word.startswith("-") and not self._takes_prompt:
+            raise BadInput(f"'{shortened(word)}' is one word too many: this engine has no prompt.")
         if not word.startswith("-"):
             raise BadInput(
                 f"'{shortened(word)}' is one word too many. Put the whole prompt in quotes."

@@ -6,6 +6,7 @@ from typing import Any
 
 from studio.queue import run_queue
 from studio.runs import run_index
+from studio.runs.details_keys import engine_of
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE
 
@@ -30,7 +31,8 @@ def lines(output_dir: Path) -> Iterator[str]:
 
 def _row(entry: Entry) -> tuple[str, str, str, str]:
     prompt = " ".join(str(entry.details.get("text_input") or "").split())
-    return entry.name, entry.status, _steps(entry), prompt
+    what = prompt if "text_input" in entry.details else engine_of(entry.details)
+    return entry.name, entry.status, _steps(entry), what
 
 
 def _steps(entry: Entry) -> str:

@@ -24,12 +24,12 @@ INTRODUCTION = """\
 
 def defaults_yaml() -> str:
     """`defaults.yaml` as it is shipped."""
-    return "\n".join([INTRODUCTION, *map(_section, registry.names())])
+    return "\n".join([INTRODUCTION, *map(_section, _engines())])
 
 
 def readme_tables() -> str:
     """A markdown table of all settings for each engine, under the engine's name."""
-    tables = (f"### {name}\n\n{_table(registry.get(name).settings)}" for name in registry.names())
+    tables = (f"### {name}\n\n{_table(registry.get(name).settings)}" for name in _engines())
     return "\n\n".join(tables)
 
 
@@ -45,6 +45,11 @@ def main() -> None:
     DEFAULTS_FILE.write_text(defaults_yaml(), encoding="utf-8")
     readme = README.read_text(encoding="utf-8")
     README.write_text(with_tables(readme, readme_tables()), encoding="utf-8")
+
+
+def _engines() -> list[str]:
+    """Those that can be imported."""
+    return [name for name in registry.names() if registry.find(name)]
 
 
 def _section(name: str) -> str:

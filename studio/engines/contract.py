@@ -31,6 +31,8 @@ class Step:
     index: counts from 1. picture: uint8 [H, W, 3], or None for a step that shows nothing.
     losses: by name, if the engine has any; "total" is what a curve shows.
     pictures: all of them, of one size, if a run makes several; `picture` is then the first.
+
+    Raises ValueError for an index or a picture that is not as told here.
     """
 
     index: int
@@ -43,6 +45,17 @@ class Step:
             object.__setattr__(self, "picture", self.pictures[0])
         elif self.picture is not None and not len(self.pictures):
             object.__setattr__(self, "pictures", (self.picture,))
+        self._check()
+
+    def _check(self) -> None:
+        if self.index < 1:
+            raise ValueError(f"a step's index is {self.index}; steps count from 1")
+        for picture in self.pictures:
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+                found = f"{picture.dtype} {list(picture.shape)}"
+                raise ValueError(f"a step's picture is {found}; it must be uint8 [H, W, 3]")
+        if len({picture.shape for picture in self.pictures}) > 1:
+            raise ValueError("the pictures of a step differ in size")
 
 
 class Run(ABC):

@@ -46,10 +46,8 @@ def find(name: object) -> Engine | None:
 
 def unavailable(name: str) -> str:
     """Why an engine cannot be used here, and what to do; "" if it can."""
-    try:
-        return get(name).unavailable()
-    except BadInput as error:
-        return str(error)
+    engine = find(name)
+    return engine.unavailable() if engine else _why_broken(ENGINES[name])
 
 
 def check_available(name: str) -> None:
@@ -73,11 +71,16 @@ def _imported(name: str, address: str) -> Any:
     found, error = _look_up(address)
     if error is None:
         return found
-    others = ", ".join(other for other in ENGINES if other != name) or "none"
-    raise BadInput(
-        f"The engine {name} cannot be imported ({type(error).__name__}: {shortened(error, 200)})."
-        f" Run `make setup`, or choose another engine: {others}."
-    ) from error
+    raise BadInput(f"The engine {name} cannot be used here. {_why_broken(address)}") from error
+
+
+def _why_broken(address: str) -> str:
+    """Why nothing can be had from "module:attribute", and what to do."""
+    _, error = _look_up(address)
+    said = f"It cannot be imported ({type(error).__name__}: {shortened(error, 200)})."
+    if isinstance(error, ImportError):
+        return f"{said} Run `make setup`, or choose another engine."
+    return f"{said} Mend its code, or choose another engine."
 
 
 @cache

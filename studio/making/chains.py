@@ -167,7 +167,8 @@ def _stage(row: object, number: int, kind: type[RunSettings]) -> Stage:
 
 def _setting(key: object, number: int, kind: type[RunSettings]) -> str:
     """The name of a setting, however it is spelt: `num_steps`, `num-steps`, `steps`."""
-    names = {name.lower(): name for name in kind.model_fields} | SHORT
+    names = {name.lower(): name for name in kind.model_fields}
+    names |= {short: name for short, name in SHORT.items() if name in kind.model_fields}
     spelt = str(key).strip().lower().replace("-", "_").strip("_")
     if spelt in names:
         return names[spelt]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from studio.base.errors import RunFailed
 from studio.base.files import atomic_write
 from studio.media import video
 from studio.media.pictures import tiled
@@ -24,6 +25,7 @@ class Film:
         self._folder = folder
         self.frames_per_second = frames_per_second
         self._writer: video.VideoWriter | None = None
+        self._shape: tuple[int, ...] = ()
         self.frames = 0
 
     @property
@@ -36,6 +38,12 @@ class Film:
             return
         frame = tiled(pictures)
         self._writer = self._writer or self._begin(frame)
+        if frame.shape != self._shape:
+            raise RunFailed(
+                f"The run's pictures changed their size, from {self._shape[1]}x{self._shape[0]} to"
+                f" {frame.shape[1]}x{frame.shape[0]}. This is a fault of the engine; please report"
+                " it."
+            )
         self._writer.add(frame)
         self.frames += 1
 
@@ -83,5 +91,5 @@ class Film:
     def _begin(self, frame: np.ndarray, keep: int = 0) -> video.VideoWriter:
         room = RESERVE_BYTES + frame.size
         atomic_write(self._folder / storage.RESERVE, os.urandom(room))
-        height, width, _ = frame.shape
+        self._shape = height, width, _ = frame.shape
         return video.VideoWriter(self._part, (width, height), keep, self.frames_per_second)

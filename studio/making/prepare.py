@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio.base.errors import shortened
+from studio.base.errors import BadInput, shortened
 from studio.engines import registry
 from studio.making import recipes
 from studio.making.recipes import Recipe
@@ -109,15 +109,24 @@ def engine_for(request: Request) -> str:
 
     Raises BadInput for an engine that is unknown here.
     """
-    name = request.engine
-    if name is None and request.settings_file is not None:
-        name = recipes.engine_in(request.settings_file)
-    elif name is None and request.continue_run is not None:
+    if request.engine is not None:
+        registry.get(request.engine)
+        return request.engine
+    if request.settings_file is not None:
+        return _known(recipes.engine_in(request.settings_file), "The settings")
+    if request.continue_run is not None:
         parent = storage.find_run(request.output_dir, request.continue_run)
-        name = engine_of(parent.read())
-    name = name or registry.DEFAULT
-    registry.get(name)
-    return name
+        return _known(engine_of(parent.read()), f"The run {parent.name}")
+    return registry.DEFAULT
+
+
+def _known(engine: str, source: str) -> str:
+    """The engine of a run to build on. Raises BadInput if it is unknown here."""
+    try:
+        registry.get(engine)
+    except BadInput as error:
+        raise error.prefixed(f"{source} cannot be used here. ") from None
+    return engine
 
 
 def _earlier(request: Request, engine: str) -> list[Recipe]:

@@ -63,15 +63,16 @@ def seed() -> Any:
     )
 
 
-def starting_image(*, instead_of: str) -> Any:
-    """`init_image: str | None`. instead_of: what a run starts from without it."""
+def starting_image(*, instead_of: str = "") -> Any:
+    """`init_image: str | None`. instead_of: what a run starts from without it, if it can."""
+    instead = f" instead of {instead_of}" if instead_of else ""
     return setting(
         None,
         "Upload starting image",
-        f"A picture to start from instead of {instead_of}.",
+        f"A picture to start from{instead}.",
         unset="none",
         changes_steps=False,
-        upload=("Use starting image", f"Start from your own picture instead of {instead_of}."),
+        upload=("Use starting image", f"Start from your own picture{instead}."),
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from studio.settings.declare import default_of, matters, meta, value_type
+from studio.settings.declare import default_of, matters, meta, number_range, value_type
 
 # How a run continues another one. Exactly: with its whole state, since only the number of steps
 # differs. From its latent: with the optimiser's moments, but MSE regularisation starts again. From
@@ -44,12 +44,17 @@ class RunSettings(BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         if missing := [name for name in cls.REQUIRED if name not in cls.model_fields]:
             raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}; see settings/common.py")
+        for name, field in cls.model_fields.items():
+            if meta(field)["group"] not in (None, *cls.model_fields):
+                raise TypeError(f"{cls.__name__}.{name} is in a group that is not a setting")
+            if value_type(field) in (int, float) and None in number_range(field):
+                raise TypeError(f"{cls.__name__}.{name} has no range: give ge or gt, and le")
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         field = cls.model_fields[str(info.field_name)]
-        if isinstance(value, bool) and value_type(field) is not bool:
+        if isinstance(value, bool) and value_type(field) in (int, float):
             raise ValueError("must not be true or false")
         return value
 
