@@ -32,9 +32,9 @@ class WaveSettings(RunSettings):
     checkpoint_seconds: float = common.checkpoint_seconds()
     use_echo: bool = setting(False, "With an echo", "Whether there is an echo.")
     echo: int = setting(
-        3, "Echo's length", "How far the echo reaches.", unit="px", group="use_echo"
+        3, "Echo's length", "How far the echo reaches.", unit="px", group="use_echo", ge=0, le=99
     )
-    cutn: int = setting(1, "Waves", "How many waves there are.")
+    cutn: int = setting(1, "Waves", "How many waves there are.", ge=0, le=99)
 
 
 class Waves(Engine):

@@ -12,6 +12,7 @@ from gallery_utils import FINISHED
 from studio.gallery.facets import FACETS, FILTERS, INDEXED
 from studio.gallery.query import Query
 from studio.gallery.store import Store
+from studio.runs.details_keys import FIRST_ENGINE
 from studio.runs.storage import ACTIVE
 
 MAX_WORDS = 30
@@ -71,8 +72,9 @@ class Tile:
 
     @property
     def title(self) -> str:
-        """Its prompt, cut; other words where it has none."""
-        text = self.prompt or "Without a prompt"
+        """Its prompt, cut. Without one, the name of its engine, which may need none."""
+        engine = self.facets.get("engine", FIRST_ENGINE)
+        text = self.prompt or (engine if engine != FIRST_ENGINE else "Without a prompt")
         return text if len(text) <= 300 else f"{text[:299]}…"
 
     @property
