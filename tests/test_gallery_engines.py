@@ -216,7 +216,7 @@ def test_a_run_without_picture_prompt_and_losses_is_shown_on_every_page(output):
     one, two = make_bare_run(output, 1, echo=1).name, make_bare_run(output, 2, echo=2).name
     client = open_gallery(output)
     wall = client.get("/").text
-    assert wall.count('<span class="prompt">Without a prompt</span>') == 2
+    assert wall.count('<span class="prompt">Waves</span>') == 2
     assert wall.count(">no picture<") == 2
     assert "status-" not in wall and "It has no picture" not in wall, "nothing is wrong with it"
     page = client.get(f"/runs/{one}").text
