@@ -324,7 +324,7 @@ def test_a_film_that_was_lost_is_reported(begin, assets):
     (folder.path / storage.VIDEO).unlink()
     reopen(folder)
     execute(folder, assets_dir=assets)
-    assert any("video does not hold" in warning for warning in folder.read()["warnings"])
+    assert any("video lacks the steps" in warning for warning in folder.read()["warnings"])
     assert frames(folder.path / "anim.mp4") == STEPS - 2
 
 
