@@ -73,7 +73,7 @@ class Tile:
     @property
     def title(self) -> str:
         """Its prompt, cut. Without one, the name of its engine, which may need none."""
-        engine = self.facets.get("engine", FIRST_ENGINE)
+        engine = self.facets.get("engine") or FIRST_ENGINE
         text = self.prompt or (engine if engine != FIRST_ENGINE else "Without a prompt")
         return text if len(text) <= 300 else f"{text[:299]}…"
 
