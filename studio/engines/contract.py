@@ -15,12 +15,13 @@ import numpy as np
 from PIL import Image
 
 from studio.engines.estimate import Estimate
+from studio.media.pictures import check_rgb
+from studio.media.video import FPS
 from studio.settings.run_settings import Continuing, RunSettings
 
 if TYPE_CHECKING:
     import torch
 
-FRAMES_PER_SECOND = 24
 MIN_STEPS = 10  # a shorter run says little about speed
 
 
@@ -45,17 +46,9 @@ class Step:
             object.__setattr__(self, "picture", self.pictures[0])
         elif self.picture is not None and not len(self.pictures):
             object.__setattr__(self, "pictures", (self.picture,))
-        self._check()
-
-    def _check(self) -> None:
         if self.index < 1:
             raise ValueError(f"a step's index is {self.index}; steps count from 1")
-        for picture in self.pictures:
-            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-                found = f"{picture.dtype} {list(picture.shape)}"
-                raise ValueError(f"a step's picture is {found}; it must be uint8 [H, W, 3]")
-        if len({picture.shape for picture in self.pictures}) > 1:
-            raise ValueError("the pictures of a step differ in size")
+        check_rgb(self.pictures)
 
 
 class Run(ABC):
@@ -66,7 +59,7 @@ class Run(ABC):
     """
 
     Settings: ClassVar[type[RunSettings]] = RunSettings
-    frames_per_second: float = FRAMES_PER_SECOND  # of the film
+    frames_per_second: float = FPS  # of the film
 
     def __init__(
         self,

@@ -84,10 +84,6 @@ class Film:
         if self.frames:
             video.finish(self._part, self._folder / storage.VIDEO, comment)
 
-    def free_reserve(self) -> None:
-        """Free the reserved room on the disk for what is saved next."""
-        (self._folder / storage.RESERVE).unlink(missing_ok=True)
-
     def _begin(self, frame: np.ndarray, keep: int = 0) -> video.VideoWriter:
         room = RESERVE_BYTES + frame.size
         atomic_write(self._folder / storage.RESERVE, os.urandom(room))

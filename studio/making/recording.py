@@ -232,8 +232,7 @@ class Recording:
         }
 
     def _free_reserve(self, details: dict[str, Any]) -> None:
-        if self._film:
-            self._film.free_reserve()
+        (self.folder.path / storage.RESERVE).unlink(missing_ok=True)
 
     def _save_pictures(self, details: dict[str, Any]) -> None:
         text = {storage.PNG_KEY: json.dumps(_lasting(details))}

@@ -148,6 +148,16 @@ def crop_or_cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.crop((left, top, left + size[0], top + size[1]))
 
 
+def check_rgb(pictures: Sequence[np.ndarray]) -> None:
+    """Raises ValueError unless all pictures are uint8 [H, W, 3], and of one size."""
+    for picture in pictures:
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            found = f"{picture.dtype} {list(picture.shape)}"
+            raise ValueError(f"a picture is {found}; it must be uint8 [H, W, 3]")
+    if len({picture.shape for picture in pictures}) > 1:
+        raise ValueError("the pictures differ in size")
+
+
 def tiled(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Pictures [H, W, 3] of one size as one: side by side, in about as many rows as columns."""
     if len(pictures) == 1:

@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from studio.base.errors import BadInput, shortened
+from studio.media.pictures import check_rgb
+from studio.media.video import FPS
 
 JSON_KEY = "run"  # the header's entry that holds the JSON
 PICTURE = "picture"
@@ -94,16 +96,13 @@ def read(path: Path) -> Checkpoint:
 def _checkpoint(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> Checkpoint:
     known = itertools.takewhile(arrays.__contains__, _picture_keys())
     pictures, state = [arrays.pop(key) for key in list(known)], plain.pop("plain_state")
-    if any(p.dtype != np.uint8 or p.ndim != 3 or p.shape[2] != 3 for p in pictures):
-        raise ValueError("its pictures are not RGB")
-    if len({picture.shape for picture in pictures}) > 1:
-        raise ValueError("its pictures differ in size")
+    check_rgb(pictures)
     if not isinstance(plain["index"], int) or plain["index"] < 1:
         raise ValueError("its step is not a number from 1")
     if not all(isinstance(plain[name], dict) for name in ("losses", "settings", "history")):
         raise ValueError("its facts are missing")
     # Older files do not count frames: each step had one.
-    film = {"frames": plain["index"], "frames_per_second": 24} | {
+    film = {"frames": plain["index"], "frames_per_second": FPS} | {
         name: plain.pop(name) for name in ("frames", "frames_per_second") if name in plain
     }
     if not 0 <= film["frames"] <= plain["index"] or (film["frames"] and not pictures):
