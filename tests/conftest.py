@@ -40,10 +40,14 @@ def contexts():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark the browser tests, before pytest leaves out tests by their marks."""
+    """Mark the browser tests, before pytest leaves out tests by their marks.
+
+    They come first: they wait more than they compute, so the others fill the gaps.
+    """
     for item in items:
         if "chromium" in item.fixturenames:
             item.add_marker("browser")
+    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
 
 
 def pytest_runtest_setup(item):

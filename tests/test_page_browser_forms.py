@@ -111,6 +111,17 @@ def also_change(tab, label):
     tab.keyboard.press("Escape")
 
 
+def hide(tab):
+    """Switch the table off, and see it go: two quick clicks may reach the page as none."""
+    switch(tab, "Several stages")
+    tab.get_by_test_id("stDataFrame").first.wait_for(state="detached")
+
+
+def hide_and_show(tab):
+    hide(tab)
+    switch(tab, "Several stages")
+
+
 def test_the_table_of_stages_survives_all_that_is_done_to_it(server, open_tab):
     tab = open_tab()
     switch(tab, "Several stages")
@@ -122,8 +133,7 @@ def test_the_table_of_stages_survives_all_that_is_done_to_it(server, open_tab):
     wait_for(lambda: cells(tab) == written, "the typed cells")
     also_change(tab, "Step size")
     wait_for(lambda: cells(tab) == [[*row, ""] for row in written], "another column")
-    for _ in range(2):
-        switch(tab, "Several stages")
+    hide_and_show(tab)
     wait_for(lambda: cells(tab) == [[*row, ""] for row in written], "the table once more")
     tab.reload()
     wait_for(lambda: cells(tab) == [[*row, ""] for row in written], "the table after a reload")
@@ -134,12 +144,10 @@ def test_the_table_of_stages_survives_all_that_is_done_to_it(server, open_tab):
     table.click(position={"x": 20, "y": 18})
     tab.keyboard.press("Delete")
     wait_for(lambda: cells(tab) == [], "no rows")
-    for _ in range(2):
-        switch(tab, "Several stages")
+    hide_and_show(tab)
     wait_for(lambda: cells(tab) == [["", "", ""]] * 3, "empty rows to begin with")
     assert tab.get_by_role("alert").count() == 0
-    switch(tab, "Several stages")
-    tab.get_by_test_id("stDataFrame").first.wait_for(state="detached")
+    hide(tab)
 
 
 def test_a_table_of_stages_becomes_a_chain_with_one_film(server, open_tab):
@@ -158,5 +166,4 @@ def test_a_table_of_stages_becomes_a_chain_with_one_film(server, open_tab):
     tab = open_tab()
     button(tab, "a garden in winter").click()
     tab.get_by_role("button", name="Film of all stages").wait_for()
-    switch(tab, "Several stages")
-    tab.get_by_test_id("stDataFrame").first.wait_for(state="detached")
+    hide(tab)
