@@ -7,29 +7,26 @@ import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from taming.modules.diffusionmodules.model import Decoder, Encoder
 from taming.modules.vqvae.quantize import GumbelQuantize, VectorQuantizer2
 from torch import Tensor, nn
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # clip imports pkg_resources, which warns of its end
-    import clip
-    from clip.clip import _MODELS as CLIP_ADDRESSES
-    from clip.clip import _download as download_clip
-    from clip.clip import _tokenizer as clip_tokenizer
-    from clip.model import CLIP, build_model
 
 from studio.base.errors import BadInput
 from studio.engines.device import FULL_PRECISION, Precision
 from studio.engines.vqgan_clip.fast.frozen import decoder_conv, frozen_decoder, frozen_visual
 from studio.engines.vqgan_clip.fast.frozen_layers import own
 from studio.models.catalogue import find_clip, read_config
+from studio.models.clip_package import clip_part, clip_tokenizer, tokens_of
 from studio.models.weight_files import StateDict, as_float32, misfits, read_state_dict
+from studio.models.without_memory import without_memory
+
+if TYPE_CHECKING:
+    from clip.model import CLIP
 
 VQ_MODEL = "taming.models.vqgan.VQModel"
 GUMBEL_VQ = "taming.models.vqgan.GumbelVQ"
@@ -56,6 +53,12 @@ class DDConfig(BaseModel):
     in_channels: int = Field(ge=3, le=3)
     out_ch: int = Field(ge=3, le=3)
     resamp_with_conv: bool = True
+
+    @model_validator(mode="after")
+    def _levels_fit_together(self) -> Self:
+        if not self.num_res_blocks and any(factor != 1 for factor in self.ch_mult[:-1]):
+            raise ValueError("without num_res_blocks, all of ch_mult but the last must be 1")
+        return self
 
 
 class VQGANParams(BaseModel):
@@ -169,15 +172,12 @@ def _problems(error: ValidationError) -> str:
 
 def _on_meta_device(kind: type[VQGAN], params: VQGANParams, path: Path) -> VQGAN:
     """The model without memory for its weights, to check its shapes first."""
-    side = 2 ** len(params.ddconfig.ch_mult)
     try:
-        with torch.device("meta"):
-            model = kind(params)
-            model.decode(model.encode(torch.empty(1, 3, side, side)))
+        with without_memory():
+            return kind(params)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"{path} describes a model that cannot work: {reason}.") from None
-    return model
 
 
 def _needed_tensors(model: VQGAN, state_dict: StateDict, prefix: str) -> StateDict:
@@ -215,7 +215,7 @@ class Perceptor(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, model: CLIP, precision: Precision = FULL_PRECISION) -> None:
+    def __init__(self, model: "CLIP", precision: Precision = FULL_PRECISION) -> None:
         super().__init__()
         self.input_resolution: int = model.visual.input_resolution
         self.context_length: int = model.context_length
@@ -242,7 +242,9 @@ class Perceptor(nn.Module):
 
         Text beyond the context length is left out.
         """
-        tokens = clip.tokenize(texts, self.context_length, truncate=True).to(self.mean.device)
+        rows = [torch.tensor(tokens_of(text, self.context_length)) for text in texts]
+        padded = [F.pad(row, (0, self.context_length - len(row))) for row in rows]
+        tokens = torch.stack(padded).to(self.mean.device)
         text = self.text
         x = text.token_embedding(tokens) + text.positional_embedding
         x = text.transformer(x.transpose(0, 1)).transpose(0, 1)
@@ -252,7 +254,8 @@ class Perceptor(nn.Module):
     def cut_off(self, text: str) -> str:
         """The end of a text, beyond the context length; empty where the whole text fits."""
         room = self.context_length - 2  # one token marks the start, one the end
-        return clip_tokenizer.decode(clip_tokenizer.encode(text)[room:]).strip()
+        tokenizer = clip_tokenizer()
+        return tokenizer.decode(tokenizer.encode(text)[room:]).strip()
 
 
 def find_clip_model(name: str, assets_dir: Path) -> Path:
@@ -265,11 +268,15 @@ def find_clip_model(name: str, assets_dir: Path) -> Path:
 
 
 def _published_clip(name: str) -> Path:
-    cache, address = Path("~/.cache/clip").expanduser(), CLIP_ADDRESSES[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # clip imports pkg_resources, which warns of its end
+        from clip.clip import _MODELS as addresses
+        from clip.clip import _download as download
+    cache, address = Path("~/.cache/clip").expanduser(), addresses[name]
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        return Path(download_clip(address, str(cache)))
+        return Path(download(address, str(cache)))
     except (OSError, RuntimeError) as error:
         raise BadInput(
             f"The CLIP model {name} is neither cached in {cache} nor reachable: {error}. Connect to"
@@ -296,22 +303,20 @@ def load_clip_model(path: Path, precision: Precision = FULL_PRECISION) -> Percep
             f"{path} is not a CLIP model in OpenAI's format. Its first weights are"
             f" {', '.join(list(state_dict)[:3])} ({reason.strip()[:160]})."
         ) from None
-    if model.vocab_size < len(clip_tokenizer.encoder):
-        raise BadInput(
-            f"{path} knows {model.vocab_size} tokens; CLIP's tokeniser has"
-            f" {len(clip_tokenizer.encoder)}."
-        )
+    known = len(clip_tokenizer().encoder)
+    if model.vocab_size < known:
+        raise BadInput(f"{path} knows {model.vocab_size} tokens; CLIP's tokeniser has {known}.")
     return Perceptor(model.eval().requires_grad_(False), precision)
 
 
-def _clip_of(state_dict: StateDict) -> CLIP:
+def _clip_of(state_dict: StateDict) -> "CLIP":
     """The model on the tensors of the state dict themselves; `build_model` would copy them twice.
 
     `build_model` reads the sizes from the shapes, and gets tensors without memory to do so.
     """
-    with torch.device("meta"), warnings.catch_warnings():
+    with without_memory(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # copying without memory does nothing, as intended
-        model = build_model(dict(state_dict))
+        model = clip_part("model").build_model(dict(state_dict))
     sizes = ("input_resolution", "context_length", "vocab_size")
     weights = {key: tensor for key, tensor in state_dict.items() if key not in sizes}
     model.load_state_dict(weights, assign=True)

@@ -60,6 +60,7 @@ DEVELOPMENT = ("training/*.py", "benchmarks/*.py", "tests/*.py")
 # Of the modules that people's machines run, those that bring torch as they are imported.
 COMPUTING = (
     *("logic.py", "vqgan_utils.py", "studio/models/weight_files.py"),
+    "studio/models/without_memory.py",
     *(f"studio/engines/{name}.py" for name in ("arrays", "device", "random_stream", "sharing")),
     "studio/engines/warm.py",
     *("studio/engines/vqgan_clip/compare.py", "studio/engines/vqgan_clip/cutouts.py"),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from studio.base.errors import BadInput
 from studio.models.weight_files import StateDict, as_float32, misfits, read_state_dict
+from studio.models.without_memory import without_memory
 
 SIDE = 32  # of a sketch, pixels
 MAX_HANDS = 64  # all hands draw at once
@@ -75,7 +76,7 @@ def load_sketcher(path: Path, embed_dim: int) -> Sketcher:
     hands = len(table) if table.dim() == 2 else 0
     if not 1 <= hands <= MAX_HANDS:
         raise BadInput(_unfit(path, f"hands.weight is {list(table.shape)}"))
-    with torch.device("meta"):
+    with without_memory():
         sketcher = Sketcher(embed_dim, hands)
     _check_fit(sketcher, state, path)
     sketcher.load_state_dict(as_float32(state, path), assign=True)

@@ -10,17 +10,10 @@ people look at its pictures.
 
 import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from clip.model import (
-    AttentionPool2d,
-    Bottleneck,
-    ModifiedResNet,
-    ResidualAttentionBlock,
-    VisionTransformer,
-)
 from taming.modules.diffusionmodules import model as taming
 from torch import Tensor, nn
 
@@ -45,6 +38,15 @@ from studio.engines.vqgan_clip.fast.frozen_layers import (
 )
 from studio.engines.vqgan_clip.fast.onednn import eight_bit_convolutions, eight_bit_products
 from studio.engines.vqgan_clip.fast.operators import probe_gradients
+
+if TYPE_CHECKING:
+    from clip.model import (
+        AttentionPool2d,
+        Bottleneck,
+        ModifiedResNet,
+        ResidualAttentionBlock,
+        VisionTransformer,
+    )
 
 QUICK_GELU = 1.702  # CLIP's GELU is x sigmoid(1.702 x)
 WORTHWHILE = 128  # multiply-adds per number in or out; eight bits save time from here on
@@ -144,11 +146,11 @@ class SpatialAttention(nn.Module):
 def frozen_visual(visual: nn.Module, precision: Precision) -> nn.Module:
     """The image encoder of a CLIP: normalised pictures [N, 3, S, S] to features [N, D]."""
     probe_gradients()
-    kinds = {ModifiedResNet: frozen_resnet, VisionTransformer: FrozenViT}
-    return kinds[type(visual)](visual, precision)
+    kinds = {"ModifiedResNet": frozen_resnet, "VisionTransformer": FrozenViT}
+    return kinds[type(visual).__name__](visual, precision)
 
 
-def frozen_resnet(visual: ModifiedResNet, precision: Precision) -> nn.Sequential:
+def frozen_resnet(visual: "ModifiedResNet", precision: Precision) -> nn.Sequential:
     """CLIP's ResNet."""
     stem = ((visual.conv1, visual.bn1), (visual.conv2, visual.bn2), (visual.conv3, visual.bn3))
     levels: Any = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
@@ -178,7 +180,7 @@ def clip_conv(
 class FrozenBottleneck(nn.Module):
     """A block of CLIP's ResNet without its batch norms."""
 
-    def __init__(self, block: Bottleneck, precision: Precision) -> None:
+    def __init__(self, block: "Bottleneck", precision: Precision) -> None:
         super().__init__()
         pool = Pool(block.stride) if block.stride > 1 else nn.Identity()
         self.change = nn.Sequential(
@@ -202,7 +204,7 @@ class FrozenAttentionPool(nn.Module):
 
     places: Tensor
 
-    def __init__(self, pool: AttentionPool2d, precision: Precision) -> None:
+    def __init__(self, pool: "AttentionPool2d", precision: Precision) -> None:
         super().__init__()
         self.heads = pool.num_heads
         self.register_buffer("places", own(pool.positional_embedding, precision.dtype))
@@ -228,7 +230,7 @@ class FrozenViT(nn.Module):
     places: Tensor
     out: Tensor
 
-    def __init__(self, visual: VisionTransformer, precision: Precision) -> None:
+    def __init__(self, visual: "VisionTransformer", precision: Precision) -> None:
         super().__init__()
         dtype = precision.dtype
         self.patches = Patches(visual.conv1, dtype)
@@ -252,7 +254,7 @@ class FrozenViT(nn.Module):
 class TransformerBlock(nn.Module):
     """Every token of [N, n, C] attends to all, then two layers."""
 
-    def __init__(self, block: ResidualAttentionBlock, precision: Precision) -> None:
+    def __init__(self, block: "ResidualAttentionBlock", precision: Precision) -> None:
         super().__init__()
         self.heads = block.attn.num_heads
         self.norm = _frozen_norm(block.ln_1, precision.dtype)
@@ -268,7 +270,7 @@ class TransformerBlock(nn.Module):
 class LastTransformerBlock(nn.Module):
     """A block whose first token alone is wanted: [N, n, C] to [N, C]."""
 
-    def __init__(self, block: ResidualAttentionBlock, dtype: torch.dtype) -> None:
+    def __init__(self, block: "ResidualAttentionBlock", dtype: torch.dtype) -> None:
         super().__init__()
         self.heads = block.attn.num_heads
         self.norm = _frozen_norm(block.ln_1, dtype)
@@ -286,7 +288,7 @@ class LastTransformerBlock(nn.Module):
 class Refine(nn.Module):
     """The layers that follow the attention in a transformer's block, for tokens [..., C]."""
 
-    def __init__(self, block: ResidualAttentionBlock, precision: Precision) -> None:
+    def __init__(self, block: "ResidualAttentionBlock", precision: Precision) -> None:
         super().__init__()
         self.out = _linear(block.attn.out_proj.weight, block.attn.out_proj.bias, precision)
         self.norm = _frozen_norm(block.ln_2, precision.dtype)

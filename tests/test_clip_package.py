@@ -1,0 +1,46 @@
+"""CLIP's network and tokeniser without the rest of its package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import clip
+import clip.model
+import pytest
+import torch
+
+from studio.models.clip_package import tokens_of
+from studio.models.without_memory import without_memory
+
+ROOT = Path(__file__).resolve().parents[1]
+BARE = """
+import sys
+from studio.models.clip_package import clip_part, tokens_of
+assert tokens_of("a red heart", 77)
+assert "torch" not in sys.modules, "the tokeniser needs torch"
+assert clip_part("model").CLIP
+assert "torchvision" not in sys.modules, "the network needs torchvision"
+import clip
+assert clip.model.CLIP and clip.tokenize("a red heart").shape == (1, 77)
+"""
+
+
+@pytest.mark.parametrize("text", ["a red heart", "", "Ünï ☂ & &amp; cøde", "one word " * 50])
+@pytest.mark.parametrize("context_length", [77, 16])
+def test_tokens_are_those_of_the_package(text, context_length):
+    theirs = clip.tokenize([text], context_length, truncate=True)[0]
+    ours = torch.tensor(tokens_of(text, context_length))
+    assert torch.equal(ours, theirs[: len(ours)]) and not theirs[len(ours) :].any()
+
+
+def test_neither_torch_nor_torchvision_comes_along():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", BARE], cwd=ROOT, check=True)
+
+
+def test_a_network_without_memory_has_its_shapes():
+    with without_memory():
+        model = clip.model.CLIP(8, 32, 1, 64, 16, 7, 49, 64, 2, 1)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    real = clip.model.CLIP(8, 32, 1, 64, 16, 7, 49, 64, 2, 1).state_dict()
+    assert shapes == {name: tuple(tensor.shape) for name, tensor in real.items()}
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
