@@ -166,7 +166,7 @@ class VQGANCLIPRun(Run):
     def _optimise(self) -> tuple[Tensor, dict[str, float]]:
         """One step; the picture [1, 3, H, W] in [0, 1] before it, and its losses."""
         picture, losses = self._with_fewer_cutouts_at_a_time(self._differentiate)
-        self._latent.optimiser.step()
+        self._latent.move()
         with torch.no_grad():
             self._latent.z.clamp_(self._low, self._high)
         self._optimisation_steps += 1
@@ -175,12 +175,13 @@ class VQGANCLIPRun(Run):
     def _differentiate(self) -> tuple[Tensor, dict[str, float]]:
         """The picture and its losses, with their gradient at z."""
         latent, steps = self._latent, self._optimisation_steps
-        latent.optimiser.zero_grad(set_to_none=True)
+        latent.z.grad = None
         picture = self._decode(latent.z)
         gradient, losses = self._comparison.differentiate(picture.detach(), self._at_a_time)
         held = regularisation(latent.z, latent.anchor, steps, self.settings)
         numbers = as_numbers(losses | held, steps)
-        torch.autograd.backward([picture, *held.values()], [gradient] + [None] * len(held))
+        pulled = (picture * gradient).sum()  # its gradient at the picture is that gradient
+        torch.autograd.backward(sum(held.values(), pulled))
         return picture.detach(), numbers
 
     def _with_fewer_cutouts_at_a_time(self, compute: Callable[[], Any]) -> Any:

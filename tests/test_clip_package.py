@@ -8,6 +8,7 @@ import clip
 import clip.model
 import pytest
 import torch
+from tiny_models import write_tiny_assets
 
 from studio.models.clip_package import tokens_of
 from studio.models.without_memory import without_memory
@@ -44,3 +45,22 @@ def test_a_network_without_memory_has_its_shapes():
     real = clip.model.CLIP(8, 32, 1, 64, 16, 7, 49, 64, 2, 1).state_dict()
     assert shapes == {name: tuple(tensor.shape) for name, tensor in real.items()}
     assert all(tensor.is_meta for tensor in model.state_dict().values())
+
+
+A_RUN = """
+import sys
+from studio.base.stopping import Stop
+from studio.cli import generating
+words = "a --num-steps 2 --xdim 32 --ydim 32 --cutn 2".split()
+places = ["--assets-dir", sys.argv[1], "--output-dir", sys.argv[1]]
+assert generating.run([*words, *places], Stop()) == 0
+print({"torchvision", "sympy", "torch._dynamo"} & sys.modules.keys())
+"""
+
+
+def test_a_run_imports_what_it_uses_alone(tmp_path):
+    """Each of these takes up to a second before the first picture."""
+    write_tiny_assets(tmp_path)
+    words = [sys.executable, "-W", "ignore", "-c", A_RUN, str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()"

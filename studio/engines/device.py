@@ -146,13 +146,18 @@ def release_freed_memory() -> None:
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Inside it, a GPU uses algorithms that give the same bytes every time. A CPU always does."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(wanted or before)
+    """Inside it, a GPU uses algorithms that give the same bytes every time. A CPU always does.
+
+    torch is told only where that changes something: it then imports its compiler.
+    """
+    if not wanted or torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(False)
 
 
 def describe(device: torch.device) -> str:

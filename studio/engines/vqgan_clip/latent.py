@@ -1,4 +1,8 @@
-"""The latent that a run optimises, with its optimiser: into a checkpoint, and out of it."""
+"""The latent that a run optimises, with its optimiser: into a checkpoint, and out of it.
+
+The optimiser is torch's Adam as a function: the class `torch.optim.Adam` imports torch's compiler,
+more than a second before each first picture.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,11 +11,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from studio.base.errors import BadInput
 from studio.engines.device import is_lack_of_memory
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, each of the latent's shape
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Kingma and Ba 2015, "Adam", as torch.optim.Adam has them
 
 
 class Unfit(BadInput):
@@ -29,15 +35,38 @@ class Latent:
         z = z.detach().clone(memory_format=torch.contiguous_format)
         self.z, self.anchor = z.requires_grad_(), z.detach().clone()
         self.step_size = step_size
-        self.optimiser = torch.optim.Adam([self.z], lr=step_size)
+        self._adam = {name: torch.zeros_like(self.anchor) for name in MOMENTS}
+        self._adam["step"] = torch.tensor(0.0)
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """Take a step of Adam along z's gradient, and drop the gradient."""
+        gradient, self.z.grad = self.z.grad, None
+        assert gradient is not None, "nothing was differentiated"
+        averages, squares = ([self._adam[name]] for name in MOMENTS)
+        adam(
+            [self.z],
+            [gradient],
+            averages,
+            squares,
+            [],
+            [self._adam["step"]],
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=self.step_size,
+            weight_decay=0.0,
+            eps=EPSILON,
+            maximize=False,
+        )
 
     def state(self) -> dict[str, Any]:
-        """z, anchor and moments, in copies that stay on the device."""
-        adam = self.optimiser.state_dict()["state"].get(0, {})
+        """z, anchor and, after the first step, moments, in copies that stay on the device."""
+        moments = self._adam if self._adam["step"] else {}
         return {
             "z": self.z.detach().clone(),
             "mse_target": self.anchor.clone(),
-            "adam": {name: value.clone() for name, value in adam.items()},
+            "adam": {name: value.clone() for name, value in moments.items()},
         }
 
     def restored(self, state: Mapping[str, Any]) -> Self:
@@ -50,10 +79,8 @@ class Latent:
         """Like `restored`, but anchored at its own z, where a run begins. Raises Unfit."""
         latent = type(self)(self._tensor(state, "z"), self.step_size)
         if state.get("adam"):
-            adam = {"step": torch.tensor(float(state["adam"]["step"]))}
-            adam |= {moment: self._tensor(state["adam"], moment) for moment in MOMENTS}
-            fresh = latent.optimiser.state_dict()
-            latent.optimiser.load_state_dict(fresh | {"state": {0: adam}})
+            count = {"step": torch.tensor(float(state["adam"]["step"]))}
+            latent._adam = count | {name: self._tensor(state["adam"], name) for name in MOMENTS}
         return latent
 
     def _tensor(self, values: Mapping[str, Any], name: str) -> Tensor:
