@@ -2,7 +2,7 @@
 // Only the texts change, since React keeps the nodes.
 const TITLE = "The studio has ended";
 const MESSAGE =
-  "Start it again in its terminal with: make app. No run is lost, and this page then continues by itself.";
+  "Start it again in its terminal with: make app. No run is lost, and this page then works again by itself.";
 
 function textsIn(element) {
   const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);

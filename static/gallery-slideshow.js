@@ -133,7 +133,7 @@ function setPaused(value) {
   turn += 1;
   paused = value;
   pauseButton.setAttribute("aria-pressed", paused);
-  pauseButton.textContent = paused ? "Continue" : "Pause";
+  pauseButton.textContent = paused ? "Play" : "Pause";
   clearTimeout(timer);
   plan(interval);
 }

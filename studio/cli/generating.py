@@ -263,7 +263,7 @@ def _refuse_changes(
     wrong = [*map(option_name, given), *(name for name, value in others.items() if value)]
     if wrong:
         raise BadInput(
-            f"--resume continues a run as it was, so it takes no {wrong[0]}."
+            f"--resume takes up a run as it was, so it takes no {wrong[0]}."
             " To change something, use --continue-run instead."
         )
 

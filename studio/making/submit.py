@@ -37,7 +37,7 @@ def submit(plan: Plan, status: str = "queued", chain: Mapping[str, Any] | None =
 
 
 def reopen(folder: RunFolder, status: str = "queued", claim: Claim | None = None) -> None:
-    """Let a run that ended before its time continue in its folder; then `execute` it.
+    """Let a run that ended before its time be resumed; then `execute` it.
 
     status: as for `submit`. claim: the caller's claim on the folder, if it has one. Raises BadInput
     for a run that is running, waiting or done, and for one that has a result but no checkpoint.
