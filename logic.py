@@ -26,10 +26,15 @@ from studio.engines.vqgan_clip.losses import as_numbers, regularisation
 from studio.engines.vqgan_clip.memory import MemoryPlan
 from studio.engines.vqgan_clip.models import ENGINE, Models
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
-from studio.engines.vqgan_clip.targets import image_targets, text_targets, warnings_of_length
+from studio.engines.vqgan_clip.targets import (
+    Target,
+    image_targets,
+    text_targets,
+    warnings_of_length,
+)
 from studio.engines.warm import warm
 from studio.models.catalogue import find_sketcher, get_weights, picture_size
-from studio.settings.run_settings import Continuing
+from studio.settings.run_settings import Continuing, RunSettings
 from vqgan_utils import clamp_with_gradient, find_clip_model, move_picture, vector_quantize
 
 __all__ = ["RandomStream", "Run", "Step", "VQGANCLIPRun"]
@@ -116,6 +121,17 @@ class VQGANCLIPRun(Run):
             if not reseed:
                 self._random.state = checked_random_state(state["random"])
 
+    def change(self, settings: RunSettings) -> None:
+        assert isinstance(settings, VQGANCLIPSettings)
+        text, name = settings.text_input, settings.clip_model
+        if text != self.settings.text_input:
+            self.warnings += warnings_of_length(text, self.perceptor, name)
+            with self._memory.lack_explained(), sharing:
+                self._targets = warm.with_room(lambda: self._find_targets(settings), run=self)
+        self.settings = settings
+        self._comparison = Comparison(self.perceptor, self._targets, settings)
+        self._latent.set_step_size(settings.step_size)
+
     def _state(self) -> dict[str, Any]:
         """What steps change, in copies that stay on the device."""
         return {
@@ -139,13 +155,18 @@ class VQGANCLIPRun(Run):
             codebook = self.vqgan.codebook
             self._low = codebook.amin(dim=0)[:, None, None]
             self._high = codebook.amax(dim=0)[:, None, None]
-            self._targets = [
-                *text_targets(self.settings.text_input, self.perceptor),
-                *image_targets(self.image_prompts, self.perceptor),
-            ]
+            self._targets = self._find_targets(self.settings)
             self._comparison = Comparison(self.perceptor, self._targets, self.settings)
             self._at_a_time = self._comparison.cutouts_at_a_time()
             self._latent = Latent(self._first_latent(), self.settings.step_size)
+
+    @torch.no_grad()
+    def _find_targets(self, settings: VQGANCLIPSettings) -> list[Target]:
+        """What the picture is pulled to. It draws no random numbers."""
+        return [
+            *text_targets(settings.text_input, self.perceptor),
+            *image_targets(self.image_prompts, self.perceptor),
+        ]
 
     def _first_latent(self) -> Tensor:
         if self.start_image is not None:

@@ -120,6 +120,16 @@ class Run(ABC):
         A run that does not implement this begins from the other's picture, its start_image.
         """
 
+    def change(self, settings: RunSettings) -> None:
+        """Compute the next steps by these settings, of which only those in CHANGEABLE differ.
+
+        All else stays: the picture, the optimiser, the random numbers to come. The steps are then
+        the same as after `load_state_dict` in a run that has these settings from the beginning.
+        Where it raises BadInput, nothing has changed. A run that looks into `settings` in each
+        step need not override it.
+        """
+        self.settings = settings
+
 
 @dataclass(frozen=True)
 class Choices:

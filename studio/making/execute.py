@@ -12,6 +12,7 @@ from studio.base.stopping import Stop
 from studio.engines import registry
 from studio.making.recipes import settings_in
 from studio.making.recording import Recording
+from studio.making.steering import Steering, settings_at
 from studio.media.pictures import load_picture
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
@@ -45,18 +46,21 @@ def execute(
     stop = stop or Stop()
     with folder.computing(claim) as claim, Recording(folder, claim) as recording:
         recording.resume()
-        run = None
+        run, steering = None, Steering(recording)
         for _ in _counted(recording.planned_num_steps, recording.steps_done):
             if stop.requested or folder.stop_requested():
                 recording.stop()
                 break
             with stop.computing():
                 run = run or _load(recording, assets_dir, gpu)
+                steering.before_step(run)
                 step = run.iterate()
             recording.note(run.notes)
             recording.add(step)
             if on_step:
                 on_step(step)
+        else:
+            steering.refuse_the_rest()
     return recording.status
 
 
@@ -75,7 +79,7 @@ def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
     folder, facts = recording.folder.path, _facts(recording.folder.path, details)
     start = storage.START if details["continue_prev_run"] else details["init_image"]
     run = run_class(
-        settings_in(details),
+        settings_at(details, recording.steps_done),
         assets_dir=assets_dir,
         device=device,
         start_image=_saved(folder, start) if start and (folder / start).exists() else None,

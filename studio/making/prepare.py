@@ -16,12 +16,14 @@ from PIL import Image
 
 from studio.base.errors import BadInput, shortened
 from studio.engines import registry
-from studio.making import recipes
+from studio.making import changes, recipes
+from studio.making.changes import Change
 from studio.making.recipes import Recipe
 from studio.media.pictures import crop_or_cover, load_picture, saved_copy, scaled
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
 from studio.runs.details_keys import engine_of
+from studio.settings.declare import label_of
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import make
 
@@ -34,7 +36,8 @@ class Request:
     engine: by name; None for the engine of the run that the settings come from, else the default.
     settings_file: a details.json or output.PNG to take all other settings from.
     continue_run: the run whose picture to continue, as `storage.find_run` takes it.
-    origin: where an earlier run began, for this run to begin there too; its values are not used.
+    origin: where an earlier run began, for this run to begin there too, and what changed while it
+    went; its values are not used.
     uploads: pictures in memory, by the names that `init_image` and `image_prompt` hold.
     """
 
@@ -56,7 +59,7 @@ class Plan:
     init_image, image_prompts: the JPEG files to keep and to use.
     start: the picture that the run continues. checkpoint: the file of the state that it continues.
     ancestors: the folder names of the runs before it, oldest first; it continues the last one.
-    warnings: for the person.
+    warnings: for the person. changes: those to make while it goes, at the steps of an earlier run.
     """
 
     engine: str
@@ -68,6 +71,7 @@ class Plan:
     checkpoint: bytes | None
     ancestors: Sequence[str]
     warnings: list[str]
+    changes: Sequence[Change] = ()
 
 
 def prepare(request: Request) -> Plan:
@@ -88,6 +92,7 @@ def prepare(request: Request) -> Plan:
     if not settings.set_seed:
         seed = checkpoint.settings.get("seed", 0) if checkpoint else secrets.randbits(64)
         settings = settings.model_copy(update={"seed": seed})
+    changes_again, left_out = _changes(request, earlier, settings)
     image, prompts = _value(settings, "init_image"), _value(settings, "image_prompt") or []
     is_same = checkpoint is not None and checkpoint.engine == engine
     state = origin.checkpoint if origin and is_same else None
@@ -100,7 +105,8 @@ def prepare(request: Request) -> Plan:
         start=_start(before, settings),
         checkpoint=state.read_bytes() if state else None,
         ancestors=origin.ancestors if origin else (),
-        warnings=warnings,
+        warnings=warnings + left_out,
+        changes=changes_again,
     )
 
 
@@ -153,10 +159,28 @@ def _settings(request: Request, engine: str, earlier: Sequence[Mapping[str, Any]
 def _origin(request: Request, earlier: Sequence[Recipe]) -> Recipe | None:
     """The earlier run whose picture this one continues."""
     if request.origin:
-        return request.origin
-    if request.continue_run is None and request.given.get("init_image"):
+        earlier = [request.origin]
+    elif request.continue_run is None and request.given.get("init_image"):
         return None
-    return next((recipe for recipe in earlier if recipe.start or recipe.checkpoint), None)
+    return next((recipe for recipe in earlier if recipe.is_continued), None)
+
+
+def _changes(
+    request: Request, earlier: Sequence[Recipe], settings: RunSettings
+) -> tuple[Sequence[Change], list[str]]:
+    """What changes at which step, as in the earlier run; and a warning if that is left out.
+
+    Who gives another prompt, say, wants that, not those of the earlier run. Raises BadInput.
+    """
+    recipes_at_hand = [request.origin] if request.origin else earlier
+    again = next((recipe for recipe in recipes_at_hand if recipe.changes), None)
+    if again is None:
+        return (), []
+    if other := again.changed_otherwise(settings.model_dump()):
+        label, steps = label_of(type(settings), other), changes.steps_in_words(again.changes)
+        return (), [f"The changes at {steps} are left out, since '{label}' is another one now."]
+    changes.check(settings, again.changes)
+    return again.changes, []
 
 
 def _picture_before(origin: Recipe | None, checkpoint: Checkpoint | None) -> Image.Image | None:

@@ -5,17 +5,19 @@ Files of the older layout, which recorded less, are read as well.
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from studio.base.errors import BadInput, shortened
 from studio.base.files import MAX_PATH, parse_json, read_json
 from studio.engines import registry
+from studio.making.changes import Change, at_its_end, changes_in
 from studio.media.pictures import opened_image
 from studio.runs import run_index, storage
 from studio.runs.details_keys import engine_of
 from studio.runs.storage import RunFolder
+from studio.settings.declare import default_of
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import check_values, make
 
@@ -38,6 +40,7 @@ class Recipe:
     checkpoint: the state that was continued, if one was kept; its picture is used before `start`.
     ancestors: the folder names of the runs that lead here, oldest first; start and checkpoint are
     from the last of them. lacks: what is missing by now, in words for the person; "" if nothing is.
+    changes: what changed while it went. began_with: what the settings that changed were before.
     """
 
     values: dict[str, Any]
@@ -45,6 +48,18 @@ class Recipe:
     checkpoint: Path | None = None
     ancestors: Sequence[str] = ()
     lacks: str = ""
+    changes: Sequence[Change] = ()
+    began_with: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the earlier run continued another one."""
+        return bool(self.start or self.checkpoint)
+
+    def changed_otherwise(self, values: Mapping[str, Any]) -> str | None:
+        """A setting that changed in the earlier run, and begins with another value here."""
+        began = self.began_with.items()
+        return next((name for name, value in began if values.get(name) != value), None)
 
 
 def settings_in(details: Mapping[str, Any]) -> RunSettings:
@@ -65,7 +80,8 @@ def continued(folder: RunFolder, engine: str, given: Collection[str] = ()) -> Re
     """What a new run takes over from the run in `folder`, which it continues. Raises BadInput.
 
     engine: of the new run. given: names of settings that need not be read, as the person gave
-    others. The earlier run's starting image is left out, since its result is the start.
+    others. The earlier run's starting image is left out, since its result is the start; settings
+    that changed while it went are as they were at its end.
     """
     if (status := folder.proven_status()) in storage.ACTIVE:
         raise BadInput(f"The run {folder.name} is still {status}. Continue it when it is done.")
@@ -74,7 +90,7 @@ def continued(folder: RunFolder, engine: str, given: Collection[str] = ()) -> Re
     picture = folder.picture_path()
     if picture is None and checkpoint is None:
         raise BadInput(f"The run {folder.name} has no picture to continue. Choose another.")
-    values = _values(details, folder.path, engine, {*given, "init_image"})
+    values = _values(at_its_end(details), folder.path, engine, {*given, "init_image"})
     if checkpoint is None and not values.get("set_seed"):
         values.pop("seed", None)
     ancestors = [*_ancestors(details, folder.path.parent), folder.name]
@@ -100,14 +116,26 @@ def from_file(
         values["set_seed"] = True
     if details.get("status") == "stopped" and details.get("num_steps"):
         values["num_steps"] = details["num_steps"]  # its picture is from the last of them
+    again = _changes_again(details, engine)
     if not details.get("continue_prev_run"):
-        return Recipe(values)
+        return Recipe(values, **again)
     if "continue_resize" in registry.get(engine).settings.model_fields:
         values.setdefault("continue_resize", "crop")  # what older versions did
     checkpoint = _if_there(folder / storage.START_CHECKPOINT)
     start = _start(details, folder, output_dir, has_state=checkpoint is not None)
     ancestors = _ancestors(details, output_dir)
-    return Recipe(values, start, checkpoint, ancestors, _lost_state(details, folder))
+    return Recipe(values, start, checkpoint, ancestors, _lost_state(details, folder), **again)
+
+
+def _changes_again(details: Mapping[str, Any], engine: str) -> dict[str, Any]:
+    """The fields of a Recipe that tell of changes; another engine cannot make them."""
+    kind = registry.get(engine).settings
+    if engine_of(details) != engine:
+        return {}
+    changes = changes_in(details)
+    names = {name for change in changes for name in change.settings if name in kind.model_fields}
+    began_with = {name: details.get(name, default_of(kind.model_fields[name])) for name in names}
+    return {"changes": changes, "began_with": began_with}
 
 
 def engine_in(path: Path, called: str | None = None) -> str:

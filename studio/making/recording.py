@@ -13,6 +13,7 @@ from PIL import Image
 
 from studio.base.errors import RunFailed, StudioError
 from studio.base.files import atomic_write, disk_failure
+from studio.making.changes import changes_in, in_force
 from studio.making.failures import as_failure
 from studio.making.film import Film
 from studio.making.progress import Progress, finite
@@ -64,6 +65,11 @@ class Recording:
         return self._details["planned_num_steps"]
 
     @property
+    def details(self) -> Mapping[str, Any]:
+        """details.json as this process wrote it last."""
+        return self._details
+
+    @property
     def steps_done(self) -> int:
         """How many steps (with scrolling: frames) are recorded."""
         return self._last.index
@@ -96,7 +102,7 @@ class Recording:
             (self.folder.path / storage.picture_name(number + 1)).unlink(missing_ok=True)
         self._film = Film(self.folder.path, checkpoint.frames_per_second)
         if self._film.resume(checkpoint.pictures, checkpoint.frames):
-            self._warn([FILM_LACKS.format(checkpoint.index)])
+            self.warn([FILM_LACKS.format(checkpoint.index)])
 
     def loaded(self, run: "Run", device: str, facts: Mapping[str, Any]) -> None:
         """Note what the run computes on, and the engine's warnings about its input.
@@ -105,13 +111,20 @@ class Recording:
         """
         self._run, self._facts = run, dict(facts)
         self._film = self._film or Film(self.folder.path, run.frames_per_second)
-        self._warn(run.warnings, device=device, torch_version=_version("torch"))
+        self.warn(run.warnings, device=device, torch_version=_version("torch"))
         self._progress.clock.start()
 
     def note(self, notes: Mapping[str, Any]) -> None:
         """Keep the run's notes in details.json; see `contract.Run`."""
         if any(self._details.get(name) != value for name, value in notes.items()):
             self._update(**notes)
+
+    def warn(self, warnings: Sequence[str], **changes: Any) -> None:
+        """Say it once, however often the run is resumed. changes: of further details."""
+        said = self._details["warnings"]
+        new = [warning for warning in warnings if warning not in said]
+        if new or changes:
+            self._update(warnings=[*said, *new], **changes)
 
     def add(self, step: "Step") -> None:
         """Keep a step: into the film, and now and then into the live files and a checkpoint."""
@@ -187,7 +200,8 @@ class Recording:
                 frames_per_second=film.frames_per_second,
                 state=state,
                 history=self._progress.history.as_dict(),
-                **self._facts,
+                engine=self._facts["engine"],
+                settings=in_force(self._facts["settings"], changes_in(self._details), last.index),
             )
             return checkpoints.encode(checkpoint)
         except Exception as error:  # such as one from a GPU that has failed
@@ -197,11 +211,6 @@ class Recording:
         last = self._last
         self._progress.tell(last.index, last.losses, last.pictures)
         self._update(num_steps=last.index)
-
-    def _warn(self, warnings: Sequence[str], **changes: Any) -> None:
-        """Say it once, however often the run is resumed."""
-        said = self._details["warnings"]
-        self._update(warnings=[*said, *(w for w in warnings if w not in said)], **changes)
 
     def _check_claim(self) -> None:
         if not self._claim.is_newest:

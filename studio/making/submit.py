@@ -9,11 +9,12 @@ from studio.base.files import atomic_write, unwritable
 from studio.base.paths import ROOT
 from studio.base.version import __version__
 from studio.making import recipes
+from studio.making.changes import as_details
 from studio.making.prepare import Plan
 from studio.media.pictures import encode_png
 from studio.runs import storage
 from studio.runs.claims import Claim
-from studio.runs.details_keys import ENGINE
+from studio.runs.details_keys import CHANGES, ENGINE
 from studio.runs.storage import RunFolder
 
 
@@ -29,7 +30,8 @@ def submit(plan: Plan, status: str = "queued", chain: Mapping[str, Any] | None =
         for name, data in inputs.items():
             atomic_write(folder.path / name, data)
         details = _details(plan, folder, status) | {"inputs_sha256": recipes.inputs_digest(inputs)}
-        folder.write(details | ({"chain": chain} if chain else {}))
+        changes = {CHANGES: as_details(plan.changes)} if plan.changes else {}
+        folder.write(details | changes | ({"chain": chain} if chain else {}))
     except OSError as error:
         folder.remove()
         raise unwritable(plan.output_dir, error) from None

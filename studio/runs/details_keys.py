@@ -11,6 +11,8 @@ from typing import Any
 ENGINE = "model"  # the key that names the engine
 # The engine of details without that key: when they were written, there was no other.
 FIRST_ENGINE = "VQGAN-CLIP"
+CHANGES = "changes"  # the key with what changed while the run went: steps, settings
+REQUESTS_TAKEN = "change_requests_taken"  # the key that names the requests of the last change
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ BOOKKEEPING: Mapping[str, Key] = {
     "crashes": Key(of_this_run=True),
     "last_crash": Key(of_this_run=True, of_the_machine=True, searched=False),
     "loss_history": Key(of_this_run=True, searched=False),
+    REQUESTS_TAKEN: Key(of_this_run=True, searched=False),
     "losses": Key(searched=False),
     "status": Key(),
     "error": Key(searched=False),

@@ -33,6 +33,8 @@ class RunSettings(BaseModel):
     STATE_DEPENDS_ON: ClassVar[tuple[str, ...]] = ()
     # The settings whose choice changes what `recommended` returns.
     RECOMMEND: ClassVar[tuple[str, ...]] = ()
+    # The settings that may change while a run goes, from one of its steps on; see `Run.change`.
+    CHANGEABLE: ClassVar[tuple[str, ...]] = ()
 
     if TYPE_CHECKING:  # declared by each engine, in its own order and with its own defaults
         num_steps: int
@@ -44,6 +46,9 @@ class RunSettings(BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         if missing := [name for name in cls.REQUIRED if name not in cls.model_fields]:
             raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}; see settings/common.py")
+        fixed = {*cls.REQUIRED, *cls.STATE_DEPENDS_ON}
+        if wrong := [n for n in cls.CHANGEABLE if n not in cls.model_fields or n in fixed]:
+            raise TypeError(f"{cls.__name__}.CHANGEABLE names {', '.join(wrong)}, which is fixed")
         for name, field in cls.model_fields.items():
             if meta(field)["group"] not in (None, *cls.model_fields):
                 raise TypeError(f"{cls.__name__}.{name} is in a group that is not a setting")

@@ -60,6 +60,12 @@ class Latent:
             maximize=False,
         )
 
+    def set_step_size(self, step_size: float) -> None:
+        """Move by steps of another size; the moments stay."""
+        self.step_size = step_size
+        for group in self.optimiser.param_groups:
+            group["lr"] = step_size
+
     def state(self) -> dict[str, Any]:
         """z, anchor and, after the first step, moments, in copies that stay on the device."""
         moments = self._adam if self._adam["step"] else {}

@@ -30,6 +30,10 @@ class VQGANCLIPSettings(RunSettings):
 
     STATE_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "vqgan_ckpt")
     RECOMMEND: ClassVar = ("vqgan_ckpt",)
+    CHANGEABLE: ClassVar = (
+        *("text_input", "step_size", "cut_pow", "whole_views", "tv_loss_weight", "mse_weight"),
+        *("translation_x", "translation_y", "rotation_angle", "zoom_factor"),
+    )
 
     text_input: str = common.prompt(
         help="What the picture should show. `|` separates prompts that pull at the same time; each"
