@@ -328,9 +328,7 @@ def test_a_broken_request_is_put_aside_and_told(studio):
 def test_a_request_after_the_last_step_is_told(studio):
     folder = studio.steered([(5, FISH)], **TINY)
     assert "changes" not in folder.read()
-    assert folder.read()["warnings"][-1:] == [
-        "A change came after the last step, so it was not made."
-    ]
+    assert folder.read()["warnings"][-1:] == [TOO_LATE]
 
 
 HOSTILE = [

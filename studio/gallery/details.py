@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from gallery_utils import as_count
-from studio.runs.details_keys import BOOKKEEPING, ENGINE, engine_of, value_in_words
+from studio.runs.details_keys import BOOKKEEPING, CHANGES, ENGINE, engine_of, value_in_words
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -51,12 +51,22 @@ def readable(details: Details) -> tuple[list[Setting], list[Setting]]:
     settings: list[Setting] = []
     records: list[Setting] = []
     for key in _in_order(details, declared):
+        if key == CHANGES and (changed := _changes(details)):
+            settings += changed
+            continue
         is_record = (key in BOOKKEEPING and key not in TOLD) or key.endswith("sha256")
         line = Setting(
             _label(key, declared), value_in_words(details[key]), _is_used(key, details, declared)
         )
         (records if is_record else settings).append(line)
     return settings, records
+
+
+def _changes(details: Details) -> list[Setting]:
+    """What changed while the run went; nothing where that cannot be read."""
+    from studio.making.changes import in_words
+
+    return [Setting(when, what) for when, what in in_words(details)]
 
 
 def steps_to_make(details: Details) -> int | None:
@@ -87,6 +97,8 @@ def _with_engine(details: Details) -> Details:
 
 
 def _known(details: Details, key: str) -> str:
+    if key == CHANGES and (changed := _changes(details)):
+        return "; ".join(f"{line.label}: {line.value}" for line in changed)
     return value_in_words(details[key]) if key in details else "–"
 
 

@@ -14,7 +14,7 @@ from gallery_utils import FINISHED, NO_STAMP, FoundRun, Shelf, Stamp, as_count, 
 from studio.gallery.facets import INDEXED
 from studio.gallery.plain import MACHINE
 from studio.gallery.store import COLUMNS, Store
-from studio.runs.details_keys import BOOKKEEPING
+from studio.runs.details_keys import BOOKKEEPING, CHANGES
 from studio.runs.storage import ACTIVE, ID_LENGTH
 
 PAUSE = 0.4  # seconds between looks at the runs that are known
@@ -323,7 +323,18 @@ def _settings_text(run: FoundRun) -> str:
         for key, value in run.details.items()
         if key not in NOT_SEARCHED and isinstance(value, str | int | float) and len(key) < 100
     ]
-    return "\n".join([run.name, *facts])
+    return "\n".join([run.name, *facts, *_changed_to(run.details.get(CHANGES))])
+
+
+def _changed_to(changes: object) -> list[str]:
+    """The texts that settings changed to while a run went. changes: as a stranger may write it."""
+    entries = [c.get("settings") for c in _listed(changes) if isinstance(c, dict)]
+    values = [value for e in entries if isinstance(e, dict) for value in e.values()]
+    return [value for value in values if isinstance(value, str)]
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _looks_different(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:

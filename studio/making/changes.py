@@ -6,6 +6,7 @@ makes them at the same steps as the run before.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,20 +95,24 @@ def steps_in_words(changes: Sequence[Change]) -> str:
     return f"steps {', '.join(first)} and {last}" if first else f"step {last}"
 
 
-def in_words(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """For each change: from which step on, and the labels and new values of the settings.
+def left_out(changes: Sequence[Change], kind: type[RunSettings], other: str) -> str:
+    """Why changes are not made again. other: a setting that begins with another value."""
+    steps, label = steps_in_words(changes), label_of(kind, other)
+    return f"The changes at {steps} are left out, since '{label}' is another one now."
 
-    Nothing for a broken list: this is for looking at runs, even those of strangers.
-    """
+
+def in_words(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """As `described`. Nothing for a broken list: it may be a stranger's."""
     engine = registry.find(engine_of(details))
-    fields = engine.settings.model_fields if engine else {}
-    try:
-        changes = changes_in(details)
-    except BadInput:
-        return
+    with suppress(BadInput):
+        yield from described(changes_in(details), engine.settings if engine else RunSettings)
+
+
+def described(changes: Iterable[Change], kind: type[RunSettings]) -> Iterator[tuple[str, str]]:
+    """For each change: from which step on, and the labels and new values of the settings."""
     for change in changes:
         parts = (
-            f"{meta(fields[name])['label'] if name in fields else name}:"
+            f"{label_of(kind, name) if name in kind.model_fields else name}:"
             f" {shortened(value_in_words(value), MAX_WORDS)}"
             for name, value in change.settings.items()
         )

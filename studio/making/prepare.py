@@ -23,7 +23,6 @@ from studio.media.pictures import crop_or_cover, load_picture, saved_copy, scale
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
 from studio.runs.details_keys import engine_of
-from studio.settings.declare import label_of
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import make
 
@@ -177,8 +176,7 @@ def _changes(
     if again is None:
         return (), []
     if other := again.changed_otherwise(settings.model_dump()):
-        label, steps = label_of(type(settings), other), changes.steps_in_words(again.changes)
-        return (), [f"The changes at {steps} are left out, since '{label}' is another one now."]
+        return (), [changes.left_out(again.changes, type(settings), other)]
     changes.check(settings, again.changes)
     return again.changes, []
 

@@ -9,6 +9,7 @@ import streamlit as st
 from studio.engines.estimate import duration
 from studio.page.losses import show_losses
 from studio.page.pictures import as_address, shown_size
+from studio.page.steering import show_steering
 from studio.page.text import plain, prompt_of
 from studio.runs.run_index import Entry
 from studio.runs.storage import PREVIEW
@@ -50,6 +51,7 @@ def _show_facts(entry: Entry, stop: Callable[[Entry], None]) -> None:
     st.markdown(f"**{plain(prompt_of(entry.details))}**")
     _show_progress(progress, entry.details)
     _stop_button(entry, stop)
+    show_steering(entry)
     show_losses(progress.get("history"), progress.get("losses"))
 
 

@@ -5,6 +5,7 @@ link. Or, once the settings of an earlier run were taken, it begins where that r
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
@@ -12,6 +13,7 @@ import streamlit as st
 from studio.making import chains
 from studio.making.recipes import Recipe
 from studio.page.pictures import show_choice, show_small
+from studio.page.planned_changes import show_planned_changes
 from studio.page.text import date_of, plain, prompt_of
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE
@@ -19,7 +21,7 @@ from studio.settings.run_settings import RunSettings
 
 CONTINUE = "continue_previous_run"
 PICKED = "picked"  # the name of the run to continue; None for the last run
-AGAIN = "again"  # the Recipe of the run whose settings were taken, if that run continued another
+AGAIN = "again"  # the Recipe whose settings were taken, if it continued another run or changed
 RESIZE, SIZE = "continue_resize", ("Xdim", "ydim")  # of engines that have them
 SEEK = "seek"  # whether to bring the form into view
 MOST = 24
@@ -80,7 +82,7 @@ def pick(name: str | None) -> None:
 def begin_as(recipe: Recipe) -> None:
     """Let the next run begin from what the recipe began from: a run, or nothing."""
     pick(None)
-    st.session_state[AGAIN] = recipe if recipe.start or recipe.checkpoint else None
+    st.session_state[AGAIN] = recipe if recipe.is_continued or recipe.changes else None
 
 
 def show_origin(runs: Sequence[Entry], kind: type[RunSettings]) -> None:
@@ -95,8 +97,10 @@ def show_origin(runs: Sequence[Entry], kind: type[RunSettings]) -> None:
             st.caption("There is no finished run to continue yet.")
         elif previous:
             _show_previous(previous, kind)
-        elif again:
+        elif again and again.is_continued:
             _show_again(again)
+        if again and again.changes:
+            show_planned_changes(again, kind, _leave_changes)
     if state.pop(SEEK, False):
         st.html(SCROLL, unsafe_allow_javascript=True)
 
@@ -136,6 +140,12 @@ def _what_happens(previous: Entry, kind: type[RunSettings]) -> str:
 
 def _forget() -> None:
     st.session_state[PICKED] = st.session_state[AGAIN] = None
+
+
+def _leave_changes() -> None:
+    """Take the settings of the run, but not what changed while it went."""
+    recipe = replace(st.session_state[AGAIN], changes=())
+    st.session_state[AGAIN] = recipe if recipe.is_continued else None
 
 
 def _leave() -> None:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from studio.base.errors import BadInput, shortened
 from studio.engines import registry
+from studio.making.changes import in_words
 from studio.media.pictures import load_picture
 from studio.page.losses import show_losses
 from studio.page.pictures import shown_size
@@ -168,3 +169,4 @@ def _settings(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for setting, field in engine.settings.model_fields.items():
         if details.get(setting) not in (None, "", []) and matters(field, details):
             yield meta(field)["label"], value_in_words(details[setting])
+    yield from in_words(details)

@@ -21,12 +21,14 @@ def show_widget(
     field: FieldInfo,
     offered: Choices | None = None,
     on_change: Callable[[], None] | None = None,
+    key: str | None = None,
 ) -> None:
     """Draw the widget of a setting.
 
     offered: what the engine offers for it, if anything. on_change: called after another choice.
+    key: where the value lies in the session state, if not under the setting's name.
     """
-    about: dict[str, Any] = {**about_setting(name, field), "on_change": on_change}
+    about: dict[str, Any] = {**about_setting(name, field, key), "on_change": on_change}
     kept: dict[str, Any] = {**about, "persist_state": "page"}
     if words := choices(field):
         st.selectbox(**kept, options=words)
@@ -42,17 +44,17 @@ def show_widget(
         st.number_input(**kept, step=_step(field.default), format="%0.4g")
 
 
-def show_prompt_box(name: str, field: FieldInfo) -> None:
-    """Several lines for text."""
-    st.text_area(**about_setting(name, field), height=80, placeholder=meta(field)["example"])
+def show_prompt_box(name: str, field: FieldInfo, key: str | None = None) -> None:
+    """Several lines for text. key: as for `show_widget`."""
+    st.text_area(**about_setting(name, field, key), height=80, placeholder=meta(field)["example"])
 
 
-def about_setting(name: str, field: FieldInfo) -> dict[str, Any]:
+def about_setting(name: str, field: FieldInfo, key: str | None = None) -> dict[str, Any]:
     """Label, help and key of a setting's widget.
 
     A number has no limits in the browser: the settings refuse a wrong one, and say why.
     """
-    return {"label": meta(field)["label"], "help": field.description, "key": name}
+    return {"label": meta(field)["label"], "help": field.description, "key": key or name}
 
 
 def _choice_box(offered: Choices, about: About) -> None:
