@@ -53,6 +53,7 @@ FAST, SLOW = 0.5, 2.0  # seconds between looks, while runs are active and while 
 def main() -> None:
     """Draw the page. Streamlit calls this again whenever a person uses a widget."""
     st.set_page_config(TITLE, ICON, layout="wide")
+    st.html("<style>:root {}</style>")  # a toast of a fragment takes the place of the first style
     st.html(STATIC_DIR / "page.css")
     st.title(TITLE)
     _watch_server()(key="server-watch")

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # An option of each command's own.
 OPTIONS = {
     "generate": "--num-steps",
+    "change": "--step-size",
     "app": "--assets-dir",
     "gallery": "--kiosk",
     "worker": "--queue-url",
@@ -61,6 +62,7 @@ def test_each_script_helps_under_the_name_of_its_file(script):
     [
         ["generate", "--no-such-option"],
         ["gallery", "--port", "0"],
+        ["change", "no-such-run", "a cat"],
         ["worker", "--assets-dir", "/nowhere"],
     ],
 )

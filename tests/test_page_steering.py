@@ -110,7 +110,9 @@ def changed(page, output_dir):
 
 
 def test_the_changes_are_made_again_unless_they_are_left_out(changed, output_dir):
-    assert "Run! changes this again at step 2, as that run did." in everything(changed)
+    assert "That run changed at step 2. Run! changes the next run in the same way." in everything(
+        changed
+    )
     assert "From step 2 on: Text prompt: a blue fish" in everything(changed)
     page = run(changed)
     assert queued(output_dir)[-1].details["changes"] == [FISH]

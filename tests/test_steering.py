@@ -11,6 +11,7 @@ import pytest
 import tiny_models
 from test_exact import ASSETS, bits, check_same, end_of
 
+from studio import commands
 from studio.base.errors import BadInput
 from studio.base.stopping import Stop
 from studio.making.changes import Change, in_words, noted
@@ -290,6 +291,24 @@ def test_only_a_run_that_goes_can_be_changed(studio):
     studio.execute(folder)
     with pytest.raises(BadInput, match="is done: only a run that goes can be changed"):
         ask(folder, FISH)
+
+
+def test_the_command_changes_a_run_that_goes(studio, capsys):
+    """Options and prompt in any order; values may be negative."""
+    folder = studio.begin(**TINY | SCROLL | {"num_steps": 2})
+    words = [folder.name, "--translation-x", "-3", "a cat", "--output-dir", str(studio.output)]
+
+    def on_step(step):
+        assert step.index > 1 or commands.main(["change", *words]) == 0
+
+    studio.execute(folder, on_step=on_step)
+    wanted = {"text_input": "a cat", "translation_x": -3}
+    assert folder.read()["changes"] == [{"step": 2, "settings": wanted}]
+    assert commands.main(["change", *words]) == 2
+    assert commands.main(["change", folder.name, "--output-dir", str(studio.output)]) == 2
+    said = capsys.readouterr()
+    assert said.out == f"{folder.name} changes from its next step on.\n"
+    assert "is done: only a run that goes" in said.err and "Say what to change" in said.err
 
 
 BROKEN = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.base.errors import BadInput
+from studio.base.files import unwritable
 from studio.making.changes import as_details, changed, changes_in, in_force, noted
 from studio.making.recipes import settings_in
 from studio.runs import change_requests
@@ -41,13 +42,16 @@ def ask(folder: RunFolder, given: Mapping[str, Any]) -> None:
     """Let a run that is being computed use these values from its next step on.
 
     given: values by the settings' names; they may be text. Raises BadInput for a run that is not
-    being computed, for settings that cannot change and for wrong values; also OSError.
+    being computed, for settings that cannot change, for wrong values, and for a full disk.
     """
     status = folder.proven_status()
     if status != "running":
         raise BadInput(f"The run {folder.name} is {status}: only a run that goes can be changed.")
     wanted = changed(settings_now(folder.read()), given)
-    change_requests.write(folder.path, {name: getattr(wanted, name) for name in given})
+    try:
+        change_requests.write(folder.path, {name: getattr(wanted, name) for name in given})
+    except OSError as error:
+        raise unwritable(folder.path.parent, error) from None
 
 
 class Steering:

@@ -26,7 +26,8 @@ def show_planned_changes(
             return
         lines = [f"{when}: {what}" for when, what in described(recipe.changes, kind)]
         more = ["…"] if len(lines) > MOST else []
-        words = f"Run! changes this again at {steps_in_words(recipe.changes)}, as that run did."
+        steps = steps_in_words(recipe.changes)
+        words = f"That run changed at {steps}. Run! changes the next run in the same way."
         told = "  \n".join(f":small[{plain(line)}]" for line in [*lines[:MOST], *more])
         st.markdown(f"{words}  \n{told}", width="stretch")
         help_text = "The next run keeps the form's settings from its first step to its last."
