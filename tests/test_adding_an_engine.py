@@ -29,6 +29,7 @@ FILE = re.compile(r"^`(studio/\S+\.py)`:\n\n```python\n(.*?)^```", re.MULTILINE 
 LINE = re.compile(r'^    "Weave": .*\n', re.MULTILINE)
 REGISTRY = "studio/engines/registry.py"
 FIRST_LINE = '    "VQGAN-CLIP": "studio.engines.vqgan_clip.engine:VQGANCLIP",\n'
+PLAIN = {"pattern": "plain"}
 SMALL = ("--xdim", "48", "--ydim", "32")
 
 
@@ -135,6 +136,18 @@ def test_settings_of_a_run_bring_the_engine_along(copy: Copy) -> None:
         again = copy.run("--settings", folder / source)
         assert details_of(again)["model"] == "Weave"
         assert same(pictures_of(folder), pictures_of(again))
+
+
+def test_its_settings_change_while_it_goes(copy: Copy) -> None:
+    """A change at step 1 is the same as a beginning with it."""
+    began = {"model": "Weave", "schema_version": 1, "text_input": "red, gold", "seed": 3}
+    began |= {"planned_num_steps": 3, "Xdim": 48, "ydim": 32}
+    file = copy.root / "changed.json"
+    file.write_text(json.dumps(began | {"changes": [{"step": 1, "settings": PLAIN}]}))
+    changed = copy.run("--settings", file)
+    assert details_of(changed)["pattern"] == "twill"
+    file.write_text(json.dumps(began | PLAIN))
+    assert same(pictures_of(changed), pictures_of(copy.run("--settings", file)))
 
 
 def test_a_run_that_was_killed_is_resumed_exactly(copy: Copy) -> None:
