@@ -130,7 +130,7 @@ class VQGANCLIPRun(Run):
                 self._targets = warm.with_room(lambda: self._find_targets(settings), run=self)
         self.settings = settings
         self._comparison = Comparison(self.perceptor, self._targets, settings)
-        self._latent.set_step_size(settings.step_size)
+        self._latent.step_size = settings.step_size
 
     def _state(self) -> dict[str, Any]:
         """What steps change, in copies that stay on the device."""

@@ -31,6 +31,7 @@ class Latent:
         """Begin at z, with a fresh optimiser.
 
         z is laid out in memory as a checkpoint brings it back, or sums would round differently.
+        step_size: may be set to another one between two steps.
         """
         z = z.detach().clone(memory_format=torch.contiguous_format)
         self.z, self.anchor = z.requires_grad_(), z.detach().clone()
@@ -59,12 +60,6 @@ class Latent:
             eps=EPSILON,
             maximize=False,
         )
-
-    def set_step_size(self, step_size: float) -> None:
-        """Move by steps of another size; the moments stay."""
-        self.step_size = step_size
-        for group in self.optimiser.param_groups:
-            group["lr"] = step_size
 
     def state(self) -> dict[str, Any]:
         """z, anchor and, after the first step, moments, in copies that stay on the device."""
