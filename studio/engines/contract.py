@@ -75,8 +75,8 @@ class Run(ABC):
         start_image: what to start from: a continued picture, else the starting image.
         image_prompts: RGB pictures to resemble.
 
-        `warnings` gathers sentences for the person until the first step. `notes` gathers what
-        details.json should say about anything unusual in how the run was computed.
+        `warnings` gathers sentences for the person until the first step, and in `change`. `notes`
+        gathers what details.json should say about anything unusual in how the run was computed.
         """
         self.settings = settings
         self.assets_dir = assets_dir
