@@ -194,9 +194,9 @@ def test_a_shape_keeps_the_pixels_and_the_multiples(multiple, width, height, sha
     )
 
 
-@pytest.mark.parametrize("size", [(0, 0), (-5, 8), (10**9, 1)])
-def test_an_odd_size_has_shapes_too(size):
-    assert all(side >= 8 for side in reshaped(*size, RATIOS["Portrait"], lambda *_: False))
+@pytest.mark.parametrize(("width", "height"), [(0, 0), (-5, 8), (10**9, 1)])
+def test_an_odd_size_has_shapes_too(width, height):
+    assert min(reshaped(width, height, RATIOS["Portrait"], lambda *_: False)) >= 8
 
 
 def size(page):

@@ -37,8 +37,9 @@ def parts_of(kind: type[RunSettings], options: Options, uploads: Sequence[str]) 
     names.sort(key=lambda name: options(name) is None)
     parts = [_part(kind, row) for row in rows(kind, names)]
     last_of_input = uploads[-1] if uploads else "set_seed"
-    place = next(i for i, part in enumerate(parts) if last_of_input in part.row)
-    parts.insert(place + 1, Part((CONTINUE,), (RESIZE,) if RESIZE in fields else ()))
+    after = (place for place, part in enumerate(parts, start=1) if last_of_input in part.row)
+    continuing = Part((CONTINUE,), (RESIZE,) if RESIZE in fields else ())
+    parts.insert(next(after, len(parts)), continuing)
     return parts
 
 
@@ -46,7 +47,7 @@ def rows(kind: type[RunSettings], names: Iterable[str]) -> list[tuple[str, ...]]
     """One setting a row, but pixels side by side: they are an x and a y."""
     fields = kind.model_fields
 
-    def row_of(name: str) -> tuple[str, str]:
+    def row_of(name: str) -> tuple[str, str | None]:
         facts = meta(fields[name])
         return ("px" if facts["unit"] == "px" else name, facts["heading"])
 
