@@ -21,6 +21,7 @@ from studio.page.documents import show_document
 from studio.page.engine_choice import choose_engine, unavailable_engines
 from studio.page.estimates import device_of, seconds_of_waiting, show_estimate
 from studio.page.form import Form
+from studio.page.form_view import show_form
 from studio.page.history import show_actions, show_history, show_removed, show_trash
 from studio.page.incoming import (
     continue_run,
@@ -123,7 +124,7 @@ def _show_form(
     form = Form(engine, options.assets_dir, memory)
     form.fill()
     recall(form, memory)
-    form.show(continuable(runs), lambda name: continue_run(name, options, memory))
+    show_form(form, continuable(runs), lambda name: continue_run(name, options, memory))
     return form
 
 

@@ -15,6 +15,7 @@ KINDS = ("checkbox", "file_uploader", "number_input", "selectbox", "text_input")
 
 
 def sidebar(page):
+    """The form's widgets by their labels, also those that are folded away or out of sight."""
     return {w.label: w for kind in KINDS for w in page.sidebar.get(kind)}
 
 

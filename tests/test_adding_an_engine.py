@@ -222,7 +222,7 @@ def make_on_page(server: Server, tab: Any, colours: str) -> Path:
 
 def test_on_the_page(page: Server, chromium: Any, contexts: list[Any]) -> None:
     tab = open_page(page, chromium, contexts)
-    field(tab, "Cutouts").wait_for()
+    field(tab, "Cutouts").wait_for(state="attached")  # folded
     assert field(tab, "Pattern").count() == 0
     choose_engine(tab, "Weave")
     field(tab, "Cloths").wait_for()
@@ -248,7 +248,7 @@ def test_presets_links_and_a_dropped_picture_bring_the_engine(
     folder = make_on_page(page, tab, "lime")
     save_preset(tab, "four cloths")
     choose_engine(tab, "VQGAN-CLIP")
-    field(tab, "Cutouts").wait_for()
+    field(tab, "Cutouts").wait_for(state="attached")  # folded
     assert prompt_of(tab).input_value() == "lime"
     data = base64.b64encode((folder / "output-2.PNG").read_bytes()).decode()
     tab.get_by_test_id("stMain").evaluate(DROP, ["output-2.PNG", data])

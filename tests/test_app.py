@@ -124,11 +124,6 @@ def test_a_value_outlives_its_switch(page):
     assert sidebar(page.run())["MSE weight"].value == 3.5
 
 
-def test_nothing_in_the_sidebar_is_behind_an_expander_or_a_tab(page):
-    assert not page.sidebar.expander
-    assert not page.sidebar.tabs
-
-
 def test_the_form_starts_with_what_the_weights_recommend(page):
     there = sidebar(page)
     assert there["Model weights"].value == "tiny_f8"

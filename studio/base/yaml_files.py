@@ -1,5 +1,7 @@
 """YAML from people and from strangers."""
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,15 @@ def read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise BadInput(f"{path} is too large for a file of settings.")
-        return yaml.load(path.read_text(encoding="utf-8"), _CarefulLoader)
+        return deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except BadInput:
         raise
     except Exception as error:  # for odd values the reader raises errors of any kind
         reason = getattr(error, "strerror", None) or f"as yaml ({shortened(error, 200)})"
         raise BadInput(f"{shortened(path, 200)} cannot be read: {reason}.") from None
+
+
+@lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    """Parsing takes a hundred times as long as reading, and the page reads at every touch."""
+    return yaml.load(text, _CarefulLoader)

@@ -1,23 +1,24 @@
-"""The form: one widget for each setting of an engine, made from the setting's declaration."""
+"""The form's values: one widget for each setting of an engine. `form_view` draws them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from studio.base.errors import BadInput
 from studio.page.form_values import FormValues, is_upload
 from studio.page.memory import Memory
-from studio.page.picker import CONTINUE, RESIZE, continue_switch
-from studio.page.uploads import show_upload, take_pictures, uploaded
+from studio.page.parts import PROMPT
+from studio.page.picker import CONTINUE, SIZE
+from studio.page.uploads import take_pictures, uploaded
 from studio.page.widgets import show_prompt_box, show_widget
-from studio.runs.run_index import Entry
-from studio.settings.declare import members, meta
+from studio.settings.declare import heading_of, meta
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import make
 
-PROMPT, IMAGE_PROMPTS = "text_input", "image_prompt"  # of engines that have them
+IMAGE_PROMPTS = "image_prompt"  # of engines that have them
 CHOSEN_BEFORE = "chosen_before"  # the last values of the settings in RECOMMEND
 
 
@@ -36,8 +37,6 @@ class Form:
         self.options = self._values.options
         self._fields = self.kind.model_fields
         self.uploads = [name for name, field in self._fields.items() if is_upload(field)]
-
-    # --- values ---
 
     def fill(self) -> None:
         """Put the starting values into widgets that have none yet. Raises BadInput."""
@@ -62,12 +61,37 @@ class Form:
         for name in self.uploads:
             take_pictures(name, values.get(name))
 
+    def chosen(self) -> dict[str, Any]:
+        """The choices that change what is recommended for other settings."""
+        return self._values.recommending(st.session_state)
+
     def changed(self) -> dict[str, Any]:
         """The values that differ from the usual ones for the current choices, without pictures."""
-        state, start = st.session_state, self._values.usual()
-        usual = self._values.usual(self._values.recommending(state))
-        usual |= {name: start[name] for name in self.kind.RECOMMEND}
+        state, usual = st.session_state, self._usual_now()
         return {n: state[n] for n, value in usual.items() if state.get(n, value) != value}
+
+    def changed_by_heading(self) -> Counter[str | None]:
+        """How many of the values that count for a run differ from the usual ones."""
+        shown = (name for name in self.changed() if self._is_shown(name))
+        return Counter(heading_of(self.kind, name) for name in shown)
+
+    def reset(self, heading: str) -> None:
+        """Put the usual values back under a heading. Only from a callback, as `enter`."""
+        usual = self._usual_now()
+        names = [name for name in usual if heading_of(self.kind, name) == heading]
+        st.session_state.update({name: usual[name] for name in names})
+        if set(names) & set(self.kind.RECOMMEND):
+            self._take_on_recommended()
+
+    def fits(self, width: int, height: int) -> bool:
+        """Whether the engine makes pictures of exactly that size."""
+        size = dict(zip(SIZE, (width, height), strict=True))
+        usual = self._values.usual(self.chosen())
+        try:
+            fitted = make(self.kind, usual | size, partial=True).fitted(self._assets_dir)[0]
+        except BadInput:
+            return False
+        return fitted.model_dump(include=set(SIZE)) == size
 
     def settings(self) -> tuple[RunSettings, list[str]]:
         """The settings in the fields, without prompt and uploads, and warnings about them.
@@ -92,6 +116,18 @@ class Form:
             values |= uploaded(name, self._fields[name], uploads)
         return values, uploads
 
+    def _usual_now(self) -> dict[str, Any]:
+        """The usual values for the current choices, and the usual choices."""
+        start = self._values.usual()
+        usual = self._values.usual(self.chosen())
+        return usual | {name: start[name] for name in self.kind.RECOMMEND}
+
+    def _take_on_recommended(self) -> None:
+        """After another choice, put in what it recommends, and take out what the last one did."""
+        state = st.session_state
+        before, now = state[CHOSEN_BEFORE], self._values.recommending(state)
+        state.update(self._values.after_choice(before, now))
+
     def _remembered(self) -> dict[str, Any]:
         return self._values.remembered(self._memory.last(self.engine))
 
@@ -104,71 +140,15 @@ class Form:
         switch = self._group(name)
         return switch is None or bool(st.session_state.get(switch))
 
-    def _take_on_recommended(self) -> None:
-        """After another choice, put in what it recommends, and take out what the last one did."""
-        state = st.session_state
-        before, now = state[CHOSEN_BEFORE], self._values.recommending(state)
-        state.update(self._values.after_choice(before, now))
-
-    # --- drawing ---
-
-    def show(self, others: Sequence[Entry], choose: Callable[[str], None]) -> None:
-        """Draw all but the prompt.
-
-        others: the runs that can be continued. choose: called with the name of the one picked.
-        """
-        st.session_state[CHOSEN_BEFORE] = self._values.recommending(st.session_state)
-        elsewhere = (PROMPT, RESIZE)
-        ungrouped = [n for n in self._in_order() if not self._group(n) and n not in elsewhere]
-        last_of_input = self.uploads[-1] if self.uploads else "set_seed"
-        for row in self._rows(ungrouped):
-            with st.container():  # so nothing below moves when something inside appears
-                self._row(row)
-                if st.session_state.get(row[0]) is True:
-                    self._members(row[0])
-            if last_of_input in row:
-                self._show_continuing(others, choose)
+    def _group(self, name: str) -> str | None:
+        return meta(self._fields[name])["group"]
 
     def show_prompt(self) -> None:
         """Draw the prompt, if the engine takes one."""
         if PROMPT in self._fields:
             show_prompt_box(PROMPT, self._fields[PROMPT])
 
-    def _show_continuing(self, others: Sequence[Entry], choose: Callable[[str], None]) -> None:
-        with st.container():
-            if continue_switch(others, choose) and RESIZE in self._fields:
-                self._row([RESIZE])
-
-    def _members(self, switch: str) -> None:
-        with st.container(key=f"members-{switch}"):
-            for row in self._rows(members(self.kind, switch)):
-                self._row(row)
-
-    def _in_order(self) -> list[str]:
-        """Choices first, since they set the rest; otherwise as declared."""
-        return sorted(self._fields, key=lambda name: self.options(name) is None)
-
-    def _rows(self, names: Iterable[str]) -> list[list[str]]:
-        """One setting a row, but pixels side by side: they are an x and a y."""
-
-        def row_of(name: str) -> str:
-            return "px" if meta(self._fields[name])["unit"] == "px" else name
-
-        return [list(row) for _, row in groupby(names, row_of)]
-
-    def _row(self, names: Sequence[str]) -> None:
-        cells = st.columns(len(names)) if len(names) > 1 else [st.container()]
-        for cell, name in zip(cells, names, strict=True):
-            with cell:
-                self._show_setting(name)
-
-    def _show_setting(self, name: str) -> None:
-        field = self._fields[name]
-        if name in self.uploads:
-            show_upload(name, field)
-            return
+    def show_widget(self, name: str) -> None:
+        """Draw the widget of a setting that is no upload."""
         on_change = self._take_on_recommended if name in self.kind.RECOMMEND else None
-        show_widget(name, field, self._values.choices.get(name), on_change)
-
-    def _group(self, name: str) -> str | None:
-        return meta(self._fields[name])["group"]
+        show_widget(name, self._fields[name], self._values.choices.get(name), on_change)

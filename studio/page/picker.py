@@ -20,6 +20,11 @@ from studio.runs.storage import ACTIVE
 from studio.settings.run_settings import RunSettings
 
 CONTINUE = "continue_previous_run"
+CONTINUE_LABEL = "Continue previous run"
+CONTINUE_HELP = (
+    "Continue the last run with this prompt and these settings; without a prompt, with its own"
+    " prompt. Or pick a run, whose settings then come into the form."
+)
 PICKED = "picked"  # the name of the run to continue; None for the last run
 AGAIN = "again"  # the Recipe whose settings were taken, if it continued another run or changed
 RESIZE, SIZE = "continue_resize", ("Xdim", "ydim")  # of engines that have them
@@ -37,13 +42,7 @@ document.querySelector(".st-key-origin")?.scrollIntoView({ block: "center" });
 
 def continue_switch(others: Sequence[Entry], choose: Callable[[str], None]) -> bool:
     """The checkbox, and while it is on, the runs to pick from. Returns whether it is on."""
-    on = st.checkbox(
-        "Continue previous run",
-        help="Continue the last run with this prompt and these settings; without a prompt, with its"
-        " own prompt. Or pick a run, whose settings then come into the form.",
-        key=CONTINUE,
-        on_change=_forget,
-    )
+    on = st.checkbox(CONTINUE_LABEL, help=CONTINUE_HELP, key=CONTINUE, on_change=_forget)
     if on and others:
         _show_picker(others, choose)
     return on

@@ -110,6 +110,7 @@ def checkpoint_seconds() -> Any:
         "Checkpoint every ... seconds",
         "How often to save what resuming a run needs. If saving is slow, it happens less often, so"
         " that it takes at most 2 % of the time.",
+        heading="Saving",
         unit="seconds",
         changes_steps=False,
         ge=0,

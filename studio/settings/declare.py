@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 BY_WEIGHTS = "what the weights recommend"
+Heading = Literal["Look", "Guidance", "Motion", "Saving"]
+HEADINGS: tuple[Heading, ...] = get_args(Heading)
 
 
 def setting(
@@ -19,6 +21,7 @@ def setting(
     label: str,
     help: str,
     *,
+    heading: Heading | None = None,
     group: str | None = None,
     unit: str = "",
     published: Any = None,
@@ -32,6 +35,7 @@ def setting(
     """Declare a setting.
 
     label: what the form calls it. help: one or two sentences for hovering and `--help`.
+    heading: under which the form folds it away. None: it stands open, or with its group's switch.
     group: the switch (another setting) that must be on for this one to matter.
     published: what suits published weights on a GPU, where that is not the default.
     unset: what happens while nobody sets it, unless that is simply the default.
@@ -41,7 +45,8 @@ def setting(
     example: what an empty text field of the form shows.
     limits: pydantic's ge, le, gt, lt, max_length.
     """
-    facts = {"label": label, "group": group, "unit": unit, "published": published, "unset": unset}
+    facts = {"label": label, "heading": heading, "group": group, "unit": unit}
+    facts |= {"published": published, "unset": unset}
     facts |= {"changes_steps": changes_steps, "always_used": always_used, "upload": upload}
     facts["example"] = example
     if isinstance(default, list):
@@ -120,6 +125,11 @@ def range_text(field: FieldInfo) -> str:
 def members(kind: type[BaseModel], switch: str) -> list[str]:
     """The settings that only matter while `switch` is on."""
     return [name for name, field in kind.model_fields.items() if meta(field)["group"] == switch]
+
+
+def heading_of(kind: type[BaseModel], name: str) -> Heading | None:
+    """Under which a setting is folded; a member of a group stands where its switch does."""
+    return meta(kind.model_fields[meta(kind.model_fields[name])["group"] or name])["heading"]
 
 
 def matters(field: FieldInfo, values: Any) -> bool:

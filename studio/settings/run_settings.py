@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from studio.settings.declare import default_of, matters, meta, number_range, value_type
+from studio.settings.declare import HEADINGS, default_of, matters, meta, number_range, value_type
 
 # How a run continues another one. Exactly: with its whole state, since only the number of steps
 # differs. From its latent: with the optimiser's moments, but MSE regularisation starts again. From
@@ -52,6 +52,10 @@ class RunSettings(BaseModel):
         for name, field in cls.model_fields.items():
             if meta(field)["group"] not in (None, *cls.model_fields):
                 raise TypeError(f"{cls.__name__}.{name} is in a group that is not a setting")
+            if meta(field)["heading"] not in (None, *HEADINGS):
+                raise TypeError(f"{cls.__name__}.{name}: headings are {', '.join(HEADINGS)}")
+            if meta(field)["heading"] and meta(field)["group"]:
+                raise TypeError(f"{cls.__name__}.{name} stands under the heading of its switch")
             if value_type(field) in (int, float) and None in number_range(field):
                 raise TypeError(f"{cls.__name__}.{name} has no range: give ge or gt, and le")
 

@@ -56,6 +56,7 @@ class VQGANCLIPSettings(RunSettings):
         "Start from a rough sketch of the prompts instead of random tokens, so that things get"
         " a clear shape and a clean background. A small network that belongs to the CLIP model"
         " draws it; the bundled CLIP has one. It has no effect with a starting image.",
+        heading="Look",
         unset=BY_WEIGHTS,
         changes_steps=False,
     )
@@ -70,12 +71,14 @@ class VQGANCLIPSettings(RunSettings):
         "CLIP model",
         "The CLIP that compares picture and prompt: one of OpenAI's names, a NAME.pt in `assets/`,"
         " or the path of a checkpoint.",
+        heading="Guidance",
         unset=BY_WEIGHTS,
     )
     step_size: float = setting(
         0.05,
         "Step size",
         "Learning rate of the optimiser (Adam) on the latent.",
+        heading="Guidance",
         unset=BY_WEIGHTS,
         gt=0,
         le=10,
@@ -84,6 +87,7 @@ class VQGANCLIPSettings(RunSettings):
         64,
         "Cutouts",
         "How many random cutouts CLIP looks at in each step. More is steadier and slower.",
+        heading="Guidance",
         unset=BY_WEIGHTS,
         ge=1,
         le=1024,
@@ -93,6 +97,7 @@ class VQGANCLIPSettings(RunSettings):
         "Cutout power",
         "Shapes the cutouts' sizes: above 1 favours small ones (detail), below 1 large ones"
         " (composition).",
+        heading="Guidance",
         unset=BY_WEIGHTS,
         ge=0,
         le=100,
@@ -102,6 +107,7 @@ class VQGANCLIPSettings(RunSettings):
         "Whole views",
         "Share of the cutouts that show the whole picture, from 0 to 1. More favours composition,"
         " fewer detail.",
+        heading="Guidance",
         unset=BY_WEIGHTS,
         ge=0,
         le=1,
@@ -111,17 +117,20 @@ class VQGANCLIPSettings(RunSettings):
         "Use cutout augmentations",
         "Flip, turn, skew, recolour and blur the cutouts, so that the picture holds up from every"
         " view.",
+        heading="Guidance",
     )
     deterministic: bool = setting(
         False,
         "Deterministic",
         "On a GPU, compute the same bytes every time, which takes a little longer. A CPU always"
         " does.",
+        heading="Saving",
     )
     use_mse_regularization: bool = setting(
         False,
         "Use MSE regularization",
         "Hold the latent near where it started; useful with a starting image.",
+        heading="Look",
     )
     mse_weight: float = setting(
         0.5,
@@ -149,7 +158,10 @@ class VQGANCLIPSettings(RunSettings):
         le=MAX_STEPS,
     )
     use_tv_loss_regularization: bool = setting(
-        True, "Use TV loss regularization", "Smooth the latent: fewer specks, calmer areas."
+        True,
+        "Use TV loss regularization",
+        "Smooth the latent: fewer specks, calmer areas.",
+        heading="Look",
     )
     tv_loss_weight: float = setting(
         1e-3,
@@ -164,6 +176,7 @@ class VQGANCLIPSettings(RunSettings):
         False,
         "Scrolling/zooming transforms",
         "Move the picture between frames, for a video that travels.",
+        heading="Motion",
     )
     translation_x: int = setting(
         0,
