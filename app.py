@@ -17,9 +17,10 @@ from studio.base.paths import README, ROOT, STATIC_DIR
 from studio.engines import registry
 from studio.making import chains
 from studio.page.actions import CHOSEN, PRESSES, PROBLEM, RESULT, RUN, attempt, show_problem, stop
+from studio.page.batch_grid import batches_to_show, is_over, is_sibling, show_grid
 from studio.page.documents import show_document
 from studio.page.engine_choice import choose_engine, unavailable_engines
-from studio.page.estimates import device_of, seconds_of_waiting, show_estimate
+from studio.page.estimates import device_of, seconds_to_come, show_estimate
 from studio.page.form import Form
 from studio.page.history import show_actions, show_history, show_removed, show_trash
 from studio.page.incoming import (
@@ -42,6 +43,7 @@ from studio.queue import run_queue
 from studio.queue.keeper import WorkerKeeper
 from studio.queue.options import StudioOptions
 from studio.runs import run_index
+from studio.runs.batches import batch_of, members
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE, CHAIN_VIDEO
 
@@ -85,7 +87,7 @@ def draw(options: StudioOptions) -> None:
         follow_link(options, memory)
         engine = choose_engine(unavailable, options, memory)
         form = _show_form(engine, runs, options, memory)
-    waiting = seconds_of_waiting(options, runs)
+    waiting = seconds_to_come(options, runs)
     if form:
         _show_request(form, unavailable.get(engine, ""), runs, options, memory)
         memory.remember(engine, form.changed(), asked())
@@ -169,10 +171,14 @@ def watch(options: StudioOptions) -> None:
         st.rerun()
     _follow(runs)
     running = run_index.running(runs)
+    grids = batches_to_show(runs, st.session_state.get(CHOSEN))
+    for batch in grids:
+        show_grid(batch, runs, choose, options)
     for entry in running:
-        show_live(entry, stop)
+        if batch_of(entry.details) not in grids:
+            show_live(entry, stop)
     show_queue(run_queue.waiting(runs), running, st.session_state["seconds"], options)
-    _name_tab(running)
+    _name_tab(running, runs)
 
 
 def _follow(runs: Sequence[Entry]) -> None:
@@ -185,19 +191,35 @@ def _follow(runs: Sequence[Entry]) -> None:
     watched = {chains.newest_after(name, runs) for name in state.get("active", ())}
     ended = [e for e in runs if e.name in watched and e.name not in active]
     state["active"] = active | {e.name for e in chains.unfollowed(ended)}
-    if ended and ended[0].name != state.get("ended"):
-        state[CHOSEN] = state["ended"] = ended[0].name
+    last = next((entry for entry in ended if _is_alone_or_last(entry, runs)), None)
+    if last and last.name != state.get("ended"):
+        state["ended"] = last.name
+        if not is_sibling(last.details):
+            state[CHOSEN] = last.name
         st.rerun()
 
 
-def _name_tab(running: Sequence[Entry]) -> None:
-    """Show the progress in the tab's title, for people who look at another tab."""
+def _is_alone_or_last(entry: Entry, runs: Sequence[Entry]) -> bool:
+    """Whether the end of a run is worth a notice: of siblings, the end of the last one is."""
+    batch = batch_of(entry.details)
+    return batch is None or is_over(batch, runs)
+
+
+def _name_tab(running: Sequence[Entry], runs: Sequence[Entry]) -> None:
+    """Show the progress in the tab's title, for people who look at another tab.
+
+    When several siblings are made, it says so; `_show_chosen` does for a single run.
+    """
+    ended = next((e for e in runs if e.name == st.session_state.get("ended")), None)
     if running:
         st.session_state["ended"] = None
         progress = running[0].folder.read_progress()
         step, planned = progress.get("step", 0), progress.get("planned_num_steps", 0)
         share = f"{100 * step // planned} %" if planned > 0 else f"step {step}"
         st.set_page_config(f"{share} · {prompt_of(running[0].details, 40)}", ICON)
+    elif ended and is_sibling(ended.details):
+        count = len(members(runs, batch_of(ended.details) or ""))
+        st.set_page_config(f"✓ {count} made: {prompt_of(ended.details, 40)}", ICON_DONE)
 
 
 def _show_problems(options: StudioOptions) -> None:

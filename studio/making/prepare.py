@@ -35,6 +35,8 @@ class Request:
     settings_file: a details.json or output.PNG to take all other settings from.
     continue_run: the run whose picture to continue, as `storage.find_run` takes it.
     origin: where an earlier run began, for this run to begin there too; its values are not used.
+    new_seed: unless a seed is set, draw a new one even where the run continues another, whose
+    random numbers it would go on with otherwise.
     uploads: pictures in memory, by the names that `init_image` and `image_prompt` hold.
     """
 
@@ -45,6 +47,7 @@ class Request:
     settings_file: Path | None = None
     continue_run: str | None = None
     origin: Recipe | None = None
+    new_seed: bool = False
     uploads: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -86,8 +89,7 @@ def prepare(request: Request) -> Plan:
         warnings.append("The starting image is not used: the run continues another one.")
         settings = settings.model_copy(update={"init_image": None})
     if not settings.set_seed:
-        seed = checkpoint.settings.get("seed", 0) if checkpoint else secrets.randbits(64)
-        settings = settings.model_copy(update={"seed": seed})
+        settings = settings.model_copy(update={"seed": _unset_seed(request, checkpoint)})
     image, prompts = _value(settings, "init_image"), _value(settings, "image_prompt") or []
     is_same = checkpoint is not None and checkpoint.engine == engine
     state = origin.checkpoint if origin and is_same else None
@@ -102,6 +104,13 @@ def prepare(request: Request) -> Plan:
         ancestors=origin.ancestors if origin else (),
         warnings=warnings,
     )
+
+
+def _unset_seed(request: Request, checkpoint: Checkpoint | None) -> int:
+    """The seed of a run that sets none: a random one, or that of the state that it continues."""
+    if checkpoint is None or request.new_seed:
+        return secrets.randbits(64)
+    return checkpoint.settings.get("seed", 0)
 
 
 def engine_for(request: Request) -> str:

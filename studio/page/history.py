@@ -114,14 +114,15 @@ def _show_chain_film(entry: Entry) -> None:
 
 
 def show_removed(options: StudioOptions) -> None:
-    """The run that this tab has just removed, with its undo."""
+    """The runs that this tab has just removed, with their undo."""
     show_problem(REMOVAL)
-    name = st.session_state.get(REMOVED)
-    if not name:
+    names = list(st.session_state.get(REMOVED) or ())
+    if not names:
         return
+    what = plain(names[0]) if len(names) == 1 else f"{len(names)} runs"
     with st.container(horizontal=True, vertical_alignment="center", key="removed"):
-        st.markdown(f"Removed {plain(name)}.", width="stretch")
-        st.button("Undo", on_click=put_back, args=(name, options, REMOVAL), key="undo")
+        st.markdown(f"Removed {what}.", width="stretch")
+        st.button("Undo", on_click=put_back, args=(names, options, REMOVAL), key="undo")
 
 
 def show_trash(options: StudioOptions) -> None:
@@ -147,7 +148,7 @@ def _show_trashed(gone: Sequence[RunFolder], options: StudioOptions) -> None:
                     "Put back",
                     key=f"back-{folder.name}",
                     on_click=put_back,
-                    args=(folder.name, options, TRASH),
+                    args=((folder.name,), options, TRASH),
                 )
 
 
