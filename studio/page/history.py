@@ -16,6 +16,7 @@ from studio.page.actions import (
     resume,
     show_problem,
 )
+from studio.page.like_it import show_four_like_it
 from studio.page.picker import can_continue
 from studio.page.pictures import show_choice, show_thumbnail
 from studio.page.text import STATUS_ICONS, date_of, plain, prompt_of
@@ -78,6 +79,7 @@ def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOp
                 on_click=continue_,
                 args=(entry.name,),
             )
+            show_four_like_it(entry, options)
         if entry.details.get("ancestors"):
             _show_chain_film(entry)
         st.button("Use these settings", key=f"use-{entry.name}", on_click=use, args=(entry.name,))
