@@ -49,6 +49,10 @@ from studio.runs.storage import ACTIVE, CHAIN_VIDEO
 
 TITLE = "VQGAN-CLIP studio"
 ICON, ICON_DONE = (str(STATIC_DIR / name) for name in ("icon.svg", "icon-done.svg"))
+SEEK_RESULT = "seek_result"  # whether to bring the result into view
+SCROLL = """<script>
+document.querySelector('[class*="st-key-result-"]')?.scrollIntoView({ block: "center" });
+</script>"""
 FAST, SLOW = 0.5, 2.0  # seconds between looks, while runs are active and while none is
 
 
@@ -173,7 +177,7 @@ def watch(options: StudioOptions) -> None:
     running = run_index.running(runs)
     grids = batches_to_show(runs, st.session_state.get(CHOSEN))
     for batch in grids:
-        show_grid(batch, runs, choose, options)
+        show_grid(batch, runs, choose_from_grid, options)
     for entry in running:
         if batch_of(entry.details) not in grids:
             show_live(entry, stop)
@@ -244,6 +248,8 @@ def _show_chosen(runs: Sequence[Entry], memory: Memory, options: StudioOptions) 
         continue_run(name, options, memory, RESULT)
 
     show_result(chosen, lambda entry: show_actions(entry, use, continue_, options))
+    if state.pop(SEEK_RESULT, False):
+        st.html(SCROLL, unsafe_allow_javascript=True)
     if state.get("ended") == chosen.name:
         icon = ICON_DONE if chosen.status in ("done", "stopped") else ICON
         st.set_page_config(f"{status_word(chosen)}: {prompt_of(chosen.details, 40)}", icon)
@@ -254,6 +260,12 @@ def choose(name: str) -> None:
     st.session_state[CHOSEN] = name
 
 
+def choose_from_grid(name: str) -> None:
+    """Show the result of that run, and bring it into view: the rest of the grid may be between."""
+    choose(name)
+    st.session_state[SEEK_RESULT] = True
+
+
 def _snapshot(options: StudioOptions, runs: Sequence[Entry]) -> tuple[object, ...]:
     """What the page shows outside `watch`. When it changes, the page is drawn again."""
     refusal, device = worker_keeper(options).refusal(), device_of(options)
@@ -261,7 +273,7 @@ def _snapshot(options: StudioOptions, runs: Sequence[Entry]) -> tuple[object, ..
     chosen = st.session_state.get(CHOSEN)
     has_film = bool(chosen) and (options.output_dir / chosen / CHAIN_VIDEO).is_file()
     broken = sorted(unavailable_engines(options).items())
-    return refusal, device, broken, line, has_film, *((e.name, e.status) for e in runs)
+    return refusal, device, broken, line, chosen, has_film, *((e.name, e.status) for e in runs)
 
 
 if __name__ == "__main__":
