@@ -17,9 +17,10 @@ from studio.base.paths import README, ROOT, STATIC_DIR
 from studio.engines import registry
 from studio.making import chains
 from studio.page.actions import CHOSEN, PRESSES, PROBLEM, RESULT, RUN, attempt, show_problem, stop
+from studio.page.batch_grid import batches_to_show, is_over, is_sibling, show_grid
 from studio.page.documents import show_document
 from studio.page.engine_choice import choose_engine, unavailable_engines
-from studio.page.estimates import device_of, seconds_of_waiting, show_estimate
+from studio.page.estimates import device_of, seconds_to_come, show_estimate
 from studio.page.form import Form
 from studio.page.form_view import show_form
 from studio.page.history import show_actions, show_history, show_removed, show_trash
@@ -43,11 +44,16 @@ from studio.queue import run_queue
 from studio.queue.keeper import WorkerKeeper
 from studio.queue.options import StudioOptions
 from studio.runs import run_index
+from studio.runs.batches import batch_of, members
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE, CHAIN_VIDEO
 
 TITLE = "VQGAN-CLIP studio"
 ICON, ICON_DONE = (str(STATIC_DIR / name) for name in ("icon.svg", "icon-done.svg"))
+SEEK_RESULT = "seek_result"  # whether to bring the result into view
+SCROLL = """<script>
+document.querySelector('[class*="st-key-result-"]')?.scrollIntoView({ block: "center" });
+</script>"""
 FAST, SLOW = 0.5, 2.0  # seconds between looks, while runs are active and while none is
 
 
@@ -87,7 +93,7 @@ def draw(options: StudioOptions) -> None:
         follow_link(options, memory)
         engine = choose_engine(unavailable, options, memory)
         form = _show_form(engine, runs, options, memory)
-    waiting = seconds_of_waiting(options, runs)
+    waiting = seconds_to_come(options, runs)
     if form:
         _show_request(form, unavailable.get(engine, ""), runs, options, memory)
         memory.remember(engine, form.changed(), asked())
@@ -171,10 +177,14 @@ def watch(options: StudioOptions) -> None:
         st.rerun()
     _follow(runs)
     running = run_index.running(runs)
+    grids = batches_to_show(runs, st.session_state.get(CHOSEN))
+    for batch in grids:
+        show_grid(batch, runs, choose_from_grid, options)
     for entry in running:
-        show_live(entry, stop)
+        if batch_of(entry.details) not in grids:
+            show_live(entry, stop)
     show_queue(run_queue.waiting(runs), running, st.session_state["seconds"], options)
-    _name_tab(running)
+    _name_tab(running, runs)
 
 
 def _follow(runs: Sequence[Entry]) -> None:
@@ -187,19 +197,35 @@ def _follow(runs: Sequence[Entry]) -> None:
     watched = {chains.newest_after(name, runs) for name in state.get("active", ())}
     ended = [e for e in runs if e.name in watched and e.name not in active]
     state["active"] = active | {e.name for e in chains.unfollowed(ended)}
-    if ended and ended[0].name != state.get("ended"):
-        state[CHOSEN] = state["ended"] = ended[0].name
+    last = next((entry for entry in ended if _is_alone_or_last(entry, runs)), None)
+    if last and last.name != state.get("ended"):
+        state["ended"] = last.name
+        if not is_sibling(last.details):
+            state[CHOSEN] = last.name
         st.rerun()
 
 
-def _name_tab(running: Sequence[Entry]) -> None:
-    """Show the progress in the tab's title, for people who look at another tab."""
+def _is_alone_or_last(entry: Entry, runs: Sequence[Entry]) -> bool:
+    """Whether the end of a run is worth a notice: of siblings, the end of the last one is."""
+    batch = batch_of(entry.details)
+    return batch is None or is_over(batch, runs)
+
+
+def _name_tab(running: Sequence[Entry], runs: Sequence[Entry]) -> None:
+    """Show the progress in the tab's title, for people who look at another tab.
+
+    When several siblings are made, it says so; `_show_chosen` does for a single run.
+    """
+    ended = next((e for e in runs if e.name == st.session_state.get("ended")), None)
     if running:
         st.session_state["ended"] = None
         progress = running[0].folder.read_progress()
         step, planned = progress.get("step", 0), progress.get("planned_num_steps", 0)
         share = f"{100 * step // planned} %" if planned > 0 else f"step {step}"
         st.set_page_config(f"{share} · {prompt_of(running[0].details, 40)}", ICON)
+    elif ended and is_sibling(ended.details):
+        count = len(members(runs, batch_of(ended.details) or ""))
+        st.set_page_config(f"✓ {count} made: {prompt_of(ended.details, 40)}", ICON_DONE)
 
 
 def _show_problems(options: StudioOptions) -> None:
@@ -224,6 +250,8 @@ def _show_chosen(runs: Sequence[Entry], memory: Memory, options: StudioOptions) 
         continue_run(name, options, memory, RESULT)
 
     show_result(chosen, lambda entry: show_actions(entry, use, continue_, options))
+    if state.pop(SEEK_RESULT, False):
+        st.html(SCROLL, unsafe_allow_javascript=True)
     if state.get("ended") == chosen.name:
         icon = ICON_DONE if chosen.status in ("done", "stopped") else ICON
         st.set_page_config(f"{status_word(chosen)}: {prompt_of(chosen.details, 40)}", icon)
@@ -234,6 +262,12 @@ def choose(name: str) -> None:
     st.session_state[CHOSEN] = name
 
 
+def choose_from_grid(name: str) -> None:
+    """Show the result of that run, and bring it into view: the rest of the grid may be between."""
+    choose(name)
+    st.session_state[SEEK_RESULT] = True
+
+
 def _snapshot(options: StudioOptions, runs: Sequence[Entry]) -> tuple[object, ...]:
     """What the page shows outside `watch`. When it changes, the page is drawn again."""
     refusal, device = worker_keeper(options).refusal(), device_of(options)
@@ -241,7 +275,7 @@ def _snapshot(options: StudioOptions, runs: Sequence[Entry]) -> tuple[object, ..
     chosen = st.session_state.get(CHOSEN)
     has_film = bool(chosen) and (options.output_dir / chosen / CHAIN_VIDEO).is_file()
     broken = sorted(unavailable_engines(options).items())
-    return refusal, device, broken, line, has_film, *((e.name, e.status) for e in runs)
+    return refusal, device, broken, line, chosen, has_film, *((e.name, e.status) for e in runs)
 
 
 if __name__ == "__main__":

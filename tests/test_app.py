@@ -521,8 +521,8 @@ def test_a_result_appears_when_the_run_ends(page, output_dir):
 
 
 def test_a_result_appears_even_if_the_run_ended_before_the_page_looked(page, monkeypatch):
-    def submit_and_compute(plan):
-        folder = submit(plan)
+    def submit_and_compute(plan, **belongs):
+        folder = submit(plan, **belongs)
         folder.update(status="done", num_steps=1)
         return folder
 
@@ -671,7 +671,7 @@ def test_the_queue_can_be_reordered_and_paused(page, output_dir):
     press(page, "Pause")
     assert run_queue.paused(output_dir)
     assert "The queue is paused" in " ".join(info.value for info in page.info)
-    press(page, "Resume queue")
+    press(page, "Start the queue")
     assert run_queue.paused(output_dir) is None
 
 
@@ -996,11 +996,11 @@ def test_a_paused_queue_promises_nothing_and_counts_the_running_run(page, output
     run(write_prompt(page, "first"))
     alone = everything(page)
     atomic_write(folder.path / PROGRESS, to_json({"step": 1, "seconds_left": 36_000.0}))
-    assert "about 10.0 h" in everything(page.run()) and "about 10.0 h" not in alone
+    assert "(in 10.0 h)" in everything(page.run()) and "(in 10.0 h)" not in alone
     folder.update(status="done")
     press(page.run(), "Pause")
     assert "starts as soon as it can" not in everything(page)
-    assert "starts when the queue is resumed" in everything(page)
+    assert "starts when you start the queue" in everything(page)
 
 
 def test_undo_puts_a_run_back_where_it_was(page, output_dir):

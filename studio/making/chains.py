@@ -28,6 +28,7 @@ from studio.making.submit import submit
 from studio.media import video
 from studio.media.pictures import load_picture
 from studio.runs import run_index, storage
+from studio.runs.batches import BATCH, batch_of, new_batch
 from studio.runs.details_keys import engine_of
 from studio.runs.run_index import Entry
 from studio.runs.storage import RunFolder
@@ -82,18 +83,20 @@ def settings_of(before: RunSettings, stages: Sequence[Stage], first: int = 1) ->
     return settings
 
 
-def begin(request: Request, stages: Sequence[Stage], status: str = "queued") -> RunFolder:
+def begin(
+    request: Request, stages: Sequence[Stage], status: str = "queued", batch: str | None = None
+) -> RunFolder:
     """Check all stages, and make the folder of the first run. Raises BadInput.
 
     request: the folders, the engine, and the settings of every stage that sets no others.
-    status: as for `submit.submit`.
+    status: as for `submit.submit`. batch: that of all its runs; None for one of its own.
     """
     first, *rest = stages
     with _naming(1):
         plan = prepare(replace(request, given={**request.given, **first}))
     _check_later(plan.settings, rest, request.assets_dir)
     chain = {"number": 1, "count": len(stages), "next": rest}
-    return submit(plan, status, chain)
+    return submit(plan, status, {"chain": chain, BATCH: batch or new_batch()})
 
 
 def follow(folder: RunFolder, assets_dir: Path, status: str = "queued") -> RunFolder | None:
@@ -117,7 +120,8 @@ def follow(folder: RunFolder, assets_dir: Path, status: str = "queued") -> RunFo
                 continue_run=folder.name,
             )
         )
-    following = submit(plan, status, chain | {"number": chain["number"] + 1, "next": rest})
+    later = chain | {"number": chain["number"] + 1, "next": rest}
+    following = submit(plan, status, {"chain": later, BATCH: batch_of(details)})
     folder.update(chain=chain | {"followed_by": following.name})  # known even if that is removed
     return following
 

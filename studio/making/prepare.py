@@ -37,6 +37,8 @@ class Request:
     continue_run: the run whose picture to continue, as `storage.find_run` takes it.
     origin: where an earlier run began, for this run to begin there too, and what changed while it
     went; its values are not used.
+    new_seed: unless a seed is set, draw a new one even where the run continues another, whose
+    random numbers it would take on otherwise.
     uploads: pictures in memory, by the names that `init_image` and `image_prompt` hold.
     """
 
@@ -47,6 +49,7 @@ class Request:
     settings_file: Path | None = None
     continue_run: str | None = None
     origin: Recipe | None = None
+    new_seed: bool = False
     uploads: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -89,8 +92,7 @@ def prepare(request: Request) -> Plan:
         warnings.append("The starting image is not used: the run continues another one.")
         settings = settings.model_copy(update={"init_image": None})
     if not settings.set_seed:
-        seed = checkpoint.settings.get("seed", 0) if checkpoint else secrets.randbits(64)
-        settings = settings.model_copy(update={"seed": seed})
+        settings = settings.model_copy(update={"seed": _unset_seed(request, checkpoint)})
     changes_again, left_out = _changes(request, earlier, settings)
     image, prompts = _value(settings, "init_image"), _value(settings, "image_prompt") or []
     is_same = checkpoint is not None and checkpoint.engine == engine
@@ -107,6 +109,13 @@ def prepare(request: Request) -> Plan:
         warnings=warnings + left_out,
         changes=changes_again,
     )
+
+
+def _unset_seed(request: Request, checkpoint: Checkpoint | None) -> int:
+    """The seed of a run that sets none: a random one, or that of the state that it continues."""
+    if checkpoint is None or request.new_seed:
+        return secrets.randbits(64)
+    return checkpoint.settings.get("seed", 0)
 
 
 def engine_for(request: Request) -> str:

@@ -18,11 +18,13 @@ from studio.runs.details_keys import CHANGES, ENGINE
 from studio.runs.storage import RunFolder
 
 
-def submit(plan: Plan, status: str = "queued", chain: Mapping[str, Any] | None = None) -> RunFolder:
+def submit(
+    plan: Plan, status: str = "queued", belongs: Mapping[str, Any] | None = None
+) -> RunFolder:
     """Make the run's folder, with all that `execute` needs. Raises BadInput.
 
     status: "queued" for the worker to take, "running" to execute it here at once.
-    chain: what `chains` needs to know when the run is done.
+    belongs: what details.json is to say of the batch, the chain and the series that it belongs to.
     """
     folder = storage.create_run_folder(plan.output_dir)
     try:
@@ -30,8 +32,8 @@ def submit(plan: Plan, status: str = "queued", chain: Mapping[str, Any] | None =
         for name, data in inputs.items():
             atomic_write(folder.path / name, data)
         details = _details(plan, folder, status) | {"inputs_sha256": recipes.inputs_digest(inputs)}
-        changes = {CHANGES: as_details(plan.changes)} if plan.changes else {}
-        folder.write(details | changes | ({"chain": chain} if chain else {}))
+        belongs = {CHANGES: as_details(plan.changes), **(belongs or {})}
+        folder.write(details | {name: what for name, what in belongs.items() if what})
     except OSError as error:
         folder.remove()
         raise unwritable(plan.output_dir, error) from None

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import streamlit as st
@@ -17,7 +17,7 @@ from studio.runs.run_index import Entry
 
 ECHO_SECONDS = 0.2  # nobody presses a button again within this time
 PROBLEM = "problem"
-REMOVED, BEHIND = "removed", "removed_before"
+REMOVED = "removed"  # what Undo puts back: by name, what waited behind a waiting run; else None
 CHOSEN = "chosen"
 RUN, QUEUE, RESULT, REMOVAL, TRASH = "run", "queue", "result", "removal", "trash"  # places
 
@@ -100,8 +100,7 @@ def remove(entry: Entry, options: StudioOptions) -> None:
         if waited and run_queue.cancel(entry.folder) == "running":
             return
         trash.move_to_trash(options.output_dir, entry.name)
-        st.session_state[REMOVED] = entry.name
-        st.session_state[BEHIND] = behind if waited else None
+        st.session_state[REMOVED] = {entry.name: behind if waited else None}
 
 
 def make_film(entry: Entry) -> None:
@@ -111,12 +110,23 @@ def make_film(entry: Entry) -> None:
             raise BadInput("There is no other video to join: those of the earlier runs are gone.")
 
 
-def put_back(name: str, options: StudioOptions, place: str) -> None:
-    """Take a run out of the trash. One that this tab removed from the queue gets its place back."""
+def put_back(names: Iterable[str], options: StudioOptions, place: str) -> None:
+    """Take runs out of the trash. Those that this tab took out of the queue get their places back.
+
+    Those that cannot be put back do not keep the others from it.
+    """
+    removed = st.session_state.get(REMOVED) or {}
     with attempt(place):
-        folder = trash.restore(options.output_dir, name)
-        if st.session_state.get(REMOVED) == name:
-            st.session_state[REMOVED] = None
-            if (behind := st.session_state[BEHIND]) is not None:
-                run_queue.resume(folder, options.queue_url)
-                run_queue.move_before(options.output_dir, name, behind)
+        waited, problems = {}, []
+        for name in names:
+            behind = removed.pop(name, None)
+            try:
+                folder = trash.restore(options.output_dir, name)
+                if behind is not None:
+                    run_queue.resume(folder, options.queue_url)
+                    waited[name] = behind
+            except BadInput as problem:
+                problems.append(problem)
+        run_queue.move_back(options.output_dir, waited)
+        if problems:
+            raise problems[0]

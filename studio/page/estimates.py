@@ -14,7 +14,6 @@ from studio.making.recipes import settings_in
 from studio.page.form import Form
 from studio.page.start import planned_runs
 from studio.page.text import plain
-from studio.queue import run_queue
 from studio.queue.options import StudioOptions
 from studio.queue.slots import read_states
 from studio.runs import run_index
@@ -32,7 +31,7 @@ def show_estimate(
 ) -> None:
     """How long and how much memory, or why these settings would be refused.
 
-    waiting: as `seconds_of_waiting` gives it.
+    waiting: as `seconds_to_come` gives it.
     """
     try:
         planned, count, warnings = planned_runs(form)
@@ -47,15 +46,19 @@ def show_estimate(
     st.caption(" ".join(map(plain, [words, *warnings])))
 
 
-def seconds_of_waiting(options: StudioOptions, runs: Sequence[Entry]) -> dict[str, float]:
-    """How long each waiting run takes, by its name, if that is known."""
+def seconds_to_come(options: StudioOptions, runs: Sequence[Entry]) -> dict[str, float]:
+    """How long the queue needs for each run, by its name, if that is known.
+
+    For a run that waits, with the stages after it; for one that is computed, for those stages.
+    """
     seconds = {}
-    for entry in run_queue.waiting(runs):
+    for entry in (entry for entry in runs if entry.status in ACTIVE):
         with suppress(BadInput, TypeError):
-            engine = engine_of(entry.details)
-            told = _estimate(engine, _with_stages(entry), options, runs)
+            waits = entry.status == "queued"
+            planned = _with_stages(entry)[0 if waits else 1 :]
+            told = _estimate(engine_of(entry.details), planned, options, runs) if planned else None
             if told and told.seconds:
-                done = entry.details["num_steps"] * told.seconds_per_step
+                done = entry.details["num_steps"] * told.seconds_per_step if waits else 0.0
                 seconds[entry.name] = max(0.0, told.seconds - done)
     return seconds
 

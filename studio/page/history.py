@@ -16,6 +16,7 @@ from studio.page.actions import (
     resume,
     show_problem,
 )
+from studio.page.like_it import show_four_like_it
 from studio.page.picker import can_continue
 from studio.page.pictures import show_choice, show_thumbnail
 from studio.page.text import STATUS_ICONS, date_of, plain, prompt_of
@@ -78,6 +79,7 @@ def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOp
                 on_click=continue_,
                 args=(entry.name,),
             )
+            show_four_like_it(entry, options)
         if entry.details.get("ancestors"):
             _show_chain_film(entry)
         st.button("Use these settings", key=f"use-{entry.name}", on_click=use, args=(entry.name,))
@@ -114,14 +116,15 @@ def _show_chain_film(entry: Entry) -> None:
 
 
 def show_removed(options: StudioOptions) -> None:
-    """The run that this tab has just removed, with its undo."""
+    """The runs that this tab has just removed, with their undo."""
     show_problem(REMOVAL)
-    name = st.session_state.get(REMOVED)
-    if not name:
+    names = list(st.session_state.get(REMOVED) or ())
+    if not names:
         return
+    what = plain(names[0]) if len(names) == 1 else f"{len(names)} runs"
     with st.container(horizontal=True, vertical_alignment="center", key="removed"):
-        st.markdown(f"Removed {plain(name)}.", width="stretch")
-        st.button("Undo", on_click=put_back, args=(name, options, REMOVAL), key="undo")
+        st.markdown(f"Removed {what}.", width="stretch")
+        st.button("Undo", on_click=put_back, args=(names, options, REMOVAL), key="undo")
 
 
 def show_trash(options: StudioOptions) -> None:
@@ -147,7 +150,7 @@ def _show_trashed(gone: Sequence[RunFolder], options: StudioOptions) -> None:
                     "Put back",
                     key=f"back-{folder.name}",
                     on_click=put_back,
-                    args=(folder.name, options, TRASH),
+                    args=((folder.name,), options, TRASH),
                 )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from studio.base.errors import BadInput
-from studio.making import chains
+from studio.making import chains, forever
 from studio.making.prepare import Request, prepare
 from studio.page.form import Form
 from studio.page.form_values import is_upload
@@ -16,12 +16,14 @@ from studio.queue import run_queue
 from studio.queue.delivery import notify
 from studio.queue.options import StudioOptions
 from studio.runs import run_index
+from studio.runs.batches import BATCH, new_batch
 from studio.runs.storage import RunFolder
 from studio.settings.common import MAX_SEED
 from studio.settings.declare import label_of, value_type
 from studio.settings.run_settings import RunSettings
 
 HOW_MANY, MOST = "how_many", 100
+FOREVER = "forever"
 STAGES, COLUMNS, ROWS = "use_stages", "stage_columns", "stage_rows"
 EDITOR, SHOWN = "stages", "stages_shown"  # the edits, and the rows and columns that were edited
 FIRST_COLUMNS = ("text_input", "num_steps")
@@ -68,6 +70,13 @@ def show_how_many() -> None:
         help="How many runs of these settings to make. Each has a seed of its own: a random one, or"
         " counted up from the seed that is set.",
         width=130,
+    )
+    st.toggle(
+        "Forever",
+        key=FOREVER,
+        help="Each run is followed by one with a new seed, until you press 'Stop forever' or 'Stop"
+        " all'; no page needs to be open. 'Stop' at a run ends that run only, and the next one"
+        " begins. A run that fails, or that you take out of the queue, is followed by none.",
     )
 
 
@@ -189,11 +198,19 @@ def asked_for(form: Form, options: StudioOptions) -> tuple[list[Request], list[R
             engine=form.engine,
             continue_run=previous and previous.name,
             origin=state.get(AGAIN),
+            new_seed=makes_several(),
             uploads=uploads,
         )
         for given in _with_seeds(values, state.get(HOW_MANY, 1))
     ]
+    if state.get(STAGES) and state.get(FOREVER):
+        raise BadInput("A chain of stages ends. Switch off 'Forever' or 'Several stages'.")
     return requests, _filled_in(form) if state.get(STAGES) else None
+
+
+def makes_several() -> bool:
+    """Whether Run! makes several runs of the same settings, which differ by their seeds."""
+    return st.session_state.get(HOW_MANY, 1) > 1 or bool(st.session_state.get(FOREVER))
 
 
 def start(
@@ -203,11 +220,13 @@ def start(
     queue_url: str | None,
 ) -> list[RunFolder]:
     """Put what is asked for into the queue. Raises BadInput before anything is made."""
+    batch = new_batch() if makes_several() else None
     if rows is None:
         plans = [prepare(request) for request in requests]
-        return [run_queue.enqueue(plan, queue_url) for plan in plans]
+        belongs = {BATCH: batch} | (forever.FIRST if st.session_state.get(FOREVER) else {})
+        return [run_queue.enqueue(plan, queue_url, belongs) for plan in plans]
     parsed = chains.parse(rows, kind, TABLE)
-    folders = [chains.begin(request, parsed) for request in requests]
+    folders = [chains.begin(request, parsed, batch=batch) for request in requests]
     notify(folders[0].path.parent, queue_url, folders[0].name)
     return folders
 

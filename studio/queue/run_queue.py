@@ -4,11 +4,12 @@ The folders are the truth, and claims (`claims.py`) decide which process may cha
 (`delivery.py`) only wake workers up; nothing here depends on them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from studio.base.errors import BadInput, DiskFull, RunFailed
 from studio.base.files import atomic_write
@@ -53,11 +54,19 @@ def behind(output_dir: Path, name: str) -> list[str]:
     return line[line.index(name) + 1 :] if name in line else []
 
 
-def move_before(output_dir: Path, name: str, others: Sequence[str]) -> None:
-    """Put a waiting run before the first of the others that waits, or last if none of them does."""
-    line = [entry.name for entry in waiting(run_index.entries(output_dir)) if entry.name != name]
-    place = next((line.index(other) for other in others if other in line), len(line))
-    move(output_dir, name, place)
+def move_back(output_dir: Path, behind: Mapping[str, Sequence[str]]) -> None:
+    """Put waiting runs where they were: each before the first that waits of those behind it.
+
+    behind: by the runs' names, in the order of the line, what `behind` gave for each.
+    """
+    line = {entry.name: entry for entry in waiting(run_index.entries(output_dir))}
+    names = list(line)
+    for name in reversed([name for name in behind if name in line]):
+        names.remove(name)
+        others = (names.index(other) for other in behind[name] if other in names)
+        names.insert(next(others, len(names)), name)
+    for rank, name in enumerate(names):
+        _write_rank(line[name].folder, rank)
 
 
 def move_up(output_dir: Path, name: str) -> None:
@@ -88,9 +97,11 @@ def _write_rank(folder: RunFolder, rank: float) -> None:
 # --- what a person does --------------------------------------------------------------------------
 
 
-def enqueue(plan: Plan, queue_url: str | None = None) -> RunFolder:
-    """Make the run's folder and wake up a worker. Raises BadInput."""
-    folder = submit(plan)
+def enqueue(
+    plan: Plan, queue_url: str | None = None, belongs: Mapping[str, Any] | None = None
+) -> RunFolder:
+    """Make the run's folder and wake up a worker. belongs: as for `submit`. Raises BadInput."""
+    folder = submit(plan, belongs=belongs)
     notify(plan.output_dir, queue_url, folder.name)
     return folder
 
@@ -104,13 +115,20 @@ def cancel(folder: RunFolder) -> str:
     status = folder.live_status()
     if status not in storage.ACTIVE:
         raise BadInput(f"The run {folder.name} is {status} already; there is nothing to cancel.")
-    if status == "queued":
+    if withdraw(folder):
+        return "stopped"
+    folder.request_stop()
+    return "running"
+
+
+def withdraw(folder: RunFolder) -> bool:
+    """Take a run out of the queue, if it still waits; returns whether it did. Raises BadInput."""
+    if folder.live_status() == "queued":
         with claimed(folder.path) as claim:
             if claim and folder.live_status() == "queued":
                 folder.update(status="stopped", end_time=storage.now())
-                return "stopped"
-    folder.request_stop()
-    return "running"
+                return True
+    return False
 
 
 def resume(folder: RunFolder, queue_url: str | None = None) -> None:

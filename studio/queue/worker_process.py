@@ -25,7 +25,7 @@ from studio.base.options import add_assets_dir, add_output_dir, add_queue_url
 from studio.base.stopping import Stop
 from studio.queue import run_queue
 from studio.queue.delivery import Delivery
-from studio.queue.next_stages import enqueue_missing_stages, enqueue_next_stage
+from studio.queue.next_stages import enqueue_missing, enqueue_next
 from studio.queue.options import StudioOptions
 from studio.queue.slots import WorkerSlot, WorkerState, refuse_unwritable, take_slot
 from studio.queue.worker_log import roll_over, start_log
@@ -95,7 +95,7 @@ class Worker:
             self._tell(phase="refused", error=error.on_page)
             return EXIT_BAD_INPUT
         log.info("serving %s on %s", self._options.output_dir, self._state.device)
-        enqueue_missing_stages(self._options)
+        enqueue_missing(self._options)
         while not self._stop.requested:
             folder = run_queue.next_run(self._options.output_dir)
             if folder is None:
@@ -157,7 +157,7 @@ class Worker:
             run_queue.after_failure(folder, error)
             return False
         log.info("%s %s", folder.name, status)
-        enqueue_next_stage(folder, self._options)
+        enqueue_next(folder, self._options)
         return True
 
     def _execute(self, folder: RunFolder, claim: Claim) -> str:

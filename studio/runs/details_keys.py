@@ -53,6 +53,8 @@ BOOKKEEPING: Mapping[str, Key] = {
     "continue_prev_run": Key(),
     "stage": Key(),
     "chain": Key(),
+    "batch": Key(of_this_run=True, searched=False),
+    "forever": Key(of_this_run=True, searched=False),
     "inputs_sha256": Key(),
     "schema_version": Key(),
 }

@@ -32,6 +32,7 @@ LIVE_VIDEO = "anim.part.mp4"
 PROGRESS = "progress.json"
 PREVIEW = "preview.JPEG"
 STOP = "stop"
+LAST = "last"  # marks a run that no other follows, whatever its details say
 START = "start.PNG"
 INIT_IMAGE = "init-image.JPEG"
 TRACEBACK = "traceback.txt"
@@ -162,6 +163,15 @@ class RunFolder:
     def stop_requested(self) -> bool:
         """Whether a stop was requested."""
         return (self.path / STOP).exists()
+
+    def end_series(self) -> None:
+        """Let no run follow this one when it ends."""
+        (self.path / LAST).touch()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether `end_series` was called, by any process."""
+        return (self.path / LAST).exists()
 
     @property
     def can_resume(self) -> bool:

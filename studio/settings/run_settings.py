@@ -92,6 +92,14 @@ class RunSettings(BaseModel):
         """
         return {}
 
+    @classmethod
+    def varied(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
+        """What a run sets otherwise than the one with `values` to become similar, but not the same.
+
+        It continues that run with another seed, which may be all that it takes.
+        """
+        return {}
+
     def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
         """The settings as the engine can carry them out, and warnings for the person.
 

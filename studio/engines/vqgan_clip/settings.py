@@ -18,10 +18,12 @@ from studio.models.catalogue import (
 )
 from studio.settings import common
 from studio.settings.common import MAX_SIDE, MAX_STEPS, Resize
-from studio.settings.declare import BY_WEIGHTS, label_of, setting
+from studio.settings.declare import BY_WEIGHTS, default_of, label_of, setting
 from studio.settings.run_settings import RunSettings, is_partial
 from studio.settings.values import check_values
 
+# Of a variation: so many times the usual size, and so many of them.
+VARIED_STEP, VARIED_STEPS = 10, 100
 AIMS = ("text_input", "init_image", "image_prompt")
 
 
@@ -250,6 +252,16 @@ class VQGANCLIPSettings(RunSettings):
             )
         check_values(cls, weights.recommended, source=str(weights.config_path))
         return weights.recommended | {"vqgan_ckpt": name}
+
+    @classmethod
+    def varied(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
+        """Another seed alone changes hardly a pixel of a finished picture; large steps do.
+
+        They are measured by the usual size, so a variation of a variation has no larger ones.
+        """
+        usual = cls.recommended(values, assets_dir).get("step_size")
+        usual = usual or default_of(cls.model_fields["step_size"])
+        return {"step_size": VARIED_STEP * usual, "num_steps": VARIED_STEPS}
 
     def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
         weights = get_weights(assets_dir, self.vqgan_ckpt)
