@@ -21,6 +21,7 @@ from studio.page.batch_grid import batches_to_show, is_over, is_sibling, show_gr
 from studio.page.documents import show_document
 from studio.page.engine_choice import choose_engine, unavailable_engines
 from studio.page.estimates import device_of, seconds_to_come, show_estimate
+from studio.page.examples import show_examples
 from studio.page.form import Form
 from studio.page.form_view import show_form
 from studio.page.history import show_actions, show_history, show_removed, show_trash
@@ -37,6 +38,7 @@ from studio.page.options import read_options
 from studio.page.picker import CONTINUE, PICKED, continuable, show_origin
 from studio.page.queue import show_queue
 from studio.page.result import show_result
+from studio.page.shortcut import RUN_KEYS, count_presses_once
 from studio.page.space import show_space
 from studio.page.start import asked, asked_for, recall, show_how_many, show_stages, start
 from studio.page.text import plain, prompt_of, status_word
@@ -101,6 +103,8 @@ def draw(options: StudioOptions) -> None:
         st.error(plain(f"{engine} cannot be used here. {unavailable[engine]}"))
     elif form:
         show_estimate(form, options, runs, waiting)
+        if not runs:
+            show_examples(engine, options.assets_dir)
     problems, active, result, last = (st.container() for _ in range(4))
     with problems:
         _show_problems(options)
@@ -143,10 +147,12 @@ def _show_request(
     show_origin(runs, form.kind)
     with st.container(horizontal=True, vertical_alignment="bottom", key="run-row"):
         press = (secrets.token_hex(), options, form)
-        st.button("Run!", type="primary", on_click=press_run, args=press, disabled=bool(refusal))
+        how: dict[str, Any] = {"type": "primary", "shortcut": RUN_KEYS, "disabled": bool(refusal)}
+        st.button("Run!", on_click=press_run, args=press, **how)
         show_how_many()
         show_settings_menu(form, options, memory)
         show_drop_zone(options, memory)
+        count_presses_once()
 
 
 def press_run(token: str, options: StudioOptions, form: Form) -> None:

@@ -73,7 +73,7 @@ class VQGANCLIPRun(Run):
         self._has_moved_on = False  # whether the latent is beyond a frame that was filmed
         self._before_step: dict[str, Any] | None = None
         s = self.settings
-        self.warnings += warnings_of_length(s.text_input, self.perceptor, s.clip_model)
+        self.warnings += warnings_of_length(s.text_input, s.avoid, self.perceptor, s.clip_model)
         with self._memory.lack_explained(), sharing:
             warm.with_room(self._begin, run=self)
 
@@ -123,9 +123,9 @@ class VQGANCLIPRun(Run):
 
     def change(self, settings: RunSettings) -> None:
         assert isinstance(settings, VQGANCLIPSettings)
-        text, name = settings.text_input, settings.clip_model
-        if text != self.settings.text_input:
-            self.warnings += warnings_of_length(text, self.perceptor, name)
+        said = settings.text_input, settings.avoid
+        if said != (self.settings.text_input, self.settings.avoid):
+            self.warnings += warnings_of_length(*said, self.perceptor, settings.clip_model)
             with self._memory.lack_explained(), sharing:
                 self._targets = warm.with_room(lambda: self._find_targets(settings), run=self)
         self.settings = settings
@@ -164,7 +164,7 @@ class VQGANCLIPRun(Run):
     def _find_targets(self, settings: VQGANCLIPSettings) -> list[Target]:
         """What the picture is pulled to. It draws no random numbers."""
         return [
-            *text_targets(settings.text_input, self.perceptor),
+            *text_targets(settings.text_input, settings.avoid, self.perceptor),
             *image_targets(self.image_prompts, self.perceptor),
         ]
 

@@ -1,6 +1,7 @@
 """The page of a server of its own, touched in a real browser. See page_server_fixtures.py."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -66,7 +67,9 @@ def prompt_of(tab):
 
 
 def button(tab, name):
-    return tab.get_by_role("button", name=name, exact=True)
+    """Its name may end in the keys that press it."""
+    name = re.compile(rf"^{re.escape(name)}( Shortcut .*)?$")
+    return tab.get_by_role("button", name=name)
 
 
 def switch(tab, label):

@@ -45,7 +45,7 @@ def test_continue_on_a_phone_shows_what_happened(server, open_tab):
     tab.context.close()
     tab = open_tab(viewport={"width": 390, "height": 844})
     prompt_of(tab).fill("something else")
-    prompt_of(tab).press("Control+Enter")
+    prompt_of(tab).press("Tab")
     tab.locator(".st-key-last-runs").get_by_test_id("stButton").first.locator("button").click()
     button(tab, "Continue").click()
     strip = tab.locator(".st-key-origin")

@@ -198,7 +198,7 @@ def test_another_engine_makes_several_pictures(two_engines, chromium, contexts):
     tab = new_tab(chromium, contexts)
     tab.goto(two_engines.url)
     prompt_of(tab).fill("a red heart")
-    prompt_of(tab).press("Control+Enter")
+    prompt_of(tab).press("Tab")
     choose_engine(tab, "Tiles")
     field(tab, "Tiles").fill("3")
     prompt_of(tab).wait_for(state="detached")

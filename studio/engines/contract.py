@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from studio.engines.estimate import Estimate
+from studio.engines.prompt_parts import Length, PromptPart
 from studio.media.pictures import check_rgb
 from studio.media.video import FPS
 from studio.settings.run_settings import Continuing, RunSettings
@@ -158,6 +159,38 @@ class Engine:
     def choices(self, assets_dir: Path) -> Mapping[str, Choices]:
         """What a form offers, by the settings' names, for those that do not list their words."""
         return {}
+
+    def introduction(self, values: Mapping[str, Any], assets_dir: Path) -> str:
+        """What can be drawn with the chosen weights, for a person's first visit; "" says nothing.
+
+        values: settings by their names, which may be wrong or missing.
+        """
+        return ""
+
+    def examples(self, values: Mapping[str, Any], assets_dir: Path) -> Sequence[Path]:
+        """Pictures that runs with the chosen weights made: each is the output.PNG of one.
+
+        values: as for `introduction`.
+        """
+        return ()
+
+    def prompt_parts(self, text: str) -> Sequence[PromptPart]:
+        """The parts of a prompt that have weights; none where prompts know no weights.
+
+        Raises BadInput for a prompt that a run would refuse.
+        """
+        return ()
+
+    def prompt_text(self, parts: Sequence[PromptPart]) -> str:
+        """The prompt that `prompt_parts` reads as these parts."""
+        return " ".join(part.text for part in parts)
+
+    def length(self, text: str, values: Mapping[str, Any], assets_dir: Path) -> Length | None:
+        """How much of a part's text is read, or None if that is not known.
+
+        values: as for `introduction`.
+        """
+        return None
 
     def estimate(
         self,

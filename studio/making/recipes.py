@@ -28,7 +28,7 @@ LOST_STATE = (
     f"The state that this run began with, {storage.START_CHECKPOINT}, is not there any more. A new"
     " run begins from the picture alone, so its result will differ."
 )
-SHARED = ("text_input", "Xdim", "ydim")  # what another engine takes over, if it has them
+SHARED = ("text_input", "avoid", "Xdim", "ydim")  # what another engine takes over, if it has them
 PICTURES = ("init_image", "image_prompt", "image_prompts")
 
 

@@ -12,6 +12,7 @@ from studio.base.yaml_files import read_yaml
 PREFERRED = ("vqgan_imagenet_f16_1024", "emoji_f8")
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
 SKETCHER_SUFFIX = ".sketcher.safetensors"
+EXAMPLES_SUFFIX = ".examples"
 OPENAI_CLIP_MODELS = (  # what clip.available_models() lists, without importing torch
     "RN50",
     "RN101",
@@ -49,6 +50,16 @@ class VQGANWeights:
         if not isinstance(values, dict):
             raise BadInput(f"{self.config_path}: 'recommended' must hold 'setting: value' lines.")
         return values
+
+    @property
+    def draws(self) -> str:
+        """What these weights can draw, in words: the yaml's own key `draws`; "" if it is silent."""
+        words = self.config().get("draws")
+        return " ".join(words.split()) if isinstance(words, str) else ""
+
+    def examples(self) -> list[Path]:
+        """Pictures that were made with these weights: each output.PNG kept in NAME.examples/."""
+        return sorted(self.config_path.with_suffix(EXAMPLES_SUFFIX).glob("*.png"))
 
 
 def find_weights(assets_dir: Path) -> dict[str, VQGANWeights]:

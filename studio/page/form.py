@@ -10,10 +10,11 @@ import streamlit as st
 from studio.base.errors import BadInput
 from studio.page.form_values import FormValues, is_upload
 from studio.page.memory import Memory
-from studio.page.parts import PROMPT
+from studio.page.parts import AVOID, PROMPT
 from studio.page.picker import CONTINUE, SIZE
+from studio.page.prompt_area import show_prompt_area
 from studio.page.uploads import take_pictures, uploaded
-from studio.page.widgets import show_prompt_box, show_widget
+from studio.page.widgets import show_widget
 from studio.settings.declare import heading_of, meta
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import make
@@ -110,6 +111,8 @@ class Form:
         if st.session_state.get(CONTINUE) and PROMPT in values:
             if not values[PROMPT].strip():
                 del values[PROMPT]
+                if not values.get(AVOID):
+                    values.pop(AVOID, None)
             elif IMAGE_PROMPTS in self._fields:
                 values[IMAGE_PROMPTS] = []
         for name in self.uploads:
@@ -144,9 +147,8 @@ class Form:
         return meta(self._fields[name])["group"]
 
     def show_prompt(self) -> None:
-        """Draw the prompt, if the engine takes one."""
-        if PROMPT in self._fields:
-            show_prompt_box(PROMPT, self._fields[PROMPT])
+        """Draw the prompt and what belongs to it, if the engine takes one."""
+        show_prompt_area(self.engine, self._assets_dir)
 
     def show_widget(self, name: str) -> None:
         """Draw the widget of a setting that is no upload."""

@@ -10,7 +10,7 @@ from studio.page.picker import CONTINUE, CONTINUE_HELP, CONTINUE_LABEL, RESIZE
 from studio.settings.declare import members, meta, option_name
 from studio.settings.run_settings import RunSettings
 
-PROMPT = "text_input"  # of engines that have one; stands in the main area
+PROMPT, AVOID = "text_input", "avoid"  # of engines that have them; in the main area
 Options = Callable[[str], Sequence[str] | None]
 
 
@@ -33,7 +33,8 @@ def parts_of(kind: type[RunSettings], options: Options, uploads: Sequence[str]) 
     for continuing follows the pictures.
     """
     fields = kind.model_fields
-    names = [n for n in fields if meta(fields[n])["group"] is None and n not in (PROMPT, RESIZE)]
+    elsewhere = (PROMPT, AVOID, RESIZE)
+    names = [n for n in fields if meta(fields[n])["group"] is None and n not in elsewhere]
     names.sort(key=lambda name: options(name) is None)
     parts = [_part(kind, row) for row in rows(kind, names)]
     last_of_input = uploads[-1] if uploads else "set_seed"

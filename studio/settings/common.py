@@ -18,6 +18,11 @@ def prompt(*, help: str = "What the picture should show.", example: str = "a red
     return setting("", "Text prompt", help, unset="none", example=example, max_length=10_000)
 
 
+def avoid(*, help: str = "What the picture should not show.", example: str = "text") -> Any:
+    """`avoid: str`. help: says how the engine reads it. example: something to avoid."""
+    return setting("", "Avoid", help, unset="none", example=example, max_length=10_000)
+
+
 def num_steps(default: int, *, frames: str = "", published: int | None = None) -> Any:
     """`num_steps: int`, how many steps a run plans. frames: if they are frames, in words."""
     help = f"How many steps to take{frames and f' ({frames})'}. -1 runs until you stop it."

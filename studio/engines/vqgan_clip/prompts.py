@@ -2,11 +2,13 @@
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from studio.base.errors import BadInput, shortened
 
 MAX_WEIGHT = 10_000.0
+AVOIDING_WEIGHT = 0.5  # the picture leaves what is to be avoided, and keeps what is asked for
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
@@ -27,9 +29,10 @@ class Prompt:
     stop: float = -math.inf
 
 
-def parse_prompts(text_input: str) -> list[Prompt]:
+def parse_prompts(text_input: str, usual_weight: float = 1.0) -> list[Prompt]:
     """Split what a person typed into prompts; an empty text gives an empty list.
 
+    usual_weight: of those that name none.
     Only trailing numbers are read as weight and stop, so `photo:abc` and URLs are text.
     Raises BadInput for `^`, for a weight without text, and for weights that are not usable numbers.
     """
@@ -38,19 +41,51 @@ def parse_prompts(text_input: str) -> list[Prompt]:
             "Serial prompts ('^') are not supported yet. Run the prompts one after the other,"
             " each continuing the previous run, or join them with '|'."
         )
-    return [_parse_one(part.strip()) for part in text_input.split("|") if part.strip()]
+    parts = (part.strip() for part in text_input.split("|"))
+    return [_parse_one(part, usual_weight) for part in parts if part]
 
 
-def _parse_one(part: str) -> Prompt:
+def parse_avoided(avoid: str) -> list[Prompt]:
+    """The prompts of what a person wants to avoid: each repels, whatever the weight's sign.
+
+    Raises BadInput as `parse_prompts` does.
+    """
+    prompts = parse_prompts(avoid, AVOIDING_WEIGHT)
+    return [replace(prompt, weight=-abs(prompt.weight)) for prompt in prompts]
+
+
+def write_prompts(prompts: Iterable[Prompt]) -> str:
+    """The text that `parse_prompts` reads as these prompts, with no more numbers than it needs."""
+    return " | ".join(map(_write_one, prompts))
+
+
+def _write_one(prompt: Prompt) -> str:
+    needs_stop = prompt.stop != -math.inf or _number_at_end(prompt.text) is not None
+    numbers = [prompt.weight] if needs_stop or prompt.weight != 1 else []
+    numbers += [prompt.stop] if needs_stop else []
+    return ":".join([prompt.text, *map(_written, numbers)])
+
+
+def _written(number: float) -> str:
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
+
+
+def _parse_one(part: str, usual_weight: float) -> Prompt:
     text, numbers = part, []
-    while len(numbers) < 2:
-        head, colon, tail = text.rpartition(":")
-        if not colon or not _is_number(tail.strip()) or _is_port(head, tail):
-            break
-        text, numbers = head.rstrip(), [float(tail), *numbers]
-    weight, stop = [*numbers, *(1.0, -math.inf)[len(numbers) :]]
+    while len(numbers) < 2 and (found := _number_at_end(text)):
+        text, numbers = found[0], [found[1], *numbers]
+    weight, stop = [*numbers, *(usual_weight, -math.inf)[len(numbers) :]]
     _check(part, text, weight, stop)
     return Prompt(text, weight, stop)
+
+
+def _number_at_end(text: str) -> tuple[str, float] | None:
+    """What stands before the last colon, and the number behind it, if there is one."""
+    head, colon, tail = text.rpartition(":")
+    if not colon or not _is_number(tail.strip()) or _is_port(head, tail):
+        return None
+    return head.rstrip(), float(tail)
 
 
 def _is_number(token: str) -> bool:

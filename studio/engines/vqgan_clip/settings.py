@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from studio.base.errors import BadInput, Wording, shortened
-from studio.engines.vqgan_clip.prompts import parse_prompts
+from studio.engines.vqgan_clip.prompts import AVOIDING_WEIGHT, parse_avoided, parse_prompts
 from studio.models.catalogue import (
     check_checkpoint,
     default_weights,
@@ -24,7 +24,7 @@ from studio.settings.values import check_values
 
 # Of a variation: so many times the usual size, and so many of them.
 VARIED_STEP, VARIED_STEPS = 10, 100
-AIMS = ("text_input", "init_image", "image_prompt")
+AIMS = ("text_input", "avoid", "init_image", "image_prompt")
 
 
 class VQGANCLIPSettings(RunSettings):
@@ -33,13 +33,17 @@ class VQGANCLIPSettings(RunSettings):
     STATE_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "vqgan_ckpt")
     RECOMMEND: ClassVar = ("vqgan_ckpt",)
     CHANGEABLE: ClassVar = (
-        *("text_input", "step_size", "cut_pow", "whole_views", "tv_loss_weight", "mse_weight"),
-        *("translation_x", "translation_y", "rotation_angle", "zoom_factor"),
+        *("text_input", "avoid", "step_size", "cut_pow", "whole_views", "tv_loss_weight"),
+        *("mse_weight", "translation_x", "translation_y", "rotation_angle", "zoom_factor"),
     )
 
     text_input: str = common.prompt(
         help="What the picture should show. `|` separates prompts that pull at the same time; each"
         " may end in `:weight` or `:weight:stop`. A negative weight repels."
+    )
+    avoid: str = common.avoid(
+        help="What the picture should not show. `|` separates several things; each may end in"
+        f" `:weight`, by default {AVOIDING_WEIGHT:g}. More drives the picture further away from it."
     )
     num_steps: int = common.num_steps(
         150, frames="with scrolling: how many frames to make", published=500
@@ -229,6 +233,12 @@ class VQGANCLIPSettings(RunSettings):
     @classmethod
     def _well_formed_prompts(cls, value: str) -> str:
         parse_prompts(value)
+        return value
+
+    @field_validator("avoid")
+    @classmethod
+    def _well_formed_things_to_avoid(cls, value: str) -> str:
+        parse_avoided(value)
         return value
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from torch import Tensor
 from studio.base.errors import shortened
 from studio.engines.arrays import to_tensor
 from studio.engines.vqgan_clip.cutouts import cut_out, whole_views
-from studio.engines.vqgan_clip.prompts import parse_prompts
+from studio.engines.vqgan_clip.prompts import Prompt, parse_avoided, parse_prompts
 from vqgan_utils import Perceptor
 
 
@@ -24,9 +24,9 @@ class Target:
     stop: float
 
 
-def text_targets(text_input: str, perceptor: Perceptor) -> Iterator[Target]:
-    """A target for each prompt of a text. Raises BadInput."""
-    for prompt in parse_prompts(text_input):
+def text_targets(text_input: str, avoid: str, perceptor: Perceptor) -> Iterator[Target]:
+    """A target for each prompt of a text, and for each that is to be avoided. Raises BadInput."""
+    for prompt in _prompts(text_input, avoid):
         yield Target("text", perceptor.encode_text([prompt.text]), prompt.weight, prompt.stop)
 
 
@@ -39,9 +39,15 @@ def image_targets(images: Sequence[Image.Image], perceptor: Perceptor) -> Iterat
         yield Target("image", perceptor.encode_image(view), 1.0, -math.inf)
 
 
-def warnings_of_length(text_input: str, perceptor: Perceptor, clip_model: str) -> list[str]:
+def _prompts(text_input: str, avoid: str) -> list[Prompt]:
+    return [*parse_prompts(text_input), *parse_avoided(avoid)]
+
+
+def warnings_of_length(
+    text_input: str, avoid: str, perceptor: Perceptor, clip_model: str
+) -> list[str]:
     """A sentence for each prompt whose end is beyond what this CLIP can read."""
-    cut = ((prompt, perceptor.cut_off(prompt.text)) for prompt in parse_prompts(text_input))
+    cut = ((prompt, perceptor.cut_off(prompt.text)) for prompt in _prompts(text_input, avoid))
     return [
         f"The prompt '{shortened(prompt.text)}' is longer than {shortened(clip_model)} can read;"
         f" left out: '{shortened(end)}'."
