@@ -54,7 +54,7 @@ TITLE = "VQGAN-CLIP studio"
 ICON, ICON_DONE = (str(STATIC_DIR / name) for name in ("icon.svg", "icon-done.svg"))
 SEEK_RESULT = "seek_result"  # whether to bring the result into view
 SCROLL = """<script>
-document.querySelector('[class*="st-key-result-"]')?.scrollIntoView({ block: "center" });
+document.querySelector('[class*="st-key-result-"]')?.scrollIntoView();
 </script>"""
 FAST, SLOW = 0.5, 2.0  # seconds between looks, while runs are active and while none is
 
