@@ -40,7 +40,8 @@ from studio.page.queue import show_queue
 from studio.page.result import show_result
 from studio.page.shortcut import RUN_KEYS, count_presses_once
 from studio.page.space import show_space
-from studio.page.start import asked, asked_for, recall, show_how_many, show_stages, start
+from studio.page.stages import show_stages
+from studio.page.start import asked, asked_for, recall, show_how_many, start
 from studio.page.text import plain, prompt_of, status_word
 from studio.queue import run_queue
 from studio.queue.keeper import WorkerKeeper

@@ -40,7 +40,7 @@ from studio.making.submit import submit
 from studio.media.pictures import encode_png
 from studio.page import actions, space
 from studio.page.memory import Memory
-from studio.page.start import edited
+from studio.page.stages import edited
 from studio.page.text import NOTHING, plain
 from studio.queue import run_queue
 from studio.queue.slots import WorkerSlot, WorkerState

@@ -67,8 +67,9 @@ def show_planned(number: int, count: int, prompt: str, shape: str) -> None:
 def label_of(details: Mapping[str, Any]) -> str:
     """What tells a run apart from its siblings: its stage, or its seed."""
     chain, seed = details.get("chain"), f"seed {details.get('seed', '?')}"
-    is_stage = isinstance(chain, dict) and "number" in chain and "count" in chain
-    return f"stage {chain['number']} of {chain['count']} · {seed}" if is_stage else seed
+    if isinstance(chain, dict) and "number" in chain and "count" in chain:
+        return f"stage {chain['number']} of {chain['count']} · {seed}"
+    return seed
 
 
 def _show_button(entry: Entry, options: StudioOptions) -> None:
