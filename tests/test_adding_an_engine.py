@@ -227,7 +227,7 @@ def test_on_the_page(page: Server, chromium: Any, contexts: list[Any]) -> None:
     choose_engine(tab, "Weave")
     field(tab, "Cloths").wait_for()
     field(tab, "Cutouts").wait_for(state="detached")
-    assert field(tab, "Num steps").input_value() == "60"
+    wait_for(lambda: field(tab, "Num steps").input_value() == "60", "the engine's usual steps")
     prompt_of(tab).fill("a red heart")
     button(tab, "Run!").click()
     tab.get_by_test_id("stAlert").get_by_text("not a list of colours").wait_for()
@@ -244,6 +244,7 @@ def test_presets_links_and_a_dropped_picture_bring_the_engine(
 ) -> None:
     tab = open_page(page, chromium, contexts)
     choose_engine(tab, "Weave")
+    field(tab, "Cutouts").wait_for(state="detached")  # with the rest of the other form
     field(tab, "Cloths").fill("4")
     folder = make_on_page(page, tab, "lime")
     save_preset(tab, "four cloths")
@@ -252,11 +253,10 @@ def test_presets_links_and_a_dropped_picture_bring_the_engine(
     assert prompt_of(tab).input_value() == "lime"
     data = base64.b64encode((folder / "output-2.PNG").read_bytes()).decode()
     tab.get_by_test_id("stMain").evaluate(DROP, ["output-2.PNG", data])
-    field(tab, "Cloths").wait_for()
-    assert field(tab, "Cloths").input_value() == "4"
+    wait_for(lambda: field(tab, "Cloths").input_value() == "4", "the picture's cloths")
     later = open_page(page, chromium, contexts, f"?continue={folder.name}")
     later.get_by_text("Continues “lime”").wait_for()
-    assert field(later, "Cloths").input_value() == "4"
+    wait_for(lambda: field(later, "Cloths").input_value() == "4", "the run's cloths")
     field(later, "Cloths").fill("2")
     button(later, "Presets").click()
     button(later, "Apply").click()
