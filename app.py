@@ -23,6 +23,7 @@ from studio.page.engine_choice import choose_engine, unavailable_engines
 from studio.page.estimates import device_of, seconds_to_come, show_estimate
 from studio.page.form import Form
 from studio.page.form_view import show_form
+from studio.page.frame_uses import frame_uses
 from studio.page.history import show_actions, show_history, show_removed, show_trash
 from studio.page.incoming import (
     continue_run,
@@ -249,7 +250,11 @@ def _show_chosen(runs: Sequence[Entry], memory: Memory, options: StudioOptions) 
     def continue_(name: str) -> None:
         continue_run(name, options, memory, RESULT)
 
-    show_result(chosen, lambda entry: show_actions(entry, use, continue_, options))
+    show_result(
+        chosen,
+        lambda entry: show_actions(entry, use, continue_, options),
+        frame_uses(options, memory),
+    )
     if state.pop(SEEK_RESULT, False):
         st.html(SCROLL, unsafe_allow_javascript=True)
     if state.get("ended") == chosen.name:

@@ -249,7 +249,9 @@ def parse(argv: Sequence[str], prog: str | None = None) -> Command:
     if of_command["resume"]:
         _refuse_changes(given, of_request, of_command["stages"])
     elif of_request["continue_frame"] is not None and not of_request["continue_run"]:
-        raise BadInput("--continue-frame needs --continue-run RUN_ID: the run whose video it is in.")
+        raise BadInput(
+            "--continue-frame needs --continue-run RUN_ID: the run whose video it is in."
+        )
     return Command(Request(given=given, engine=engine, **of_request), **of_command)
 
 

@@ -19,7 +19,11 @@ from studio.runs.details_keys import (
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-TOLD = ("warnings", PARENT_FRAME, INIT_IMAGE_FROM)  # bookkeeping that people want to see among the settings
+TOLD = (
+    "warnings",
+    PARENT_FRAME,
+    INIT_IMAGE_FROM,
+)  # bookkeeping that people want to see among the settings
 LABELS = {
     ENGINE: "Engine",
     "num_steps": "Steps made",

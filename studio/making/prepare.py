@@ -204,9 +204,10 @@ def _picture_before(origin: Recipe | None, checkpoint: Checkpoint | None) -> Ima
     """The last picture of the run that this one continues, at the earlier run's size."""
     if checkpoint and checkpoint.picture is not None:
         return Image.fromarray(checkpoint.picture)
-    if origin is None or origin.start is None or isinstance(origin.start, Image.Image):
-        return origin and origin.start
-    return load_picture(origin.start, f"The picture to continue, {origin.start},")
+    start = origin.start if origin else None
+    if start is None or isinstance(start, Image.Image):
+        return start
+    return load_picture(start, f"The picture to continue, {start},")
 
 
 def _value(settings: RunSettings, name: str) -> Any:
