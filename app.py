@@ -24,6 +24,7 @@ from studio.page.estimates import device_of, seconds_to_come, show_estimate
 from studio.page.form import Form
 from studio.page.form_view import show_form
 from studio.page.frame_uses import frame_uses
+from studio.page.gallery_link import announce_page
 from studio.page.history import show_actions, show_history, show_removed, show_trash
 from studio.page.incoming import (
     continue_run,
@@ -67,6 +68,7 @@ def main() -> None:
     _watch_server()(key="server-watch")
     try:
         options = read_options(sys.argv)
+        announce_page(options)
         draw(options)
     except BadInput as error:
         st.error(plain(error.on_page))
