@@ -35,6 +35,7 @@ from studio.page.incoming import (
 )
 from studio.page.live_run import show_live
 from studio.page.memory import Memory
+from studio.page.notify import show_notify
 from studio.page.options import read_options
 from studio.page.picker import CONTINUE, PICKED, continuable, show_origin
 from studio.page.queue import show_queue
@@ -108,6 +109,7 @@ def draw(options: StudioOptions) -> None:
     with problems:
         _show_problems(options)
     with active:
+        show_notify(runs)
         st.session_state["seen"] = _snapshot(options, runs)
         st.session_state["seconds"] = waiting
         is_active = any(entry.status in ACTIVE for entry in runs)

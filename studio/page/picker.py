@@ -125,8 +125,8 @@ def show_origin(runs: Sequence[Entry], kind: type[RunSettings]) -> None:
             _show_again(again)
         if again and again.changes:
             show_planned_changes(again, kind, _leave_changes)
-    if state.pop(SEEK, False):
-        st.html(SCROLL, unsafe_allow_javascript=True)
+        if state.pop(SEEK, False):  # in here, so that nothing below is drawn anew
+            st.html(SCROLL, unsafe_allow_javascript=True)
 
 
 def _show_previous(previous: Entry, kind: type[RunSettings]) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from streamlit.components.v2 import component
 
 from studio.base.errors import BadInput
-from studio.base.paths import STATIC_DIR
 from studio.media import frames
 from studio.media.pictures import load_picture
+from studio.page.components import mounted
 from studio.page.media import address_of
 from studio.page.text import plain
 from studio.runs.run_index import Entry
@@ -46,7 +45,7 @@ def show_pictures(entry: Entry, paths: Sequence[Path], alt: str) -> None:
         st.caption(plain(f"The picture cannot be read: {error.strerror or error}."))
         return
     data = {"pictures": pictures, "before": beside, "alt": alt}
-    _mounted("viewer")(key=f"viewer-{entry.name}", data=data)
+    mounted("viewer")(key=f"viewer-{entry.name}", data=data)
 
 
 def before_of(entry: Entry) -> Before | None:
@@ -81,19 +80,7 @@ def show_film(entry: Entry, film: Path, uses: FrameUses) -> None:
             act(entry.name, number)
 
     data = {**length._asdict(), "address": address, "uses": list(uses)}
-    _mounted("film")(key=key, data=data, on_frame_change=use)
-
-
-@st.cache_resource(show_spinner=False)
-def _mounted(name: str) -> Any:
-    """The component of that name: its markup, script and style are in static/."""
-    html = _static(f"{name}.html")
-    js, css = (_static(f"component.{kind}") + _static(f"{name}.{kind}") for kind in ("js", "css"))
-    return component(name, html=html, js=js, css=css)
-
-
-def _static(name: str) -> str:
-    return (STATIC_DIR / name).read_text(encoding="utf-8")
+    mounted("film")(key=key, data=data, on_frame_change=use)
 
 
 def _picture(path: Path) -> dict[str, Any]:
