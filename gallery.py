@@ -116,14 +116,16 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     known = None if args.kiosk else faces.announce(args.path.absolute(), "gallery", listening)
     with suppress(KeyboardInterrupt), known or nullcontext():
         if args.until_stdin_closes:
-            when_stdin_closes(_end)
+            _end_with_stdin()
         _announce(args, port)
         server.run()
     return 0
 
 
-def _end() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+def _end_with_stdin() -> None:
+    """As by Ctrl-C, which is ignored in what a shell starts in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    when_stdin_closes(lambda: os.kill(os.getpid(), signal.SIGINT))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -140,7 +140,7 @@ def test_the_end_of_a_run_is_told_to_a_person_who_is_away(server, chromium, cont
     tab.evaluate("window.isAway = true")
     going.update(status="done", heartbeat=None)
     wait_for(lambda: tab.evaluate("window.told") == ["✓ Done: a house"], "the notification")
-    assert tab.title() == "✓ Done: a house"
+    wait_for(lambda: tab.title() == "✓ Done: a house", "the title")
     button(tab, "You will be told when it is done").wait_for(state="hidden")
     with tab.context.expect_page() as gallery:
         button(tab, LABEL).click()
