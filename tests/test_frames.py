@@ -12,6 +12,7 @@ from studio.base.errors import BadInput
 from studio.base.stopping import Stop
 from studio.cli import generating
 from studio.gallery.details import readable
+from studio.making import chains
 from studio.making.frames import frame_of, marked_frame
 from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
@@ -122,6 +123,15 @@ def test_a_run_continues_a_frame(filmed, ask):
     assert grey_of(Image.open(run.path / START)) == 37
     assert sorted(path.name for path in run.path.iterdir()) == [DETAILS, START]
     assert begins_with(details) == f"Continues frame 37 of {NAME}."
+
+
+def test_the_film_of_all_stages_goes_on_from_the_frame(filmed, ask):
+    run = ask(continue_run=NAME, continue_frame=37)
+    write_film(run.path / VIDEO, 20)
+    film = chains.make_video(run)
+    assert film and frames.length(film) == (37 + 20, 12.5)
+    found = [grey_of(frames.frame(film, number)) for number in (1, 36, 37, 38, 57)]
+    assert found == [1, 36, 37, 1, 20]
 
 
 def test_continuing_the_end_names_no_frame(ask):

@@ -38,6 +38,13 @@ def frame(film: Path, number: int) -> Image.Image:
     return _frame(film, _changed(film), number, rate)
 
 
+def keep_first(film: Path, number: int, path: Path) -> None:
+    """The film up to that frame, as another film, not encoded again. Raises BadInput."""
+    how = ["-c", "copy", "-frames:v", str(number), "-movflags", "+faststart", str(path)]
+    if _ffmpeg(film, how).returncode:
+        raise _broken(film)
+
+
 def _changed(film: Path) -> int:
     try:
         return film.stat().st_mtime_ns
