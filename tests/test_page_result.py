@@ -80,7 +80,8 @@ def test_a_frame_is_continued_once(page, filmed, output_dir):
     assert not errors(page)
     (entry,) = queued(output_dir)
     assert (entry.details["parent"], entry.details["parent_frame"]) == (NAME, 4)
-    assert Image.open(entry.folder.path / START).getpixel((5, 5))[0] == pytest.approx(120, abs=3)
+    grey = np.asarray(Image.open(entry.folder.path / START)).mean()
+    assert grey == pytest.approx(120, abs=3)
     assert f"Continues “a tree” ({entry.name})" in everything(page), "no frame of the new run"
 
 

@@ -7,13 +7,14 @@ lock ends with the process, whatever ends that. Only faces of the same machine c
 import fcntl
 import ipaddress
 import json
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from studio.base.machine import this_machine
 
 HOMES = {"page": ".page", "gallery": ".gallery"}  # of each face, in the output folder
 EVERYWHERE = ("", "0.0.0.0", "::")
@@ -46,7 +47,7 @@ def announce(output_dir: Path, face: str, listening: Listening) -> BinaryIO | No
 
     face: a key of HOMES.
     """
-    path = output_dir / HOMES[face] / f"listens-{_machine()}-{listening.port}.json"
+    path = output_dir / HOMES[face] / f"listens-{this_machine()}-{listening.port}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
@@ -76,7 +77,7 @@ def is_loopback(host: str) -> bool:
 
 def _listening(output_dir: Path, face: str) -> Iterator[Listening]:
     """The faces that live."""
-    for path in sorted((output_dir / HOMES[face]).glob(f"listens-{_machine()}-*.json")):
+    for path in sorted((output_dir / HOMES[face]).glob(f"listens-{this_machine()}-*.json")):
         with suppress(OSError, ValueError, TypeError), path.open("rb") as file:
             if _is_locked(file):
                 yield Listening(**json.load(file))
@@ -98,7 +99,3 @@ def _is_locked(file: BinaryIO) -> bool:
         return False
     except BlockingIOError:
         return True
-
-
-def _machine() -> str:
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in platform.node()) or "machine"

@@ -19,6 +19,7 @@ from typing import Any
 
 from studio.base.errors import BadInput, RunFailed
 from studio.base.files import unwritable
+from studio.base.machine import this_machine
 from studio.base.options import add_assets_dir, add_output_dir, add_queue_url
 from studio.base.stopping import Stop, when_stdin_closes
 from studio.queue import run_queue
@@ -27,7 +28,7 @@ from studio.queue.next_stages import enqueue_missing, enqueue_next
 from studio.queue.options import StudioOptions
 from studio.queue.slots import WorkerSlot, WorkerState, refuse_unwritable, take_slot
 from studio.queue.worker_log import roll_over, start_log
-from studio.runs.claims import Claim, claimed, this_machine
+from studio.runs.claims import Claim, claimed
 from studio.runs.storage import RunFolder, Taken
 
 POLL_SECONDS = 0.2
