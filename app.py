@@ -24,6 +24,8 @@ from studio.page.estimates import device_of, seconds_to_come, show_estimate
 from studio.page.examples import show_examples
 from studio.page.form import Form
 from studio.page.form_view import show_form
+from studio.page.frame_uses import frame_uses
+from studio.page.gallery_link import announce_page
 from studio.page.history import show_actions, show_history, show_removed, show_trash
 from studio.page.incoming import (
     continue_run,
@@ -34,6 +36,7 @@ from studio.page.incoming import (
 )
 from studio.page.live_run import show_live
 from studio.page.memory import Memory
+from studio.page.notify import show_notify
 from studio.page.options import read_options
 from studio.page.picker import CONTINUE, PICKED, continuable, show_origin
 from studio.page.queue import show_queue
@@ -69,6 +72,7 @@ def main() -> None:
     _watch_server()(key="server-watch")
     try:
         options = read_options(sys.argv)
+        announce_page(options)
         draw(options)
     except BadInput as error:
         st.error(plain(error.on_page))
@@ -110,6 +114,7 @@ def draw(options: StudioOptions) -> None:
     with problems:
         _show_problems(options)
     with active:
+        show_notify(runs)
         st.session_state["seen"] = _snapshot(options, runs)
         st.session_state["seconds"] = waiting
         is_active = any(entry.status in ACTIVE for entry in runs)
@@ -256,7 +261,11 @@ def _show_chosen(runs: Sequence[Entry], memory: Memory, options: StudioOptions) 
     def continue_(name: str) -> None:
         continue_run(name, options, memory, RESULT)
 
-    show_result(chosen, lambda entry: show_actions(entry, use, continue_, options))
+    show_result(
+        chosen,
+        lambda entry: show_actions(entry, use, continue_, options),
+        frame_uses(options, memory),
+    )
     if state.pop(SEEK_RESULT, False):
         st.html(SCROLL, unsafe_allow_javascript=True)
     if state.get("ended") == chosen.name:

@@ -8,14 +8,14 @@ moves it up.
 
 import argparse
 import errno
-import ipaddress
 import logging
 import os
+import signal
 import socket
 import sqlite3
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -24,9 +24,11 @@ from flask import Flask, jsonify, render_template, request
 from waitress.server import BaseWSGIServer, MultiSocketServer, create_server
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from studio.base import faces
 from studio.base.errors import BadInput
 from studio.base.paths import OUTPUT_DIR, STATIC_DIR
 from studio.base.ports import free_port
+from studio.base.stopping import when_stdin_closes
 from studio.gallery import guard
 from studio.gallery.api import api
 from studio.gallery.changes import changes
@@ -110,10 +112,20 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     logging.getLogger("waitress.queue").setLevel(
         logging.ERROR
     )  # a wall of thumbnails fills the queue, which is normal
-    with suppress(KeyboardInterrupt):
+    listening = faces.Listening(port, args.host)
+    known = None if args.kiosk else faces.announce(args.path.absolute(), "gallery", listening)
+    with suppress(KeyboardInterrupt), known or nullcontext():
+        if args.until_stdin_closes:
+            _end_with_stdin()
         _announce(args, port)
         server.run()
     return 0
+
+
+def _end_with_stdin() -> None:
+    """As by Ctrl-C, which is ignored in what a shell starts in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    when_stdin_closes(lambda: os.kill(os.getpid(), signal.SIGINT))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -138,8 +150,14 @@ def _parse(argv: Sequence[str], prog: str | None) -> argparse.Namespace:
         " [default: 127.0.0.1, this machine only]")  # fmt: skip
     add("--port", metavar="N", type=int, default=PORT,
         help="the port to listen on, or the next free one [default: 5000]")  # fmt: skip
-    add("--app-url", metavar="URL", default=APP_URL,
-        help="the address of the app [default: http://localhost:8501]")  # fmt: skip
+    add(
+        "--app-url",
+        metavar="URL",
+        default="",
+        help="the address of the app [default: found if it runs, else http://localhost:8501]",
+    )
+    add("--until-stdin-closes", action="store_true",
+        help="end when standard input closes, for programs that start the gallery")  # fmt: skip
     args = parser.parse_args(argv)
     _check(args)
     args.options = Options(
@@ -160,7 +178,7 @@ def _check(args: argparse.Namespace) -> None:
         raise BadInput(f"--interval must be from 0.05 to 86400 seconds; it was {args.interval:g}.")
     if not 1 <= args.port <= 65_535:
         raise BadInput(f"--port must be from 1 to 65535; it was {args.port}.")
-    if not _is_web_address(args.app_url):
+    if args.app_url and not _is_web_address(args.app_url):
         raise BadInput(
             f"--app-url must be an address such as {APP_URL}; it was {args.app_url[:80]}."
         )
@@ -205,7 +223,7 @@ def _listen(app: Flask, host: str, port: int) -> tuple[BaseWSGIServer | MultiSoc
 
 
 def _announce(args: argparse.Namespace, port: int) -> None:
-    if not _is_loopback(args.host):
+    if not faces.is_loopback(args.host):
         what = "see, mark and remove" if args.options.can_change else "see"
         print(
             f"Everyone on this machine's network can {what} these runs."
@@ -215,13 +233,6 @@ def _announce(args: argparse.Namespace, port: int) -> None:
         )
     name = f"[{args.host}]" if ":" in args.host else args.host
     print(f"The gallery of {args.path} is at http://{name}:{port} (Ctrl-C stops it)", flush=True)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Looking at the page and touching it in Streamlit's own AppTest. See page_fixtures.py."""
 
+import json
 from pathlib import Path
 
 from PIL import Image
@@ -51,6 +52,12 @@ def everything(page):
     kinds = ("title", "subheader", "markdown", "caption", "html", "error", "warning")
     texts = [getattr(e, "value", None) or e.proto.body for k in kinds for e in page.get(k)]
     return unescaped(" ".join(texts))
+
+
+def component_data(page, name):
+    """What each of the page's components of that name was given."""
+    found = [e.proto for e in page.get("bidi_component")]
+    return [json.loads(proto.json) for proto in found if proto.component_name == name]
 
 
 def make_run(output_dir, name, **details):

@@ -35,7 +35,7 @@ def test_type_run_watch_and_stop(server, open_tab):
         button(tab, "Picture").click()
     assert Image.open(download.value.path()).size == (32, 32)
     assert button(tab, "a red heart").count() == 1, "among the last runs"
-    picture = tab.locator("[class*=st-key-result-]").get_by_test_id("stImage").locator("img")
+    picture = tab.locator("[class*=st-key-viewer-] img.after")
     shown = tab.request.get(urljoin(tab.url, picture.get_attribute("src"))).body()
     assert shown == (entry.folder.path / "output.PNG").read_bytes(), "with its settings"
     ours = (server.url, "data:", "blob:")

@@ -132,7 +132,7 @@ def test_unwritable_place(tmp_path):
 def test_finish_without_room_keeps_the_fragmented_film(tmp_path, monkeypatch):
     part, path = tmp_path / "anim.part.mp4", tmp_path / "anim.mp4"
     write(part, 30, (16, 16))
-    monkeypatch.setattr(video, "_ffmpeg", lambda: ["false"])
+    monkeypatch.setattr(video, "ffmpeg", lambda: ["false"])
     video.finish(part, path, "")
     assert [p.name for p in tmp_path.iterdir()] == ["anim.mp4"]
     assert len(decoded(path)) == 30
@@ -144,7 +144,7 @@ def test_finish_mends_a_torn_end(tmp_path, monkeypatch, cut):
     write(part, 96, (32, 32))
     data = part.read_bytes()
     part.write_bytes(data[: data.rindex(b"moof") + cut])
-    monkeypatch.setattr(video, "_ffmpeg", lambda: ["false"])
+    monkeypatch.setattr(video, "ffmpeg", lambda: ["false"])
     video.finish(part, path, "")
     monkeypatch.undo()
     assert len(decoded(path)) == imageio_ffmpeg.count_frames_and_secs(str(path))[0] == 95

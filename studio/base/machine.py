@@ -2,9 +2,18 @@
 
 import math
 import os
+import platform
+import uuid
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+
+@cache
+def this_machine() -> str:
+    """A name that no other machine has, safe in file names."""
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in platform.node()) or "machine"
+    return f"{name}-{uuid.getnode():012x}"
 
 
 @cache

@@ -1,8 +1,11 @@
 """Ctrl-C and SIGTERM as a request to stop, so that no file is left half-written."""
 
+import os
 import signal
+import stat
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -53,3 +56,19 @@ class Stop:
         if self._computing:
             self._computing = False
             raise KeyboardInterrupt
+
+
+def when_stdin_closes(act: Callable[[], None]) -> None:
+    """Call `act`, from a thread, when the program that started this one has ended.
+
+    Only a pipe counts: a person who starts this by hand has a terminal or nothing there.
+    """
+    if sys.stdin is None or not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+        return
+
+    def watch(fd: int = sys.stdin.fileno()) -> None:
+        while os.read(fd, 1024):
+            pass
+        act()
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()

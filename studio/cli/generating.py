@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 # Options other than settings, by where their values end up.
 OF_COMMAND = ("gpu", "resume", "stages", "enqueue", "list", "cancel", "queue_url")
-OF_REQUEST = ("settings_file", "continue_run", "output_dir", "assets_dir")
+OF_REQUEST = ("settings_file", "continue_run", "continue_frame", "output_dir", "assets_dir")
 HELP_WIDTH = 72
 LINES_APART = 10.0  # seconds, where the progress goes to a file
 
@@ -248,6 +248,10 @@ def parse(argv: Sequence[str], prog: str | None = None) -> Command:
     of_request = {name: given.pop(name) for name in OF_REQUEST}
     if of_command["resume"]:
         _refuse_changes(given, of_request, of_command["stages"])
+    elif of_request["continue_frame"] is not None and not of_request["continue_run"]:
+        raise BadInput(
+            "--continue-frame needs --continue-run RUN_ID: the run whose video it is in."
+        )
     return Command(Request(given=given, engine=engine, **of_request), **of_command)
 
 
@@ -257,10 +261,11 @@ def _refuse_changes(
     """A resumed run keeps its settings."""
     others = {
         "--continue-run": of_request["continue_run"],
+        "--continue-frame": of_request["continue_frame"],
         "--settings": of_request["settings_file"],
         "--stages": chain,
     }
-    wrong = [*map(option_name, given), *(name for name, value in others.items() if value)]
+    wrong = [*map(option_name, given), *(n for n, value in others.items() if value is not None)]
     if wrong:
         raise BadInput(
             f"--resume takes up a run as it was, so it takes no {wrong[0]}."
@@ -328,6 +333,14 @@ class _Parser(argparse.ArgumentParser):
             default=None,
             help="Continue this run from its end in a new run. Settings that you do not give\n"
             "stay the same. RUN_ID: a run folder's name, or its last 8 characters.",
+        )
+        self._add_option(
+            "--continue-frame",
+            metavar="N",
+            type=int,
+            default=None,
+            help="With --continue-run: begin with this frame of that run's video, in place\n"
+            "of its end. The first frame is 1.",
         )
         self._add_option(
             "--resume",

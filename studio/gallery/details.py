@@ -6,12 +6,24 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from gallery_utils import as_count
-from studio.runs.details_keys import BOOKKEEPING, CHANGES, ENGINE, engine_of, value_in_words
+from studio.runs.details_keys import (
+    BOOKKEEPING,
+    CHANGES,
+    ENGINE,
+    INIT_IMAGE_FROM,
+    PARENT_FRAME,
+    engine_of,
+    value_in_words,
+)
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-TOLD = ("warnings",)  # bookkeeping that people want to see among the settings
+TOLD = (
+    "warnings",
+    PARENT_FRAME,
+    INIT_IMAGE_FROM,
+)  # bookkeeping that people want to see among the settings
 LABELS = {
     ENGINE: "Engine",
     "num_steps": "Steps made",
@@ -20,6 +32,8 @@ LABELS = {
     "image_prompts": "Image prompts",
     "image_prompt": "Image prompt files",
     "prev_run_id": "Continues",
+    PARENT_FRAME: "Continues from frame",
+    INIT_IMAGE_FROM: "Starting image from",
     "commit_sha": "Commit",
 }
 Details = Mapping[str, Any]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gallery_utils import ANIMATIONS, KINDS, PICTURES, FoundRun, Shelf, is_run_name, kind_of
 from studio.base.errors import BadInput
+from studio.base.faces import address_of
 from studio.gallery import curation, search
 from studio.gallery.index import Index
 from studio.gallery.plain import plain_details, plain_json, plain_media
@@ -31,12 +32,15 @@ OF_THE_MACHINE = ("traceback", "checkpoint")  # kinds of files
 
 @dataclass(frozen=True)
 class Options:
-    """How the gallery is shown. interval: seconds that the slideshow shows each picture."""
+    """How the gallery is shown. interval: seconds that the slideshow shows each picture.
+
+    app_url: where the app is; "" to look for it.
+    """
 
     per_page: int = 24
     kiosk: bool = False
     read_only: bool = False
-    app_url: str = APP_URL
+    app_url: str = ""
     interval: float = 10.0
     hosts: tuple[str, ...] = ()  # names of this machine, beside localhost and numbers
 
@@ -91,6 +95,10 @@ class Library:
                 " ends. If it becomes writable before that, they are saved."
             )
         return told
+
+    def app_url(self, host: str) -> str:
+        """Where the app is, for a browser that reached the gallery as `host`."""
+        return self.options.app_url or address_of(self.output_dir, "page", host) or APP_URL
 
     def find(self, query: Query) -> Page:
         """The runs that match. A kiosk shows finished pictures only, and searches prompts."""

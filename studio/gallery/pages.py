@@ -111,7 +111,7 @@ def run(run_id: str) -> Any:
         revision=revision,
         relatives=relatives,
         changes=_changes(own, tile, relatives) if relatives else {},
-        app_links=_app_links(own.options.app_url, tile),
+        app_links=_app_links(own.app_url(urlsplit(request.host_url).hostname or ""), tile),
     )
 
 

@@ -15,6 +15,7 @@ between. Never imports torch.
 
 import difflib
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,11 +26,11 @@ from studio.base.errors import BadInput, Wording, shortened
 from studio.base.yaml_files import read_yaml
 from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
-from studio.media import video
+from studio.media import frames, video
 from studio.media.pictures import load_picture
 from studio.runs import run_index, storage
 from studio.runs.batches import BATCH, batch_of, new_batch
-from studio.runs.details_keys import engine_of
+from studio.runs.details_keys import PARENT_FRAME, as_frame, engine_of
 from studio.runs.run_index import Entry
 from studio.runs.storage import RunFolder
 from studio.settings.run_settings import RunSettings
@@ -142,16 +143,39 @@ def newest_after(name: str, runs: Sequence[Entry]) -> str:
 def make_video(folder: RunFolder) -> Path | None:
     """One film of this run and those that led to it, in this run's folder.
 
+    Of a run that was continued from a frame, the film goes up to that frame.
     None if fewer than two of them have a film. Raises OSError, RunFailed and BadInput.
     """
     names = [*folder.read().get("ancestors", []), folder.name]
     runs = [RunFolder(folder.path.parent / Path(str(name)).name) for name in names]
-    films = [run.path / storage.VIDEO for run in runs if (run.path / storage.VIDEO).is_file()]
-    if len(films) < 2:
-        return None
+    ends = [*map(_parent_frame, runs[1:]), None]
     path = folder.path / storage.CHAIN_VIDEO
-    video.join(films, path, json.dumps({"runs": names}))
+    with tempfile.TemporaryDirectory() as scratch:
+        films = [
+            _up_to(run.path / storage.VIDEO, end, Path(scratch) / f"{number}.mp4")
+            for number, (run, end) in enumerate(zip(runs, ends, strict=True))
+            if (run.path / storage.VIDEO).is_file()
+        ]
+        if len(films) < 2:
+            return None
+        video.join(films, path, json.dumps({"runs": names}))
     return path
+
+
+def _parent_frame(run: RunFolder) -> int | None:
+    """The frame of its parent's film that a run began with; None for another or a lost run."""
+    try:
+        return as_frame(run.read().get(PARENT_FRAME))
+    except BadInput:
+        return None
+
+
+def _up_to(film: Path, frame: int | None, scratch: Path) -> Path:
+    """The film up to a frame, in a file of its own; the film itself for all of it."""
+    if frame is None:
+        return film
+    frames.keep_first(film, frame, scratch)
+    return scratch
 
 
 def _stage(row: object, number: int, kind: type[RunSettings]) -> Stage:

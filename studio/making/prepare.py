@@ -19,7 +19,8 @@ from studio.engines import registry
 from studio.making import changes, recipes
 from studio.making.changes import Change
 from studio.making.recipes import Recipe
-from studio.media.pictures import crop_or_cover, load_picture, saved_copy, scaled
+from studio.media.marks import FrameOf, mark_of, marked_jpeg
+from studio.media.pictures import crop_or_cover, load_picture, read_picture, saved_copy, scaled
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
 from studio.runs.details_keys import engine_of
@@ -35,6 +36,7 @@ class Request:
     engine: by name; None for the engine of the run that the settings come from, else the default.
     settings_file: a details.json or output.PNG to take all other settings from.
     continue_run: the run whose picture to continue, as `storage.find_run` takes it.
+    continue_frame: of that run's film, counted from 1, to continue in place of the run's end.
     origin: where an earlier run began, for this run to begin there too, and what changed while it
     went; its values are not used.
     new_seed: unless a seed is set, draw a new one even where the run continues another, whose
@@ -48,6 +50,7 @@ class Request:
     engine: str | None = None
     settings_file: Path | None = None
     continue_run: str | None = None
+    continue_frame: int | None = None
     origin: Recipe | None = None
     new_seed: bool = False
     uploads: Mapping[str, bytes] = field(default_factory=dict)
@@ -61,6 +64,8 @@ class Plan:
     init_image, image_prompts: the JPEG files to keep and to use.
     start: the picture that the run continues. checkpoint: the file of the state that it continues.
     ancestors: the folder names of the runs before it, oldest first; it continues the last one.
+    parent_frame: of the last one's film, if the run begins with that frame, not with its end.
+    init_image_from: the frame of a run's film that the starting image is, if it is one.
     warnings: for the person. changes: those to make while it goes, at the steps of an earlier run.
     """
 
@@ -72,6 +77,8 @@ class Plan:
     start: Image.Image | None
     checkpoint: bytes | None
     ancestors: Sequence[str]
+    parent_frame: int | None
+    init_image_from: FrameOf | None
     warnings: list[str]
     changes: Sequence[Change] = ()
 
@@ -97,15 +104,18 @@ def prepare(request: Request) -> Plan:
     image, prompts = _value(settings, "init_image"), _value(settings, "image_prompt") or []
     is_same = checkpoint is not None and checkpoint.engine == engine
     state = origin.checkpoint if origin and is_same else None
+    init_image = _copy(request, "starting image", image) if image is not None else None
     return Plan(
         engine=engine,
         settings=settings,
         output_dir=request.output_dir,
-        init_image=_copy(request, "starting image", image) if image is not None else None,
+        init_image=init_image,
         image_prompts=[_copy(request, "image prompt", name) for name in prompts],
         start=_start(before, settings),
         checkpoint=state.read_bytes() if state else None,
         ancestors=origin.ancestors if origin else (),
+        parent_frame=origin.frame if origin else None,
+        init_image_from=mark_of(init_image) if init_image else None,
         warnings=warnings + left_out,
         changes=changes_again,
     )
@@ -149,7 +159,7 @@ def _earlier(request: Request, engine: str) -> list[Recipe]:
     given = [name for name, value in request.given.items() if value is not None]
     if request.continue_run is not None:
         parent = storage.find_run(request.output_dir, request.continue_run)
-        earlier.append(recipes.continued(parent, engine, given))
+        earlier.append(recipes.continued(parent, engine, given, request.continue_frame))
     if request.settings_file is not None:
         earlier.append(recipes.from_file(request.settings_file, request.output_dir, engine, given))
     return earlier
@@ -194,9 +204,10 @@ def _picture_before(origin: Recipe | None, checkpoint: Checkpoint | None) -> Ima
     """The last picture of the run that this one continues, at the earlier run's size."""
     if checkpoint and checkpoint.picture is not None:
         return Image.fromarray(checkpoint.picture)
-    if origin is None or origin.start is None:
-        return None
-    return load_picture(origin.start, f"The picture to continue, {origin.start},")
+    start = origin.start if origin else None
+    if start is None or isinstance(start, Image.Image):
+        return start
+    return load_picture(start, f"The picture to continue, {start},")
 
 
 def _value(settings: RunSettings, name: str) -> Any:
@@ -232,6 +243,8 @@ def _start(before: Image.Image | None, settings: RunSettings) -> Image.Image | N
 
 
 def _copy(request: Request, what: str, name: str) -> bytes:
-    """The bytes to keep of a picture that a setting names. Raises BadInput."""
+    """The bytes to keep of a picture that a setting names, with its mark. Raises BadInput."""
     source = request.uploads[name] if name in request.uploads else Path(name)
-    return saved_copy(source, f"The {what} '{shortened(name)}'")
+    called = f"The {what} '{shortened(name)}'"
+    data = read_picture(source, called)
+    return marked_jpeg(saved_copy(data, called), mark_of(data))

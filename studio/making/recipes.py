@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from studio.base.errors import BadInput, shortened
 from studio.base.files import MAX_PATH, parse_json, read_json
 from studio.engines import registry
 from studio.making.changes import Change, at_its_end, changes_in
+from studio.making.frames import frame_of
 from studio.media.pictures import opened_image
 from studio.runs import run_index, storage
-from studio.runs.details_keys import engine_of
+from studio.runs.details_keys import PARENT_FRAME, as_frame, engine_of
 from studio.runs.storage import RunFolder
 from studio.settings.declare import default_of
 from studio.settings.run_settings import RunSettings
@@ -36,17 +39,20 @@ PICTURES = ("init_image", "image_prompt", "image_prompts")
 class Recipe:
     """What a new run takes from an earlier one.
 
-    values: settings, pictures among them as paths. start: the picture that was continued.
+    values: settings, pictures among them as paths. start: the picture that was continued, as a file
+    or, if it is a frame of a film, as a picture.
     checkpoint: the state that was continued, if one was kept; its picture is used before `start`.
     ancestors: the folder names of the runs that lead here, oldest first; start and checkpoint are
-    from the last of them. lacks: what is missing by now, in words for the person; "" if nothing is.
+    from the last of them. frame: of the last one's film, if it was continued from there instead of
+    from its end. lacks: what is missing by now, in words for the person; "" if nothing is.
     changes: what changed while it went. began_with: what the settings that changed were before.
     """
 
     values: dict[str, Any]
-    start: Path | None = None
+    start: Path | Image.Image | None = None
     checkpoint: Path | None = None
     ancestors: Sequence[str] = ()
+    frame: int | None = None
     lacks: str = ""
     changes: Sequence[Change] = ()
     began_with: Mapping[str, Any] = field(default_factory=dict)
@@ -76,25 +82,28 @@ def _recorded(details: Mapping[str, Any], kind: type[RunSettings]) -> dict[str, 
     return values
 
 
-def continued(folder: RunFolder, engine: str, given: Collection[str] = ()) -> Recipe:
+def continued(
+    folder: RunFolder, engine: str, given: Collection[str] = (), frame: int | None = None
+) -> Recipe:
     """What a new run takes over from the run in `folder`, which it continues. Raises BadInput.
 
     engine: of the new run. given: names of settings that need not be read, as the person gave
     others. The earlier run's starting image is left out, since its result is the start; settings
     that changed while it went are as they were at its end.
+    frame: of its film, counted from 1, to begin with in place of its end.
     """
     if (status := folder.proven_status()) in storage.ACTIVE:
         raise BadInput(f"The run {folder.name} is still {status}. Continue it when it is done.")
     details = folder.read()
-    checkpoint = _if_there(folder.path / storage.CHECKPOINT)
-    picture = folder.picture_path()
+    checkpoint = _if_there(folder.path / storage.CHECKPOINT) if frame is None else None
+    picture = folder.picture_path() if frame is None else frame_of(folder, frame)
     if picture is None and checkpoint is None:
         raise BadInput(f"The run {folder.name} has no picture to continue. Choose another.")
     values = _values(at_its_end(details), folder.path, engine, {*given, "init_image"})
     if checkpoint is None and not values.get("set_seed"):
         values.pop("seed", None)
     ancestors = [*_ancestors(details, folder.path.parent), folder.name]
-    return Recipe(values, picture, checkpoint, ancestors)
+    return Recipe(values, picture, checkpoint, ancestors, frame)
 
 
 def from_file(
@@ -123,8 +132,9 @@ def from_file(
         values.setdefault("continue_resize", "crop")  # what older versions did
     checkpoint = _if_there(folder / storage.START_CHECKPOINT)
     start = _start(details, folder, output_dir, has_state=checkpoint is not None)
-    ancestors = _ancestors(details, output_dir)
-    return Recipe(values, start, checkpoint, ancestors, _lost_state(details, folder), **again)
+    ancestors, frame = _ancestors(details, output_dir), as_frame(details.get(PARENT_FRAME))
+    lacks = _lost_state(details, folder)
+    return Recipe(values, start, checkpoint, ancestors, frame, lacks, **again)
 
 
 def _changes_again(details: Mapping[str, Any], engine: str) -> dict[str, Any]:

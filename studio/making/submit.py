@@ -14,7 +14,7 @@ from studio.making.prepare import Plan
 from studio.media.pictures import encode_png
 from studio.runs import storage
 from studio.runs.claims import Claim
-from studio.runs.details_keys import CHANGES, ENGINE
+from studio.runs.details_keys import CHANGES, ENGINE, INIT_IMAGE_FROM, PARENT_FRAME
 from studio.runs.storage import RunFolder
 
 
@@ -92,6 +92,7 @@ def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:
         "parent": parent,
         "stage": len(plan.ancestors) + 1,
         "ancestors": list(plan.ancestors),
+        **_frames(plan),
         "status": status,
         "error": None,
         "warnings": plan.warnings,
@@ -112,6 +113,13 @@ def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:
         "steps_per_second": None,
         "losses": {},
     }
+
+
+def _frames(plan: Plan) -> dict[str, Any]:
+    """Which frame of which film the run begins with, if it begins with one."""
+    mark = plan.init_image_from
+    frames = {PARENT_FRAME: plan.parent_frame, INIT_IMAGE_FROM: mark and mark._asdict()}
+    return {key: value for key, value in frames.items() if value}
 
 
 def _commit() -> dict[str, str]:

@@ -60,7 +60,7 @@ class VideoWriter:
         self._looked_at = path.stat().st_size
         width, height = (side + side % 2 for side in size)  # yuv420p halves the sides
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
-        command = [*_ffmpeg(), "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
+        command = [*ffmpeg(), "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
         command += ["-r", str(fps), "-i", "-", "-an", *ENCODER, *COLOURS, "-threads", "1"]
         command += ["-pix_fmt", "yuv420p", "-g", str(max(1, round(fps)))]
         command += ["-output_ts_offset", f"{self.kept / fps:.6f}", *FRAGMENTED, "pipe:1"]
@@ -173,7 +173,7 @@ def _write_beside(path: Path, words: Sequence[str]) -> None:
     """Let ffmpeg write a film. It appears at `path` when it is whole."""
     beside = path.with_name(f".{path.stem}.tmp.mp4")
     done = subprocess.run(
-        [*_ffmpeg(), *words, str(beside)],
+        [*ffmpeg(), *words, str(beside)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -285,8 +285,12 @@ def _explained(messages: str) -> Exception:
     return RunFailed(f"The video cannot be written: {reason}.")
 
 
-def _ffmpeg() -> list[str]:
+def ffmpeg(tells: str = "error") -> list[str]:
+    """The beginning of a command for ffmpeg. Raises RunFailed where there is none.
+
+    tells: how much it tells on stderr, in ffmpeg's words.
+    """
     try:
-        return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y"]
+        return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", tells, "-y"]
     except RuntimeError as error:
         raise RunFailed(f"There is no ffmpeg for the video: {error}") from None

@@ -16,6 +16,7 @@ from studio.page.actions import (
     resume,
     show_problem,
 )
+from studio.page.gallery_link import show_gallery_link
 from studio.page.like_it import show_four_like_it
 from studio.page.picker import can_continue
 from studio.page.pictures import show_choice, show_thumbnail
@@ -67,7 +68,7 @@ def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOp
                 "Resume",
                 key=f"resume-{entry.name}",
                 type="primary",
-                help="Continues in the same folder from where it ended.",
+                help="The same run goes on, in its folder, where it stopped.",
                 on_click=resume,
                 args=(entry, options),
             )
@@ -83,6 +84,7 @@ def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOp
         if entry.details.get("ancestors"):
             _show_chain_film(entry)
         st.button("Use these settings", key=f"use-{entry.name}", on_click=use, args=(entry.name,))
+        show_gallery_link(entry, options)
         st.button(
             "Remove",
             key=f"trash-{entry.name}",

@@ -5,7 +5,7 @@ link. Or, once the settings of an earlier run were taken, it begins where that r
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import streamlit as st
@@ -26,6 +26,7 @@ CONTINUE_HELP = (
     " prompt. Or pick a run, whose settings then come into the form."
 )
 PICKED = "picked"  # the name of the run to continue; None for the last run
+BEGINS_AT = "begins_at"  # a BeginsAt, which counts while its run is the picked one
 AGAIN = "again"  # the Recipe whose settings were taken, if it continued another run or changed
 RESIZE, SIZE = "continue_resize", ("Xdim", "ydim")  # of engines that have them
 SEEK = "seek"  # whether to bring the form into view
@@ -38,6 +39,18 @@ HAPPENS = {
 SCROLL = """<script>
 document.querySelector(".st-key-origin")?.scrollIntoView({ block: "center" });
 </script>"""
+
+
+@dataclass(frozen=True)
+class BeginsAt:
+    """A frame of a run's video that the next run begins with, in place of the run's end.
+
+    run: the folder's name. number: counted from 1. picture: the frame as a file.
+    """
+
+    run: str
+    number: int
+    picture: Path
 
 
 def continue_switch(others: Sequence[Entry], choose: Callable[[str], None]) -> bool:
@@ -55,7 +68,8 @@ def to_continue(runs: Sequence[Entry]) -> Entry | None:
     """
     if not st.session_state.get(CONTINUE):
         return None
-    name = chains.newest_after(st.session_state.get(PICKED) or "", runs)
+    name = st.session_state.get(PICKED) or ""
+    name = name if begins_at(name) else chains.newest_after(name, runs)
     picked = next((entry for entry in runs if entry.name == name), None)
     return picked or next(iter(continuable(runs)), None)
 
@@ -68,6 +82,17 @@ def continuable(runs: Sequence[Entry]) -> list[Entry]:
 def can_continue(entry: Entry) -> bool:
     """Whether a run left anything to continue."""
     return entry.folder.picture_path() is not None or entry.folder.can_resume
+
+
+def begin_at(frame: BeginsAt) -> None:
+    """Let the next run begin with a frame of the run that is picked."""
+    st.session_state[BEGINS_AT] = frame
+
+
+def begins_at(name: str) -> BeginsAt | None:
+    """The frame of that run's video to begin with; None to continue its end."""
+    frame = st.session_state.get(BEGINS_AT)
+    return frame if frame and frame.run == name == st.session_state.get(PICKED) else None
 
 
 def pick(name: str | None) -> None:
@@ -100,21 +125,25 @@ def show_origin(runs: Sequence[Entry], kind: type[RunSettings]) -> None:
             _show_again(again)
         if again and again.changes:
             show_planned_changes(again, kind, _leave_changes)
-    if state.pop(SEEK, False):
-        st.html(SCROLL, unsafe_allow_javascript=True)
+        if state.pop(SEEK, False):  # in here, so that nothing below is drawn anew
+            st.html(SCROLL, unsafe_allow_javascript=True)
 
 
 def _show_previous(previous: Entry, kind: type[RunSettings]) -> None:
     prompt, name = plain(prompt_of(previous.details, 60)), plain(previous.name)
     waits = f" It is {previous.status}: wait until it ends." if previous.status in ACTIVE else ""
-    words = f"Continues “{prompt}” ({name}).{waits} {_what_happens(previous, kind)}"
-    _show_strip(previous.folder.picture_path(), words)
+    frame = begins_at(previous.name)
+    end = f"frame {frame.number} of " if frame else ""
+    words = f"Continues {end}“{prompt}” ({name}).{waits} {_what_happens(previous, kind)}"
+    _show_strip(frame.picture if frame else previous.folder.picture_path(), words)
 
 
 def _show_again(recipe: Recipe) -> None:
-    parent = f": at the end of {plain(recipe.ancestors[-1])}" if recipe.ancestors else ""
+    place = f"frame {recipe.frame}" if recipe.frame else "the end"
+    parent = f": at {place} of {plain(recipe.ancestors[-1])}" if recipe.ancestors else ""
     words = f"Begins where the run with these settings began{parent}."
-    _show_strip(recipe.start, f"{words} {plain(recipe.lacks)}")
+    start = recipe.start if isinstance(recipe.start, Path) else None
+    _show_strip(start, f"{words} {plain(recipe.lacks)}")
 
 
 def _show_strip(picture: Path | None, words: str) -> None:
@@ -138,7 +167,7 @@ def _what_happens(previous: Entry, kind: type[RunSettings]) -> str:
 
 
 def _forget() -> None:
-    st.session_state[PICKED] = st.session_state[AGAIN] = None
+    st.session_state[PICKED] = st.session_state[AGAIN] = st.session_state[BEGINS_AT] = None
 
 
 def _leave_changes() -> None:

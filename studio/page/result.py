@@ -7,30 +7,32 @@ from typing import Any
 
 import streamlit as st
 
-from studio.base.errors import BadInput, shortened
+from studio.base.errors import shortened
 from studio.engines import registry
 from studio.making.changes import in_words
-from studio.media.pictures import load_picture
 from studio.page.losses import show_losses
-from studio.page.pictures import shown_size
 from studio.page.text import plain, prompt_of, status_word
+from studio.page.viewer import FrameUses, show_film, show_pictures
 from studio.runs.details import DETAILS
-from studio.runs.details_keys import engine_of, value_in_words
+from studio.runs.details_keys import begins_with, engine_of, value_in_words
 from studio.runs.run_index import Entry
 from studio.runs.storage import CHAIN_VIDEO
 from studio.settings.declare import matters, meta
 
 MAX_MESSAGE = 600  # characters of what a run has to say
 MAX_VALUE = 300  # characters of a setting
-SIDE_OF_MANY = 240  # px, of each of several pictures
 
 
-def show_result(entry: Entry, show_actions: Callable[[Entry], None]) -> None:
-    """Pictures, videos, downloads, what can be done with the run, and the settings used."""
+def show_result(entry: Entry, show_actions: Callable[[Entry], None], frame_uses: FrameUses) -> None:
+    """Pictures, videos, downloads, what can be done with the run, and the settings used.
+
+    frame_uses: what can be done with a frame of its video.
+    """
     with st.container(border=True, key=f"result-{entry.name}"):
         pictures, facts = st.columns([3, 2], gap="medium")
         with pictures:
             _show_pictures(entry)
+            _show_films(entry, frame_uses)
         with facts:
             _show_facts(entry)
             show_actions(entry)
@@ -42,23 +44,24 @@ def _show_facts(entry: Entry) -> None:
     details = entry.details
     st.markdown(f"**{plain(prompt_of(details))}**")
     st.caption(_outcome(entry))
+    if began := begins_with(details):
+        st.caption(plain(began))
     if details.get("error"):
         st.error(plain(shortened(details["error"], MAX_MESSAGE)))
     for warning in details.get("warnings") or []:
         st.warning(plain(shortened(warning, MAX_MESSAGE)))
-    _show_films(entry)
     show_losses(details.get("loss_history"), details.get("losses"))
     _show_downloads(entry)
 
 
-def _show_films(entry: Entry) -> None:
+def _show_films(entry: Entry, frame_uses: FrameUses) -> None:
     """The run's own film, and for a chain the film of all stages."""
-    if video := entry.folder.video_path():
-        st.video(str(video))
+    if film := entry.folder.video_path():
+        show_film(entry, film, frame_uses)
     chain = entry.folder.path / CHAIN_VIDEO
     if chain.is_file():
         st.caption("All stages:")
-        st.video(str(chain))
+        st.video(str(chain), loop=True, muted=True)
 
 
 def _outcome(entry: Entry) -> str:
@@ -92,44 +95,21 @@ def _stage(details: Mapping[str, Any]) -> str:
 
 
 def _show_pictures(entry: Entry) -> None:
-    """The picture; several in a row that wraps, each with its download."""
     paths = entry.folder.picture_paths()
-    if len(paths) < 2:
-        _show_picture(entry, entry.folder.picture_path())
-        return
-    with st.container(horizontal=True, key=f"pictures-{entry.name}"):
-        for number, path in enumerate(paths, start=1):
-            with st.container(width=SIDE_OF_MANY, gap="xsmall"):
-                _show_picture(entry, path, SIDE_OF_MANY, f"-{number}")
-                _show_download(entry, f"Picture {number}", path)
-
-
-def _show_picture(
-    entry: Entry, path: Path | None, at_most: int | None = None, number: str = ""
-) -> None:
-    """at_most: px of width. number: sets the keys of several pictures apart."""
-    if path is None:
+    if paths:
+        show_pictures(entry, paths, prompt_of(entry.details))
+    else:
         st.caption("This run has no picture.")
-        return
-    try:
-        size = load_picture(path, path.name).size
-    except BadInput as error:
-        st.caption(plain(error.on_page))
-        return
-    width, _, look = shown_size(*size)
-    with st.container(key=f"{look}-{entry.name}{number}"):
-        kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"  # else Streamlit makes a JPEG
-        alt = prompt_of(entry.details)
-        shown = min(width, at_most or width)
-        st.image(path.read_bytes(), width=shown, output_format=kind, alt=alt)
 
 
 def _show_downloads(entry: Entry) -> None:
-    """The download buttons; those of several pictures are below each picture."""
+    """The download buttons."""
     folder = entry.folder
-    files = {"Video": folder.video_path(), "Details": folder.path / DETAILS}
-    if len(folder.picture_paths()) < 2:
-        files = {"Picture": folder.picture_path()} | files
+    pictures = folder.picture_paths()
+    files = {f"Picture {number}": path for number, path in enumerate(pictures, start=1)}
+    if len(pictures) == 1:
+        files = {"Picture": pictures[0]}
+    files |= {"Video": folder.video_path(), "Details": folder.path / DETAILS}
     with st.container(horizontal=True):
         for label, path in files.items():
             if path:

@@ -10,7 +10,7 @@ from studio.making import chains, forever
 from studio.making.prepare import Request, prepare
 from studio.page.form import Form
 from studio.page.memory import Memory
-from studio.page.picker import AGAIN, CONTINUE, to_continue
+from studio.page.picker import AGAIN, CONTINUE, begins_at, to_continue
 from studio.page.stages import COLUMNS, ROWS, STAGES, TABLE, Row, changeable, filled_in
 from studio.queue import run_queue
 from studio.queue.delivery import notify
@@ -94,6 +94,7 @@ def asked_for(form: Form, options: StudioOptions) -> tuple[list[Request], list[R
     previous = to_continue(run_index.entries(options.output_dir))
     if state.get(CONTINUE) and previous is None:
         raise BadInput("There is no finished run to continue. Switch off 'Continue previous run'.")
+    frame = begins_at(previous.name) if previous else None
     requests = [
         Request(
             given=given,
@@ -101,6 +102,7 @@ def asked_for(form: Form, options: StudioOptions) -> tuple[list[Request], list[R
             assets_dir=options.assets_dir,
             engine=form.engine,
             continue_run=previous and previous.name,
+            continue_frame=frame and frame.number,
             origin=state.get(AGAIN),
             new_seed=makes_several(),
             uploads=uploads,

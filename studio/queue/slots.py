@@ -10,8 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from studio.base.files import atomic_write, to_json, unwritable
+from studio.base.machine import this_machine
 from studio.queue.delivery import QUEUE_DIR
-from studio.runs.claims import this_machine
 
 LOGS_DIR = ".logs"
 MAX_SLOTS = 1000  # on one device

@@ -10,9 +10,7 @@ import argparse
 import logging
 import os
 import platform
-import stat
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,15 +19,16 @@ from typing import Any
 
 from studio.base.errors import BadInput, RunFailed
 from studio.base.files import unwritable
+from studio.base.machine import this_machine
 from studio.base.options import add_assets_dir, add_output_dir, add_queue_url
-from studio.base.stopping import Stop
+from studio.base.stopping import Stop, when_stdin_closes
 from studio.queue import run_queue
 from studio.queue.delivery import Delivery
 from studio.queue.next_stages import enqueue_missing, enqueue_next
 from studio.queue.options import StudioOptions
 from studio.queue.slots import WorkerSlot, WorkerState, refuse_unwritable, take_slot
 from studio.queue.worker_log import roll_over, start_log
-from studio.runs.claims import Claim, claimed, this_machine
+from studio.runs.claims import Claim, claimed
 from studio.runs.storage import RunFolder, Taken
 
 POLL_SECONDS = 0.2
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     try:
         with Stop() as stop:
-            _stop_when_stdin_closes(stop)
+            when_stdin_closes(stop.request)
             return _serve(args, stop)
     except OSError as error:  # of the output folder; the keeper tells the person
         log.info("%s", unwritable(args.output_dir, error))
@@ -211,19 +210,6 @@ def load_engines() -> dict[str, str]:
             log.warning("%s", error, exc_info=error.__cause__)
             unavailable[name] = error.on_page
     return unavailable
-
-
-def _stop_when_stdin_closes(stop: Stop) -> None:
-    """Only a pipe counts: a person who starts this by hand has a terminal or nothing there."""
-    if sys.stdin is None or not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
-        return
-
-    def watch(fd: int = sys.stdin.fileno()) -> None:
-        while os.read(fd, 1024):
-            pass
-        stop.request()
-
-    threading.Thread(target=watch, name="stdin", daemon=True).start()
 
 
 if __name__ == "__main__":

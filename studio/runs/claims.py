@@ -11,28 +11,19 @@ death at once. Other machines, and file systems without locks, go by the run's h
 import fcntl
 import json
 import os
-import platform
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from studio.base.errors import BadInput
+from studio.base.machine import this_machine
 from studio.runs.details import SILENT_SECONDS, is_silent, read_details
 
 CLAIMS = ".claims"
 GRACE_SECONDS = 5.0  # from a claim's creation until it is locked and says who holds it
-
-
-@cache
-def this_machine() -> str:
-    """A name that no other machine has, safe in file names."""
-    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in platform.node()) or "machine"
-    return f"{name}-{uuid.getnode():012x}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 ENGINE = "model"  # the key that names the engine
-# The engine of details without that key: when they were written, there was no other.
+PARENT_FRAME = "parent_frame"  # of the parent's film, which the run continued from
+INIT_IMAGE_FROM = "init_image_from"  # the frame of a film that the starting image is
+# The engine of details without ENGINE: when they were written, there was no other.
 FIRST_ENGINE = "VQGAN-CLIP"
 CHANGES = "changes"  # the key with what changed while the run went: steps, settings
 REQUESTS_TAKEN = "change_requests_taken"  # the key that names the requests of the last change
@@ -50,6 +52,8 @@ BOOKKEEPING: Mapping[str, Key] = {
     "parent": Key(),
     "prev_run_id": Key(),
     "ancestors": Key(),
+    PARENT_FRAME: Key(),
+    INIT_IMAGE_FROM: Key(),
     "continue_prev_run": Key(),
     "stage": Key(),
     "chain": Key(),
@@ -66,12 +70,32 @@ def engine_of(details: Mapping[str, Any]) -> str:
     return str(details.get(ENGINE) or FIRST_ENGINE) if details else ""
 
 
+def as_frame(value: Any) -> int | None:
+    """The number of a frame, counted from 1; None for anything else."""
+    return value if type(value) is int and value > 0 else None
+
+
+def begins_with(details: Mapping[str, Any]) -> str:
+    """What a run began with, in words such as "Continues frame 37 of RUN."; "" for a new start."""
+    parent, frame = details.get("parent"), as_frame(details.get(PARENT_FRAME))
+    if isinstance(parent, str) and parent:
+        return f"Continues frame {frame} of {parent}." if frame else f"Continues {parent}."
+    mark = details.get(INIT_IMAGE_FROM)
+    return f"Starting image: {value_in_words(mark)}." if _is_mark(mark) else ""
+
+
+def _is_mark(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"run", "frame"}
+
+
 def value_in_words(value: Any) -> str:
     """A value of details.json for people."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if value is None or value in ("", [], {}):
         return "none"
+    if _is_mark(value):
+        return f"frame {value['frame']} of {value['run']}"
     if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
         return ", ".join(map(value_in_words, value))
     if isinstance(value, dict | list):

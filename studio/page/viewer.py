@@ -1,0 +1,94 @@
+"""Our components for a run's pictures and its video: crisp, with zoom, before and after, frames."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from studio.base.errors import BadInput
+from studio.media import frames
+from studio.media.pictures import load_picture
+from studio.page.components import mounted
+from studio.page.media import address_of
+from studio.page.text import plain
+from studio.runs.run_index import Entry
+from studio.runs.storage import INIT_IMAGE, START, RunFolder
+
+FRAME = "frame"  # what the video's component tells Python
+
+# What a person can do with a frame, by the words on its button. It takes the run's folder name, and
+# the number of the frame, counted from 1.
+FrameUses = Mapping[str, Callable[[str, int], None]]
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a run began with. called: in words, after "Before:"."""
+
+    path: Path
+    called: str
+
+
+def show_pictures(entry: Entry, paths: Sequence[Path], alt: str) -> None:
+    """The run's pictures, one at a time, beside what the run began with."""
+    try:
+        pictures = [_picture(path) for path in paths]
+        before = before_of(entry)
+        beside = before and {"address": address_of(before.path), "called": before.called}
+    except BadInput as error:
+        st.caption(plain(error.on_page))
+        return
+    except OSError as error:
+        st.caption(plain(f"The picture cannot be read: {error.strerror or error}."))
+        return
+    data = {"pictures": pictures, "before": beside, "alt": alt}
+    mounted("viewer")(key=f"viewer-{entry.name}", data=data)
+
+
+def before_of(entry: Entry) -> Before | None:
+    """What to compare the run's picture with: what it continued, else its starting image."""
+    folder, parent = entry.folder.path, entry.details.get("parent")
+    if (folder / START).is_file():
+        return Before(folder / START, "what it continues")
+    if isinstance(parent, str) and parent:
+        path = RunFolder(folder.parent / Path(parent).name).picture_path()
+        return path and Before(path, "what it continues")
+    path = folder / INIT_IMAGE
+    return Before(path, "its starting image") if path.is_file() else None
+
+
+def show_film(entry: Entry, film: Path, uses: FrameUses) -> None:
+    """The run's video, which loops, and a scrubber that steps through its frames."""
+    try:
+        length = frames.length(film)
+        address = address_of(film)
+    except BadInput as error:
+        st.caption(plain(error.on_page))
+        return
+    except OSError as error:
+        st.caption(plain(f"The video cannot be read: {error.strerror or error}."))
+        return
+    key = f"film-of-{entry.name}"
+
+    def use() -> None:
+        chosen = st.session_state[key].get(FRAME) or {}
+        act, number = uses.get(str(chosen.get("use"))), chosen.get("number")
+        if act and isinstance(number, int):
+            act(entry.name, number)
+
+    data = {**length._asdict(), "address": address, "uses": list(uses)}
+    mounted("film")(key=key, data=data, on_frame_change=use)
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    width, height = _size(path, path.stat().st_mtime_ns)
+    return {"address": address_of(path), "width": width, "height": height}
+
+
+@lru_cache(maxsize=256)
+def _size(path: Path, mtime_ns: int) -> tuple[int, int]:
+    """Of a picture that can be shown. mtime_ns: of the file, so that a new one is read again."""
+    return load_picture(path, path.name).size
