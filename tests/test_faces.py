@@ -104,6 +104,7 @@ def test_the_page_starts_the_gallery_once_and_then_links_to_it(page, output_dir)
     assert opened == [f'<script>window.open("{link(page)}", "_blank", "noopener")</script>']
     assert not [e for e in page.run().get("html") if "window.open" in e.proto.body], "once"
     (process,) = gallery_link._processes()
+    assert process.stdin
     process.stdin.close()
     assert process.wait(30) == 0
     assert link(page.run()) is None
