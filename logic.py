@@ -165,7 +165,7 @@ class VQGANCLIPRun(Run):
         """What the picture is pulled to. It draws no random numbers."""
         return [
             *text_targets(settings.text_input, settings.avoid, self.perceptor),
-            *image_targets(self.image_prompts, self.perceptor),
+            *image_targets(self.image_prompts, self.image_weights, self.perceptor),
         ]
 
     def _first_latent(self) -> Tensor:

@@ -26,8 +26,11 @@ class FakeRun:
 
     frames_per_second = 24
 
-    def __init__(self, settings, *, assets_dir, device, start_image=None, image_prompts=()):
+    def __init__(
+        self, settings, *, assets_dir, device, start_image=None, image_prompts=(), image_weights=()
+    ):
         self.settings, self.start_image, self.image_prompts = settings, start_image, image_prompts
+        self.image_weights = image_weights
         self.warnings = ["The engine has a remark."]
         self.notes = {}
         self.index = 0

@@ -68,6 +68,7 @@ def make_run(assets: Path) -> MakeRun:
     def made(
         start_image: Image.Image | None = None,
         image_prompts: tuple[Image.Image, ...] = (),
+        image_weights: tuple[float, ...] = (),
         **changes: Any,
     ) -> VQGANCLIPRun:
         given = BASE | changes | {"image_prompt": [f"{n}.png" for n in range(len(image_prompts))]}
@@ -77,6 +78,7 @@ def make_run(assets: Path) -> MakeRun:
             device=CPU,
             start_image=start_image,
             image_prompts=image_prompts,
+            image_weights=image_weights,
         )
         run.load_model()
         run.model_init()
@@ -406,6 +408,28 @@ def test_image_prompts_have_their_own_embedding_and_weight(make_run: MakeRun) ->
     assert beside["image"] == pytest.approx(sum(step.losses["image"] for step in alone))
     text = make_run(text_input="a dog:5 | a cat:-3").iterate().losses["text"]
     assert beside["text"] == pytest.approx(text, rel=1e-5)
+
+
+def test_an_image_prompt_pulls_by_its_weight(make_run: MakeRun) -> None:
+    picture = (random_picture(32, 32),)
+    losses = [
+        make_run(image_prompts=picture, image_weights=weights, text_input="").iterate().losses
+        for weights in ((), (1.0,), (2.5,))
+    ]
+    assert losses[0] == losses[1]
+    assert losses[2]["image"] == pytest.approx(2.5 * losses[0]["image"])
+
+
+def test_an_image_prompt_of_negative_weight_repels(make_run: MakeRun) -> None:
+    picture, how = (random_picture(32, 32),), {"text_input": "", "Xdim": 32} | PLAIN
+    near = []
+    for weight in (1.0, -1.0):
+        run = make_run(image_prompts=picture, image_weights=(weight,), **how)
+        shown = torch.from_numpy(iterate(run, 20)[-1].picture).permute(2, 0, 1)[None] / 255
+        near.append(
+            float((run._targets[0].embedding @ run.perceptor.encode_image(shown).T).detach())
+        )
+    assert near[1] < near[0] - 0.002
 
 
 def test_an_image_prompt_is_near_itself(make_run: MakeRun) -> None:

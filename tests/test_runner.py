@@ -49,11 +49,17 @@ def assets(tmp_path_factory):
 
 
 @pytest.fixture
-def ask(tmp_path, assets):
-    """prepare() with small settings; a test may change some of them or leave some out (None)."""
+def ask(tmp_path, assets, monkeypatch):
+    """prepare() with small settings; a test may change some of them or leave some out (None).
 
-    def prepared(settings_file=None, continue_run=None, uploads=None, **given):
+    files: the contents of files by their names, which settings may then name.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def prepared(settings_file=None, continue_run=None, files=None, **given):
         earlier = settings_file or continue_run
+        for name, data in (files or {}).items():
+            (tmp_path / name).write_bytes(data)
         return prepare(
             Request(
                 given=given if earlier else SMALL | given,
@@ -62,7 +68,6 @@ def ask(tmp_path, assets):
                 engine=fake_engine.MODEL,
                 settings_file=settings_file,
                 continue_run=continue_run,
-                uploads=uploads or {},
             )
         )
 
@@ -163,8 +168,8 @@ def test_the_settings_travel_in_picture_and_film(run):
 
 @pytest.mark.parametrize("pictures", [{}, {"init_image": "a", "image_prompt": ["a"]}])
 def test_the_same_settings_and_seed_make_the_same_bytes(run, pictures):
-    uploads = {"a": png("red")}
-    first, second = (run(seed=3, **pictures, uploads=uploads) for _ in range(2))
+    files = {"a": png("red")}
+    first, second = (run(seed=3, **pictures, files=files) for _ in range(2))
     for name in ("output.PNG", "anim.mp4"):
         assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
 
@@ -374,9 +379,9 @@ def test_a_run_uses_what_its_saved_copies_decode_to(ask, assets, tmp_path, monke
     monkeypatch.setattr(FakeRun, "__init__", spy)
     (tmp_path / "start.png").write_bytes(png((255, 0, 0, 0), mode="RGBA"))
     prompts = ["one.png", "two.png"]
-    uploads = {"one.png": png("red"), "two.png": png("blue")}
+    files = {"one.png": png("red"), "two.png": png("blue")}
     start = str(tmp_path / "start.png")
-    folder = submit(ask(init_image=start, image_prompt=prompts, uploads=uploads), "running")
+    folder = submit(ask(init_image=start, image_prompt=prompts, files=files), "running")
     execute(folder, assets_dir=assets)
     copies = ["image-prompt-1.JPEG", "image-prompt-2.JPEG", "init-image.JPEG"]
     assert set(names(folder)) == RESULTS | {"details.json", *copies}
@@ -389,7 +394,7 @@ def test_a_run_uses_what_its_saved_copies_decode_to(ask, assets, tmp_path, monke
 
 
 def test_a_run_may_have_image_prompts_only(run):
-    folder = run(text_input=None, image_prompt=["a"], uploads={"a": png("red")})
+    folder = run(text_input=None, image_prompt=["a"], files={"a": png("red")})
     assert folder.read()["text_input"] == "" and folder.read()["status"] == "done"
 
 
@@ -397,7 +402,7 @@ def test_a_run_may_have_image_prompts_only(run):
 def test_broken_pictures_are_refused_by_name(ask, tmp_path, name):
     wrong = "broken.png" if name == "init_image" else ["broken.png"]
     with pytest.raises(BadInput, match=r"'broken\.png'"):
-        ask(uploads={"broken.png": png("red")[:50]}, **{name: wrong})
+        ask(files={"broken.png": png("red")[:50]}, **{name: wrong})
     assert not (tmp_path / "output").exists()
 
 
@@ -487,9 +492,9 @@ def test_settings_of_a_run_that_continued_a_picture_alone_lack_nothing(run):
 
 
 def test_continuing_with_another_prompt_and_a_starting_image(run):
-    parent = run(init_image="a", image_prompt=["b"], uploads={"a": png("red"), "b": png("blue")})
+    parent = run(init_image="a", image_prompt=["b"], files={"a": png("red"), "b": png("blue")})
     child = run(
-        continue_run=parent.run_id, text_input="b", init_image="c", uploads={"c": png("green")}
+        continue_run=parent.run_id, text_input="b", init_image="c", files={"c": png("green")}
     )
     details = child.read()
     assert details["text_input"] == "b" and details["image_prompt"] == ["image-prompt-1.JPEG"]
@@ -534,8 +539,8 @@ def test_continuing_nothing(ask):
 
 @pytest.mark.parametrize("name", ["details.json", "output.PNG"])
 def test_settings_make_the_same_picture_again(run, name):
-    uploads = {"a": png("red"), "b": png("blue")}
-    first = run(cutn=9, init_image="a", image_prompt=["b"], uploads=uploads)
+    files = {"a": png("red"), "b": png("blue")}
+    first = run(cutn=9, init_image="a", image_prompt=["b"], files=files)
     again = run(settings_file=first.path / name)
     assert np.array_equal(picture(again), picture(first))
     for key in {*VQGANCLIPSettings.model_fields, "planned_num_steps"} - {"set_seed"}:
@@ -556,14 +561,12 @@ def test_settings_of_a_continued_run_make_its_picture_again(run):
     again = run(settings_file=child.path / "details.json")
     assert np.array_equal(picture(again), picture(child))
     assert again.read()["prev_run_id"] == parent.run_id
-    fresh = run(
-        settings_file=child.path / "details.json", init_image="a", uploads={"a": png("red")}
-    )
+    fresh = run(settings_file=child.path / "details.json", init_image="a", files={"a": png("red")})
     assert not fresh.read()["continue_prev_run"] and fresh.read()["init_image"]
 
 
 def test_a_picture_that_was_moved_finds_its_run(run, tmp_path):
-    first = run(init_image="a", uploads={"a": png("red")})
+    first = run(init_image="a", files={"a": png("red")})
     moved = tmp_path / "downloads" / "nice.png"
     moved.parent.mkdir()
     moved.write_bytes((first.path / "output.PNG").read_bytes())

@@ -70,11 +70,13 @@ class Run(ABC):
         device: "torch.device",
         start_image: Image.Image | None = None,
         image_prompts: Sequence[Image.Image] = (),
+        image_weights: Sequence[float] = (),
     ) -> None:
         """Keep what is given; load nothing.
 
         start_image: what to start from: a continued picture, else the starting image.
-        image_prompts: RGB pictures to resemble.
+        image_prompts: RGB pictures to resemble. image_weights: how much, each; none: 1 each.
+        A negative weight repels.
 
         `warnings` gathers sentences for the person until the first step, and in `change`. `notes`
         gathers what details.json should say about anything unusual in how the run was computed.
@@ -84,6 +86,7 @@ class Run(ABC):
         self.device = device
         self.start_image = start_image
         self.image_prompts = list(image_prompts)
+        self.image_weights = list(image_weights) or [1.0] * len(self.image_prompts)
         self.warnings: list[str] = []
         self.notes: dict[str, Any] = {}
 

@@ -35,6 +35,7 @@ from studio.runs.run_index import Entry
 from studio.runs.storage import RunFolder
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import make
+from studio.settings.weighted import picture_and_weight
 
 MAX_STAGES = 1000
 SHORT = {"prompt": "text_input", "steps": "num_steps"}
@@ -214,7 +215,8 @@ def _check_later(before: RunSettings, stages: Sequence[Stage], assets_dir: Path)
             )
         with _naming(number):
             before, _ = make(type(before), before.model_dump(), stage).fitted(assets_dir)
-            for path in stage.get("image_prompt", []):
+            for text in stage.get("image_prompt", []):
+                path, _ = picture_and_weight(text)
                 load_picture(Path(path), f"The image prompt '{shortened(path)}'")
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from studio.base.stopping import Stop
 from studio.engines import registry
-from studio.making.recipes import settings_in
+from studio.making.recipes import image_weights, settings_in
 from studio.making.recording import Recording
 from studio.making.steering import Steering, settings_at
 from studio.media.pictures import load_picture
@@ -19,6 +19,7 @@ from studio.runs.checkpoints import Checkpoint
 from studio.runs.claims import Claim
 from studio.runs.details_keys import engine_of
 from studio.runs.storage import RunFolder
+from studio.settings.weighted import with_weight
 
 if TYPE_CHECKING:
     from studio.engines.contract import Run, Step
@@ -84,6 +85,7 @@ def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
         device=device,
         start_image=_saved(folder, start) if start and (folder / start).exists() else None,
         image_prompts=[_saved(folder, name) for name in details["image_prompts"]],
+        image_weights=image_weights(details),
     )
     run.load_model()
     run.model_init()
@@ -109,7 +111,8 @@ def _facts(folder: Path, details: Mapping[str, Any]) -> dict[str, Any]:
     settings = settings_in(details).model_dump()
     prompts = [(folder / name).read_bytes() for name in details["image_prompts"]]
     if "image_prompt" in settings:
-        settings["image_prompt"] = [hashlib.sha256(prompt).hexdigest() for prompt in prompts]
+        digests = [hashlib.sha256(prompt).hexdigest() for prompt in prompts]
+        settings["image_prompt"] = list(map(with_weight, digests, image_weights(details)))
     return {"engine": engine_of(details), "settings": settings}
 
 

@@ -8,7 +8,7 @@ execute everything is on disk.
 import itertools
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from studio.runs.checkpoints import Checkpoint
 from studio.runs.details_keys import engine_of
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import make
+from studio.settings.weighted import picture_and_weight
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,6 @@ class Request:
     went; its values are not used.
     new_seed: unless a seed is set, draw a new one even where the run continues another, whose
     random numbers it would take on otherwise.
-    uploads: pictures in memory, by the names that `init_image` and `image_prompt` hold.
     """
 
     given: Mapping[str, Any]
@@ -53,7 +53,6 @@ class Request:
     continue_frame: int | None = None
     origin: Recipe | None = None
     new_seed: bool = False
-    uploads: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Plan:
     """A request that is known to be possible.
 
     settings: complete; the seed is the one to use, the size is one that the engine can make.
-    init_image, image_prompts: the JPEG files to keep and to use.
+    init_image, image_prompts: the JPEG files to keep and to use. image_weights: of the prompts.
     start: the picture that the run continues. checkpoint: the file of the state that it continues.
     ancestors: the folder names of the runs before it, oldest first; it continues the last one.
     parent_frame: of the last one's film, if the run begins with that frame, not with its end.
@@ -74,6 +73,7 @@ class Plan:
     output_dir: Path
     init_image: bytes | None
     image_prompts: Sequence[bytes]
+    image_weights: Sequence[float]
     start: Image.Image | None
     checkpoint: bytes | None
     ancestors: Sequence[str]
@@ -101,16 +101,18 @@ def prepare(request: Request) -> Plan:
     if not settings.set_seed:
         settings = settings.model_copy(update={"seed": _unset_seed(request, checkpoint)})
     changes_again, left_out = _changes(request, earlier, settings)
-    image, prompts = _value(settings, "init_image"), _value(settings, "image_prompt") or []
+    image = _value(settings, "init_image")
+    prompts = [picture_and_weight(text) for text in _value(settings, "image_prompt") or []]
     is_same = checkpoint is not None and checkpoint.engine == engine
     state = origin.checkpoint if origin and is_same else None
-    init_image = _copy(request, "starting image", image) if image is not None else None
+    init_image = _copy("starting image", image) if image is not None else None
     return Plan(
         engine=engine,
         settings=settings,
         output_dir=request.output_dir,
         init_image=init_image,
-        image_prompts=[_copy(request, "image prompt", name) for name in prompts],
+        image_prompts=[_copy("image prompt", path) for path, _ in prompts],
+        image_weights=[weight for _, weight in prompts],
         start=_start(before, settings),
         checkpoint=state.read_bytes() if state else None,
         ancestors=origin.ancestors if origin else (),
@@ -242,9 +244,8 @@ def _start(before: Image.Image | None, settings: RunSettings) -> Image.Image | N
     return fit(before, size)
 
 
-def _copy(request: Request, what: str, name: str) -> bytes:
+def _copy(what: str, path: str) -> bytes:
     """The bytes to keep of a picture that a setting names, with its mark. Raises BadInput."""
-    source = request.uploads[name] if name in request.uploads else Path(name)
-    called = f"The {what} '{shortened(name)}'"
-    data = read_picture(source, called)
+    called = f"The {what} '{shortened(path)}'"
+    data = read_picture(Path(path), called)
     return marked_jpeg(saved_copy(data, called), mark_of(data))

@@ -23,6 +23,7 @@ from studio.runs.storage import RunFolder
 from studio.settings.declare import default_of
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import check_values, make
+from studio.settings.weighted import parted, with_weight
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_ANCESTORS = 10_000
@@ -146,6 +147,17 @@ def _changes_again(details: Mapping[str, Any], engine: str) -> dict[str, Any]:
     names = {name for change in changes for name in change.settings if name in kind.model_fields}
     began_with = {name: details.get(name, default_of(kind.model_fields[name])) for name in names}
     return {"changes": changes, "began_with": began_with}
+
+
+def image_weights(details: Mapping[str, Any], count: int | None = None) -> list[float]:
+    """The weights of a run's image prompts; 1 each where older details say nothing of them.
+
+    count: of the prompts, if the details need not know it. Raises BadInput.
+    """
+    count = len(details["image_prompts"]) if count is None else count
+    texts = details.get("image_prompt")
+    known = texts if isinstance(texts, list) and len(texts) == count else [""] * count
+    return [parted(str(text))[1] for text in known]
 
 
 def engine_in(path: Path, called: str | None = None) -> str:
@@ -296,7 +308,8 @@ def _pictures(details: Mapping[str, Any], folder: Path, besides: Collection[str]
     if prompts and "image_prompt" not in besides:
         count = len(prompts) if isinstance(prompts, list) else _count_prompts(folder)
         paths = [folder / storage.image_prompt_name(n + 1) for n in range(max(count, 1))]
-        found["image_prompt"] = [str(_existing(path, "its image prompt")) for path in paths]
+        existing = [_existing(path, "its image prompt") for path in paths]
+        found["image_prompt"] = list(map(with_weight, existing, image_weights(details, len(paths))))
     return found
 
 

@@ -16,6 +16,7 @@ from studio.runs import storage
 from studio.runs.claims import Claim
 from studio.runs.details_keys import CHANGES, ENGINE, INIT_IMAGE_FROM, PARENT_FRAME
 from studio.runs.storage import RunFolder
+from studio.settings.weighted import with_weight
 
 
 def submit(
@@ -106,7 +107,7 @@ def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:
         "num_steps": 0,  # steps done; the planned number is below
         "planned_num_steps": plan.settings.num_steps,
         "init_image": storage.INIT_IMAGE if plan.init_image else None,
-        "image_prompt": image_prompts,
+        "image_prompt": list(map(with_weight, image_prompts, plan.image_weights)),
         "image_prompts": image_prompts,
         "device": None,
         "torch_version": None,

@@ -102,12 +102,12 @@ class Form:
         typed = {name: value for name, value in self._typed().items() if name != PROMPT}
         return make(self.kind, typed, partial=True).fitted(self._assets_dir)
 
-    def given(self) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """What the person set, and the pictures that it names. Raises BadInput.
+    def given(self) -> dict[str, Any]:
+        """What the person set, pictures as paths. Raises BadInput.
 
         Without a new prompt, a continued run keeps its prompts. A new prompt replaces them all.
         """
-        values, uploads = self._typed(), {}
+        values = self._typed()
         if st.session_state.get(CONTINUE) and PROMPT in values:
             if not values[PROMPT].strip():
                 del values[PROMPT]
@@ -116,8 +116,8 @@ class Form:
             elif IMAGE_PROMPTS in self._fields:
                 values[IMAGE_PROMPTS] = []
         for name in self.uploads:
-            values |= uploaded(name, self._fields[name], uploads)
-        return values, uploads
+            values |= uploaded(name, self._fields[name])
+        return values
 
     def _usual_now(self) -> dict[str, Any]:
         """The usual values for the current choices, and the usual choices."""

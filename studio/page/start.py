@@ -89,7 +89,7 @@ def asked_for(form: Form, options: StudioOptions) -> tuple[list[Request], list[R
 
     Raises BadInput.
     """
-    values, uploads = form.given()
+    values = form.given()
     state = st.session_state
     previous = to_continue(run_index.entries(options.output_dir))
     if state.get(CONTINUE) and previous is None:
@@ -105,7 +105,6 @@ def asked_for(form: Form, options: StudioOptions) -> tuple[list[Request], list[R
             continue_frame=frame and frame.number,
             origin=state.get(AGAIN),
             new_seed=makes_several(),
-            uploads=uploads,
         )
         for given in _with_seeds(values, state.get(HOW_MANY, 1))
     ]

@@ -87,7 +87,7 @@ def image_prompts() -> Any:
         [],
         "Upload image prompt(s)",
         "Pictures that the result should resemble, besides the text or instead of it. The option"
-        " may be given several times.",
+        " may be given several times. Each may end in `:weight`; a negative weight repels.",
         unset="none",
         upload=(
             "Add image prompt(s)",

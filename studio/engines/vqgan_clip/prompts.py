@@ -6,12 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from studio.base.errors import BadInput, shortened
+from studio.settings.weighted import check_weight, is_number, written
 
-MAX_WEIGHT = 10_000.0
 AVOIDING_WEIGHT = 0.5  # the picture leaves what is to be avoided, and keeps what is asked for
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
-_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _URL_HOST = re.compile(r"\w+://[^\s/:]+$")
 
 
@@ -20,7 +18,7 @@ class Prompt:
     """One parallel prompt.
 
     text: what the picture should show, never empty.
-    weight: its share in the loss, in [-MAX_WEIGHT, MAX_WEIGHT]; a negative one repels.
+    weight: its share in the loss, in [-10000, 10000]; a negative one repels.
     stop: the distance (see `vqgan_utils.prompt_loss`) under which it no longer pulls.
     """
 
@@ -63,12 +61,7 @@ def _write_one(prompt: Prompt) -> str:
     needs_stop = prompt.stop != -math.inf or _number_at_end(prompt.text) is not None
     numbers = [prompt.weight] if needs_stop or prompt.weight != 1 else []
     numbers += [prompt.stop] if needs_stop else []
-    return ":".join([prompt.text, *map(_written, numbers)])
-
-
-def _written(number: float) -> str:
-    short = f"{number:g}"
-    return short if float(short) == number else repr(number)
+    return ":".join([prompt.text, *map(written, numbers)])
 
 
 def _parse_one(part: str, usual_weight: float) -> Prompt:
@@ -83,13 +76,9 @@ def _parse_one(part: str, usual_weight: float) -> Prompt:
 def _number_at_end(text: str) -> tuple[str, float] | None:
     """What stands before the last colon, and the number behind it, if there is one."""
     head, colon, tail = text.rpartition(":")
-    if not colon or not _is_number(tail.strip()) or _is_port(head, tail):
+    if not colon or not is_number(tail.strip()) or _is_port(head, tail):
         return None
     return head.rstrip(), float(tail)
-
-
-def _is_number(token: str) -> bool:
-    return bool(_NUMBER.fullmatch(token) or _NOT_FINITE.fullmatch(token))
 
 
 def _is_port(head: str, tail: str) -> bool:
@@ -100,10 +89,6 @@ def _check(part: str, text: str, weight: float, stop: float) -> None:
     part = shortened(part)
     if not text:
         raise BadInput(f"The prompt '{part}' has a weight but no text. Write it as text:weight.")
-    if not abs(weight) <= MAX_WEIGHT:
-        raise BadInput(
-            f"The prompt '{part}' has the weight {weight:g}."
-            f" Use a number from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}."
-        )
+    check_weight(weight, f"The prompt '{part}'")
     if math.isnan(stop) or stop == math.inf:
         raise BadInput(f"The prompt '{part}' has the stop {stop:g}. Use a number, such as 0.3.")

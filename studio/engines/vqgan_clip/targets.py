@@ -30,13 +30,15 @@ def text_targets(text_input: str, avoid: str, perceptor: Perceptor) -> Iterator[
         yield Target("text", perceptor.encode_text([prompt.text]), prompt.weight, prompt.stop)
 
 
-def image_targets(images: Sequence[Image.Image], perceptor: Perceptor) -> Iterator[Target]:
+def image_targets(
+    images: Sequence[Image.Image], weights: Sequence[float], perceptor: Perceptor
+) -> Iterator[Target]:
     """A target for each image prompt, which CLIP sees whole, centred in a square."""
-    for image in images:
+    for image, weight in zip(images, weights, strict=True):
         picture = to_tensor(image).to(perceptor.mean.device)
         height, width = picture.shape[-2:]
         view = cut_out(picture, whole_views(width, height, 1), perceptor.input_resolution)
-        yield Target("image", perceptor.encode_image(view), 1.0, -math.inf)
+        yield Target("image", perceptor.encode_image(view), weight, -math.inf)
 
 
 def _prompts(text_input: str, avoid: str) -> list[Prompt]:
