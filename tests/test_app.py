@@ -264,8 +264,9 @@ def test_a_broken_upload_is_refused(page, output_dir):
     write_prompt(page)
     sidebar(page)["Use starting image"].set_value(True)
     sidebar(page.run())["Upload starting image"].upload("x.png", b"<html>", "image/png")
-    run(page.run())
-    assert "not an image" in errors(page)
+    assert "The picture 'x.png' is not an image" in errors(page.run())
+    run(page)
+    assert "give 'Upload starting image' a file of at most 10 MB" in errors(page)
     assert run_index.entries(output_dir) == []
 
 
@@ -1020,6 +1021,6 @@ def test_an_empty_upload_is_no_file_of_that_name(page, output_dir, tmp_path, mon
     write_prompt(page)
     sidebar(page)["Use starting image"].set_value(True)
     sidebar(page.run())["Upload starting image"].upload("secret.png", b"", "image/png")
-    run(page.run())
-    assert "'secret.png' is empty: it has 0 bytes" in errors(page)
+    assert "'secret.png' is empty: it has 0 bytes" in errors(page.run())
+    run(page)
     assert run_index.entries(output_dir) == []

@@ -33,6 +33,7 @@ class Form:
         self.engine = engine
         self._assets_dir = assets_dir
         self._memory = memory
+        self.output_dir = memory.output_dir
         self._values = FormValues(engine, assets_dir)
         self.kind: type[RunSettings] = self._values.kind
         self.options = self._values.options

@@ -88,7 +88,7 @@ class FormView:
         if name == CONTINUE:
             continue_switch(self._others, self._choose)
         elif name in self._form.uploads:
-            show_upload(name, self._form.kind.model_fields[name])
+            show_upload(name, self._form.kind.model_fields[name], self._form.output_dir)
         elif name == SET_SEED:
             with st.container(
                 horizontal=True, wrap=False, vertical_alignment="center", gap="xsmall"

@@ -23,6 +23,7 @@ class Memory:
     """In `.page/` of the output folder. Broken files count as absent."""
 
     def __init__(self, output_dir: Path) -> None:
+        self.output_dir = output_dir
         self._folder = output_dir / ".page"
 
     def engine(self) -> str | None:

@@ -70,18 +70,28 @@ def show_choice(
 
 def thumbnail(path: Path | None) -> bytes | None:
     """A square JPEG of the picture's middle; None if there is no picture that can be read."""
+    return _thumbnail_and_size(path)[0]
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Width and height of a picture; None if there is none that can be read."""
+    return _thumbnail_and_size(path)[1]
+
+
+def _thumbnail_and_size(path: Path | None) -> tuple[bytes | None, tuple[int, int] | None]:
     try:
-        return _thumbnail(path, path.stat().st_mtime_ns) if path else None
+        return _read(path, path.stat().st_mtime_ns) if path else (None, None)
     except OSError:  # deleted in the meantime
-        return None
+        return None, None
 
 
 @lru_cache(maxsize=256)
-def _thumbnail(path: Path, mtime_ns: int) -> bytes | None:
+def _read(path: Path, mtime_ns: int) -> tuple[bytes | None, tuple[int, int] | None]:
     """mtime_ns: of the file, so that a changed picture gets another thumbnail."""
     try:
         picture = load_picture(path, path.name)
     except BadInput:
-        return None
+        return None, None
     side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return encode_jpeg(ImageOps.fit(picture, side, Image.Resampling.LANCZOS), 90)
+    square = ImageOps.fit(picture, side, Image.Resampling.LANCZOS)
+    return encode_jpeg(square, 90), picture.size
