@@ -19,6 +19,7 @@ from studio.making import chains
 from studio.page.actions import CHOSEN, PRESSES, PROBLEM, RESULT, RUN, attempt, show_problem, stop
 from studio.page.batch_grid import batches_to_show, is_over, is_sibling, show_grid
 from studio.page.documents import show_document
+from studio.page.dropped import show_drop_zone, show_dropped
 from studio.page.engine_choice import choose_engine, unavailable_engines
 from studio.page.estimates import device_of, seconds_to_come, show_estimate
 from studio.page.examples import show_examples
@@ -30,7 +31,6 @@ from studio.page.history import show_actions, show_history, show_removed, show_t
 from studio.page.incoming import (
     continue_run,
     follow_link,
-    show_drop_zone,
     show_settings_menu,
     use_settings,
 )
@@ -148,6 +148,7 @@ def _show_request(
     form: Form, refusal: str, runs: Sequence[Entry], options: StudioOptions, memory: Memory
 ) -> None:
     """The prompt, Run! and what belongs to them. refusal: why Run! is disabled; "" if it is not."""
+    show_dropped(form, options, memory)
     form.show_prompt()
     show_stages(form)
     show_origin(runs, form.kind)

@@ -1,17 +1,10 @@
-// Passes a file that is dropped on the page to Python, unless it is dropped on an upload.
+// Passes a file that is dropped or pasted anywhere on the page to Python, unless it is dropped on
+// an upload.
 export default function ({ data, setTriggerValue }) {
-  const isOurs = (event) =>
-    event.dataTransfer?.types.includes("Files") &&
-    !event.target.closest?.('[data-testid="stFileUploader"]');
+  const isOurs = (event, files) =>
+    files?.types.includes("Files") && !event.target.closest?.('[data-testid="stFileUploader"]');
 
-  const allow = (event) => {
-    if (isOurs(event)) event.preventDefault();
-  };
-
-  const take = (event) => {
-    if (!isOurs(event)) return;
-    event.preventDefault();
-    const file = event.dataTransfer.files[0];
+  const send = (file) => {
     if (!file) return;
     if (file.size > data.largest) return setTriggerValue("file", { name: file.name });
     const reader = new FileReader();
@@ -19,10 +12,29 @@ export default function ({ data, setTriggerValue }) {
     reader.readAsDataURL(file);
   };
 
-  document.addEventListener("dragover", allow);
-  document.addEventListener("drop", take);
+  const allow = (event) => {
+    if (isOurs(event, event.dataTransfer)) event.preventDefault();
+  };
+
+  const drop = (event) => {
+    if (!isOurs(event, event.dataTransfer)) return;
+    event.preventDefault();
+    send(event.dataTransfer.files[0]);
+  };
+
+  // Where there is text as well, as from a table, the text is what is meant.
+  const paste = (event) => {
+    const clipboard = event.clipboardData;
+    if (!isOurs(event, clipboard) || clipboard.types.includes("text/plain")) return;
+    event.preventDefault();
+    send(clipboard.files[0]);
+  };
+
+  const listeners = { dragover: allow, drop, paste };
+  for (const [kind, listener] of Object.entries(listeners))
+    document.addEventListener(kind, listener);
   return () => {
-    document.removeEventListener("dragover", allow);
-    document.removeEventListener("drop", take);
+    for (const [kind, listener] of Object.entries(listeners))
+      document.removeEventListener(kind, listener);
   };
 }

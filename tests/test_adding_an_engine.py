@@ -253,6 +253,7 @@ def test_presets_links_and_a_dropped_picture_bring_the_engine(
     assert prompt_of(tab).input_value() == "lime"
     data = base64.b64encode((folder / "output-2.PNG").read_bytes()).decode()
     tab.get_by_test_id("stMain").evaluate(DROP, ["output-2.PNG", data])
+    button(tab, "Use its settings").click()
     wait_for(lambda: field(tab, "Cloths").input_value() == "4", "the picture's cloths")
     later = open_page(page, chromium, contexts, f"?continue={folder.name}")
     later.get_by_text("Continues “lime”").wait_for()

@@ -22,7 +22,7 @@ def test_continue_from_the_picture_with_another_prompt_and_an_upload(server, ope
     Image.new("RGB", (20, 20), "red").save(buffer, "PNG")
     file = {"name": "red.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
     tab.locator("input[type=file]").set_input_files(file)
-    tab.get_by_text("red.png").wait_for()
+    tab.get_by_text("20x20").wait_for()
     press_run(tab, "a blue heart", 3)
     wait_for(lambda: tab.title() == "✓ Done: a blue heart", "the run's end")
     details = server.runs()[0].details
@@ -72,6 +72,7 @@ def test_a_picture_that_is_dropped_on_the_page_brings_its_settings(server, open_
     data = base64.b64encode((folder.path / "output.PNG").read_bytes()).decode()
     main = tab.get_by_test_id("stMain")
     main.evaluate(DROP, ["output.PNG", data])
+    button(tab, "Use its settings").click()
     wait_for(lambda: prompt_of(tab).input_value() == "a dropped heart", "its prompt in the form")
     assert field(tab, "Num steps").input_value() == "3"
     wait_for(lambda: field(tab, "Seed").input_value() == str(folder.read()["seed"]), "its seed")

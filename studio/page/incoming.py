@@ -1,20 +1,16 @@
 """Settings that come into the form as a whole: from a link, an earlier run, a file or a preset."""
 
-import base64
-import binascii
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from streamlit.components.v2 import component
 
 from studio.base.errors import BadInput, shortened
-from studio.base.paths import STATIC_DIR
 from studio.making import recipes
 from studio.making.recipes import Recipe
-from studio.page.actions import RUN, attempt, show_problem, toast_problem
+from studio.page.actions import RUN, attempt, show_problem
 from studio.page.engine_choice import ENGINE
 from studio.page.form import Form
 from studio.page.memory import Memory
@@ -25,11 +21,8 @@ from studio.runs import storage
 from studio.runs.details import DETAILS
 from studio.runs.details_keys import engine_of
 
-DROP = "drop"
 MENU = "presets"  # the place of its problems
-LARGEST_DROP = 20_000_000
 LINKS = ("use", "continue")
-JAVASCRIPT = (STATIC_DIR / "drop.js").read_text(encoding="utf-8")
 
 
 def follow_link(options: StudioOptions, memory: Memory) -> None:
@@ -47,7 +40,7 @@ def use_settings(run_id: str, options: StudioOptions, memory: Memory, place: str
     """
     with attempt(place):
         folder = storage.find_run(options.output_dir, run_id)
-        _take(folder.path / DETAILS, folder.name, options, memory)
+        take_settings(folder.path / DETAILS, folder.name, options, memory)
 
 
 def continue_run(run_id: str, options: StudioOptions, memory: Memory, place: str = RUN) -> None:
@@ -60,7 +53,11 @@ def continue_run(run_id: str, options: StudioOptions, memory: Memory, place: str
         st.toast("Run! continues this one; its settings are in the form.")
 
 
-def _take(path: Path, called: str, options: StudioOptions, memory: Memory) -> None:
+def take_settings(path: Path, called: str, options: StudioOptions, memory: Memory) -> None:
+    """Take the settings of an output.PNG or details.json. Raises BadInput.
+
+    called: what messages call the file.
+    """
     engine = recipes.engine_in(path, called)
 
     def read() -> Recipe:
@@ -139,40 +136,12 @@ def _take_upload(options: StudioOptions, memory: Memory) -> None:
     file = st.session_state["settings_file"]
     if file:
         with attempt(MENU):
-            _take_file(file.name, file.getvalue(), options, memory)
+            take_file(file.name, file.getvalue(), options, memory)
 
 
-@st.cache_resource(show_spinner=False)
-def _drop_zone() -> Any:
-    return component("drop_zone", js=JAVASCRIPT)
-
-
-def show_drop_zone(options: StudioOptions, memory: Memory) -> None:
-    """The whole page takes an output.PNG or details.json that is dropped on it."""
-
-    def take() -> None:
-        dropped = st.session_state[DROP].get("file") or {}
-        with attempt():
-            _take_file(str(dropped.get("name")), _data_of(dropped), options, memory)
-        toast_problem()  # a drop may fall anywhere, far from Run!
-
-    _drop_zone()(key=DROP, data={"largest": LARGEST_DROP}, on_file_change=take)
-
-
-def _data_of(dropped: Mapping[str, Any]) -> bytes:
-    if "data" not in dropped:
-        raise BadInput(
-            f"The dropped file {shortened(dropped.get('name'))} is over {LARGEST_DROP // 10**6} MB."
-            " Drop the output.PNG or the details.json of a run."
-        )
-    try:
-        return base64.b64decode(str(dropped["data"]).partition(",")[2])
-    except binascii.Error:
-        raise BadInput("The dropped file could not be read. Drop it once more.") from None
-
-
-def _take_file(name: str, data: bytes, options: StudioOptions, memory: Memory) -> None:
+def take_file(name: str, data: bytes, options: StudioOptions, memory: Memory) -> None:
+    """Take the settings of an output.PNG or details.json in memory. Raises BadInput."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings"
         path.write_bytes(data)
-        _take(path, name, options, memory)
+        take_settings(path, name, options, memory)

@@ -103,6 +103,12 @@ def pick(name: str | None) -> None:
     st.session_state[SEEK] = True
 
 
+def leave() -> None:
+    """Let the next run start fresh; the settings stay."""
+    _forget()
+    st.session_state[CONTINUE] = False
+
+
 def begin_as(recipe: Recipe) -> None:
     """Let the next run begin from what the recipe began from: a run, or nothing."""
     pick(None)
@@ -153,7 +159,7 @@ def _show_strip(picture: Path | None, words: str) -> None:
                 show_small(picture, "What Run! begins from")
             st.markdown(words.strip(), width="stretch")
         help_text = "The next run starts fresh; the settings stay."
-        st.button("Do not continue", key="leave", on_click=_leave, help=help_text)
+        st.button("Do not continue", key="leave", on_click=leave, help=help_text)
 
 
 def _what_happens(previous: Entry, kind: type[RunSettings]) -> str:
@@ -174,11 +180,6 @@ def _leave_changes() -> None:
     """Take the settings of the run, but not what changed while it went."""
     recipe = replace(st.session_state[AGAIN], changes=())
     st.session_state[AGAIN] = recipe if recipe.is_continued else None
-
-
-def _leave() -> None:
-    _forget()
-    st.session_state[CONTINUE] = False
 
 
 def _show_picker(others: Sequence[Entry], choose: Callable[[str], None]) -> None:
