@@ -1,13 +1,12 @@
-"""Favourites, tags and notes: what people add to their runs. Never imports torch.
-
-They belong to the folder's name, so a run that is restored from the trash has them again.
-"""
+"""Changing favourites, tags and notes (see `runs.marks`) by way of the store."""
 
 import sqlite3
 from collections.abc import Iterable
 
 from studio.base.errors import BadInput
-from studio.gallery.store import Change, Store
+from studio.gallery.store import Store
+from studio.runs import marks
+from studio.runs.marks import Change
 
 MAX_TAG = 50
 MAX_TAGS = 30
@@ -16,7 +15,7 @@ MAX_NOTE = 10_000
 
 def set_favourite(store: Store, run: str, favourite: bool) -> None:
     """Make a run a favourite, or take that back. Raises BadInput."""
-    _set(store, run, "favourite", int(favourite))
+    _write(store, [marks.setting(run, "favourite", int(favourite))])
 
 
 def set_note(store: Store, run: str, note: str, before: str) -> None:
@@ -29,7 +28,7 @@ def set_note(store: Store, run: str, note: str, before: str) -> None:
         found = store.connection.execute(sql, (run,)).fetchone()
         if (found[0] if found else "") not in (before, note):
             raise BadInput("The note was changed in another window meanwhile. Reload to see it.")
-        _set(store, run, "note", note)
+        _write(store, [marks.setting(run, "note", note)])
 
 
 def add_tags(store: Store, run: str, tags: Iterable[str]) -> None:
@@ -60,18 +59,10 @@ def revision(store: Store) -> tuple[int, int]:
         return others, store.marked
 
 
-def _set(store: Store, run: str, column: str, value: object) -> None:
-    sql = (
-        f"INSERT INTO curation.marks (run, {column}) VALUES (?, ?)"
-        f" ON CONFLICT (run) DO UPDATE SET {column} = excluded.{column}"
-    )
-    _write(store, [(sql, (run, value))])
-
-
 def _write(store: Store, changes: Iterable[Change]) -> None:
     with store.lock:
         store.hold_if_read_only()
         try:
             store.change(list(changes))
         except sqlite3.Error as error:
-            raise BadInput(f"This could not be saved in {store.home}: {error}.") from None
+            raise marks.unsaved(store.home, error) from None

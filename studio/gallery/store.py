@@ -1,7 +1,7 @@
-"""The gallery's own files in `.gallery/` of the output folder, opened as one SQLite connection.
+"""The gallery's index in `.gallery/cache/` of the output folder, opened as one SQLite connection.
 
-`cache/` may be deleted at any time, even while a gallery is running. `curation.sqlite` holds what
-people add to their runs: favourites, tags and notes. Nothing deletes it. Never imports torch.
+`cache/` may be deleted at any time, even while a gallery is running. Beside it lie people's marks
+(see `runs.marks`), which the connection attaches. Never imports torch.
 """
 
 import os
@@ -9,21 +9,16 @@ import sqlite3
 import sys
 import threading
 import zlib
-from contextlib import closing
 from pathlib import Path
 
 from filelock import FileLock
 
 from studio.gallery.facets import INDEXED
+from studio.runs import marks
+from studio.runs.marks import BUSY_SECONDS, FILE, HOME, LOCK, Change
 
-HOME = ".gallery"
 INDEX = Path("cache", "index.sqlite")
 THUMBNAILS = Path("cache", "thumbnails")
-CURATION = "curation.sqlite"
-LOCK = Path("cache", "lock")
-BUSY_SECONDS = 10.0
-MARKS = ("marks", "tags")  # the tables of what people mark
-Change = tuple[str, tuple[object, ...]]  # SQL and its values
 
 COLUMNS = {
     "name": "TEXT NOT NULL UNIQUE",
@@ -63,14 +58,6 @@ CREATE INDEX by_arrived ON runs (arrived);
 CREATE VIRTUAL TABLE words USING fts5(prompt, settings, tokenize='unicode61 remove_diacritics 2');
 """
 READING = 3  # raise it when what stands in a column is read from the folders in another way
-CURATION_TABLES = """
-CREATE TABLE IF NOT EXISTS curation.marks (
-    run TEXT PRIMARY KEY, favourite INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT ''
-);
-CREATE TABLE IF NOT EXISTS curation.tags (
-    run TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (run, tag)
-);
-"""
 
 
 def version_of(tables: str) -> int:
@@ -120,22 +107,14 @@ class Store:
 
     def hold_if_read_only(self) -> None:
         """From now on keep what people mark in memory, if it can no longer be written."""
-        self._can_write = self._is_writable()
+        self._can_write = marks.can_write(self.home.parent)
         if self.lasts and not self._can_write:
             self.connection.execute("DETACH curation")
             self._hold("it is read-only")
 
     def change(self, changes: list[Change]) -> None:
         """Make all the changes of marks, or none. Raises sqlite3.Error."""
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            for sql, values in changes:
-                self.connection.execute(sql, values)
-            self.connection.execute("COMMIT")
-        except sqlite3.Error:
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
-            raise
+        marks.change(self.connection, changes)
         self.marked += 1
         if not self.lasts:
             self._unsaved += changes
@@ -152,13 +131,13 @@ class Store:
             self._open(fresh=True)
 
     def _open(self, *, fresh: bool = False) -> None:
-        self._can_write = self._is_writable()
+        self._can_write = marks.can_write(self.home.parent)
         try:
             self.home.mkdir(exist_ok=True)
             (self.home / INDEX).parent.mkdir(exist_ok=True)
             with FileLock(self.home / LOCK):  # two galleries may start at the same time
                 self.connection = self._connect_index(fresh)
-                self._attach_curation()
+                marks.attach(self.connection, self.home / FILE)
                 self.lasts = True
                 self._save_unsaved()
         except (OSError, sqlite3.OperationalError) as error:
@@ -181,23 +160,9 @@ class Store:
                 file=sys.stderr,
             )
         self.lasts = False
-        self.connection.execute("ATTACH ':memory:' AS curation")
-        self.connection.executescript(CURATION_TABLES)
-        for table, rows in _read_curation(self.home / CURATION).items():
-            for row in rows:
-                places = ", ".join("?" * len(row))
-                self.connection.execute(f"INSERT INTO curation.{table} VALUES ({places})", row)
+        marks.attach_copy(self.connection, self.home / FILE)
         held, self._unsaved = self._unsaved, []
         self.change(held)
-
-    def _is_writable(self) -> bool:
-        """Whether the system would let us write what people mark."""
-        path = self.home / CURATION
-        if not os.path.lexists(self.home):
-            return os.access(self.home.parent, os.W_OK)
-        return os.access(f"{self.home}/.", os.W_OK) and (
-            not os.path.lexists(path) or os.access(path, os.W_OK)
-        )
 
     def _connect_index(self, fresh: bool) -> sqlite3.Connection:
         """The index on disk, or an empty one in place of a file that is not one."""
@@ -211,41 +176,8 @@ class Store:
         connection.executescript(f"BEGIN; {INDEX_TABLES} PRAGMA user_version = {VERSION}; COMMIT")
         return connection
 
-    def _attach_curation(self) -> None:
-        path = self.home / CURATION
-        try:
-            self._try_curation(path)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
-            aside = path.with_name(f"{path.name}.broken")
-            path.replace(aside)
-            print(
-                f"{path} was broken. It is now {aside}, and a new file was made.", file=sys.stderr
-            )
-            self._try_curation(path)
-
-    def _try_curation(self, path: Path) -> None:
-        self.connection.execute("ATTACH ? AS curation", (str(path),))
-        try:
-            self.connection.execute("PRAGMA curation.synchronous = FULL")
-            self.connection.executescript(CURATION_TABLES)
-        except sqlite3.DatabaseError:
-            self.connection.execute("DETACH curation")
-            raise
-
     def _inodes(self) -> list[int | None]:
-        return [_inode(self.home / name) for name in (INDEX, CURATION)]
-
-
-def _read_curation(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """The rows of marks in a file, by table, also where nothing can be written."""
-    try:
-        address = f"{path.as_uri()}?mode=ro&immutable=1"
-        with closing(sqlite3.connect(address, uri=True)) as connection:
-            return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in MARKS}
-    except sqlite3.Error:
-        return {}
+        return [_inode(self.home / name) for name in (INDEX, FILE)]
 
 
 def _usable(path: Path) -> sqlite3.Connection | None:
