@@ -27,13 +27,14 @@ from studio.page.form import Form
 from studio.page.form_view import show_form
 from studio.page.frame_uses import frame_uses
 from studio.page.gallery_link import announce_page
-from studio.page.history import show_actions, show_history, show_removed, show_trash
+from studio.page.history import show_actions, show_removed, show_trash
 from studio.page.incoming import (
     continue_run,
     follow_link,
     show_settings_menu,
     use_settings,
 )
+from studio.page.last_runs import show_history
 from studio.page.live_run import show_live
 from studio.page.memory import Memory
 from studio.page.notify import show_notify
@@ -49,7 +50,7 @@ from studio.page.text import plain, prompt_of, status_word
 from studio.queue import run_queue
 from studio.queue.keeper import WorkerKeeper
 from studio.queue.options import StudioOptions
-from studio.runs import run_index
+from studio.runs import marks, run_index
 from studio.runs.batches import batch_of, members
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE, CHAIN_VIDEO
@@ -123,7 +124,8 @@ def draw(options: StudioOptions) -> None:
         show_removed(options)
         _show_chosen(runs, memory, options)
     with last:
-        show_history([entry for entry in runs if entry.status not in ACTIVE], choose)
+        finished = [entry for entry in runs if entry.status not in ACTIVE]
+        show_history(finished, choose, form, options, memory)
         with st.container(horizontal=True):
             show_trash(options)
             show_space(runs, options)
@@ -292,7 +294,9 @@ def _snapshot(options: StudioOptions, runs: Sequence[Entry]) -> tuple[object, ..
     chosen = st.session_state.get(CHOSEN)
     has_film = bool(chosen) and (options.output_dir / chosen / CHAIN_VIDEO).is_file()
     broken = sorted(unavailable_engines(options).items())
-    return refusal, device, broken, line, chosen, has_film, *((e.name, e.status) for e in runs)
+    marked = marks.stamp(options.output_dir)
+    statuses = ((entry.name, entry.status) for entry in runs)
+    return refusal, device, broken, line, chosen, has_film, marked, *statuses
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The runs that ended: their thumbnails, what can be done with one, and the trash."""
+"""What can be done with a run that ended, and the trash."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,41 +19,15 @@ from studio.page.actions import (
 from studio.page.gallery_link import show_gallery_link
 from studio.page.like_it import show_four_like_it
 from studio.page.picker import can_continue
-from studio.page.pictures import show_choice, show_thumbnail
-from studio.page.text import STATUS_ICONS, date_of, plain, prompt_of
+from studio.page.pictures import show_thumbnail
+from studio.page.text import plain, prompt_of
 from studio.queue.options import StudioOptions
 from studio.runs import trash
 from studio.runs.run_index import Entry
 from studio.runs.storage import CHAIN_VIDEO, RunFolder
 
-PAGE = 8
 TRASH_SHOWN = 24
 Choose = Callable[[str], None]
-
-
-def show_history(finished: Sequence[Entry], choose: Choose) -> None:
-    """Thumbnails, the newest first; a click on a prompt calls `choose` with the folder's name."""
-    if not finished:
-        return
-    count = st.session_state.get("history_shown", PAGE)
-    st.subheader("Last runs")
-    with st.container(horizontal=True, key="last-runs"):
-        for entry in finished[:count]:
-            _show_one(entry, choose)
-    if len(finished) > count:
-        st.button("Show more", on_click=_show_more, key="show-more", type="tertiary")
-
-
-def _show_one(entry: Entry, choose: Choose) -> None:
-    with st.container(width=164, gap="xxsmall"):
-        show_choice(entry, "show", 40, choose)
-        icon = STATUS_ICONS.get(entry.status, "")
-        status = "" if entry.status == "done" else f"{entry.status} · "
-        st.caption(f"{icon} {status}{date_of(entry.name)}")
-
-
-def _show_more() -> None:
-    st.session_state["history_shown"] = st.session_state.get("history_shown", PAGE) + 3 * PAGE
 
 
 def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOptions) -> None:

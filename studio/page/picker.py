@@ -197,6 +197,6 @@ def _show_picker(others: Sequence[Entry], choose: Callable[[str], None]) -> None
 
 
 def _show_choice(entry: Entry, choose: Callable[[str], None]) -> None:
-    with st.container(width=116, gap="xxsmall"):
+    with st.container(width=116, gap="xxsmall", key=f"card-pick-{entry.name}"):
         show_choice(entry, "pick", 24, choose, plain(prompt_of(entry.details, 300)))
         st.caption(date_of(entry.name))

@@ -28,8 +28,9 @@ def show_upload(name: str, field: FieldInfo, output_dir: Path) -> None:
         return
     show_problem(name)
     key = f"upload_{name}_{st.session_state.get(_count(name), 0)}"
+    about: dict[str, Any] = about_setting(name, field) | {"key": key}
     st.file_uploader(
-        **about_setting(name, field) | {"key": key},
+        **about,
         type=list(SUFFIXES),
         accept_multiple_files=_is_list(field),
         on_change=_take_files,
