@@ -68,7 +68,7 @@ def _show_search(finished: Sequence[Entry], known: Marks) -> Sequence[Entry]:
         if known.favourites or state.get(ONLY_FAVOURITES):
             st.toggle("Favourites", key=ONLY_FAVOURITES, help="Show favourites only.")
         words = st.text_input(
-            "Search the last runs",
+            "Search by words of the prompt",
             key=SEARCH,
             placeholder="words of a prompt",
             label_visibility="collapsed",
@@ -106,7 +106,7 @@ def _about(entry: Entry, known: Marks, takes_start: bool) -> str:
             pressed=f' aria-pressed="{str(is_favourite).lower()}"' if act == "favourite" else "",
             icon=icon,
         )
-        for act, label, help_text, icon in _buttons(entry, takes_start)
+        for act, label, help_text, icon in _buttons(entry, takes_start, is_favourite)
     )
     star = '<span class="run-star" role="img" aria-label="Favourite">★</span>'
     tags = "".join(f"<li>{html.escape(tag)}</li>" for tag in known.tags.get(entry.name, ()))
@@ -119,14 +119,14 @@ def _about(entry: Entry, known: Marks, takes_start: bool) -> str:
     )
 
 
-def _buttons(entry: Entry, takes_start: bool) -> Iterator[Button]:
+def _buttons(entry: Entry, takes_start: bool, is_favourite: bool) -> Iterator[Button]:
     """The buttons that a run offers."""
     if can_continue(entry):
         yield "continue", "Continue", "Continue it in a new run", "arrow_forward"
     yield "use", "Use settings", "Use its settings", "tune"
     if takes_start and entry.folder.picture_path():
         yield "start", "Starting image", "Use its picture as starting image", "wallpaper"
-    yield "favourite", "Favourite", "Favourite", "star"
+    yield "favourite", "Favourite", "Favourite", "★" if is_favourite else "☆"
     yield "remove", "Remove", "Move it to the trash", "delete"
 
 

@@ -113,34 +113,37 @@ def keep_checked(output_dir: Path, called: str, data: bytes) -> Path:
 
 def _show_picture(name: str, field: FieldInfo, path: str, number: int) -> None:
     """A thumbnail with its size, its weight where it has one, and a button to remove it."""
-    with st.container(
-        horizontal=True, vertical_alignment="center", wrap=False, key=f"given-{name}-{number}"
-    ):
-        size = size_of(Path(path))
-        with st.container(width=56):
+    with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+        with st.container(width=72):
             show_small(Path(path), f"{meta(field)['upload'][0]}: picture {number}")
-        words = f"{size[0]}x{size[1]}" if size else "not there any more"
-        st.caption(words, width="stretch")
-        if _is_list(field):
-            st.number_input(
-                f"Weight of picture {number}",
-                key=_weight(name, path),
-                persist_state="page",
-                step=0.1,
-                format="%0.4g",
-                width=110,
-                label_visibility="collapsed",
-                help="How much it counts. A negative weight repels.",
-            )
+        with st.container(gap="xxsmall"):
+            size = size_of(Path(path))
+            weight = " · weight" if _is_list(field) else ""
+            st.caption(f"{size[0]}x{size[1]}{weight}" if size else "not there any more")
+            if _is_list(field):
+                _show_weight(name, path, number)
         st.button(
             f"Remove picture {number}",
-            key=f"drop-{name}-{number}",
+            key=f"icon-remove-{name}-{number}",
             icon=":material/close:",
             help="Remove",
             type="tertiary",
             on_click=_remove,
             args=(name, path),
         )
+
+
+def _show_weight(name: str, path: str, number: int) -> None:
+    st.number_input(
+        f"Weight of picture {number}",
+        key=_weight(name, path),
+        persist_state="page",
+        step=0.1,
+        format="%0.4g",
+        label_visibility="collapsed",
+        placeholder="weight",
+        help="How much it counts. A negative weight repels.",
+    )
 
 
 def _remove(name: str, path: str) -> None:
