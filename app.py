@@ -47,6 +47,7 @@ from studio.page.space import show_space
 from studio.page.stages import show_stages
 from studio.page.start import asked, asked_for, recall, show_how_many, start
 from studio.page.text import plain, prompt_of, status_word
+from studio.page.uploads import given_pictures, recall_pictures
 from studio.queue import run_queue
 from studio.queue.keeper import WorkerKeeper
 from studio.queue.options import StudioOptions
@@ -104,7 +105,7 @@ def draw(options: StudioOptions) -> None:
     waiting = seconds_to_come(options, runs)
     if form:
         _show_request(form, unavailable.get(engine, ""), runs, options, memory)
-        memory.remember(engine, form.changed(), asked())
+        memory.remember(engine, form.changed(), asked() | given_pictures(form.uploads))
     if engine in unavailable:
         st.error(plain(f"{engine} cannot be used here. {unavailable[engine]}"))
     elif form:
@@ -142,6 +143,7 @@ def _show_form(
     form = Form(engine, options.assets_dir, memory)
     form.fill()
     recall(form, memory)
+    recall_pictures(form.uploads, memory.asked())
     show_form(form, continuable(runs), lambda name: continue_run(name, options, memory))
     return form
 

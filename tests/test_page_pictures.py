@@ -7,7 +7,7 @@ import json
 import pytest
 import streamlit as st
 import tiles_engine
-from pages import errors, everything, make_finished, press, queued, run, sidebar, unescaped
+from pages import again, errors, everything, make_finished, press, queued, run, sidebar, unescaped
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -192,6 +192,19 @@ def test_a_weight_that_cannot_be_used_is_refused(page, output_dir, drop):
     run(page)
     assert "has the weight 20000. Use a number from -10000 to 10000." in errors(page)
     assert not queued(output_dir)
+
+
+def test_pictures_outlast_the_tab(page, output_dir, drop):
+    for name, use in (("a.png", "Image prompt"), ("b.png", "Starting image")):
+        drop(name, png())
+        press(page, use)
+    sidebar(page)["Weight of picture 1"].set_value(-0.5)
+    page.run()
+    later = again(page)
+    assert sidebar(later)["Weight of picture 1"].value == -0.5
+    assert sidebar(later)["Use starting image"].value
+    (output_dir / ".page" / "pictures").rename(output_dir / "elsewhere")
+    assert not sidebar(again(page))["Use starting image"].value
 
 
 def test_settings_of_a_run_bring_its_weights(page, output_dir, drop):

@@ -4,7 +4,8 @@ Uploads, dropped and pasted pictures, frames, and those of earlier runs are one 
 session state, under `kept_` and the setting's name. It counts, and shows, while its switch is on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,24 @@ def add_picture(name: str, path: str, weight: float = 1.0) -> None:
     state[_switch(name)] = True
     state[_kept(name)] = [*(other for other in _paths(name) if other != path), path]
     state[_weight(name, path)] = weight
+
+
+def given_pictures(names: Iterable[str]) -> dict[str, list[str]]:
+    """What `recall_pictures` puts in the next time. names: of the settings."""
+    switched_on = (name for name in names if st.session_state.get(_switch(name)))
+    return {name: _weighted(name, _paths(name)) for name in switched_on}
+
+
+def recall_pictures(names: Iterable[str], last: Mapping[str, Any]) -> None:
+    """In a new tab, put in the pictures that were given last, as far as they are still there."""
+    for name in names:
+        if _kept(name) in st.session_state:
+            continue
+        st.session_state[_kept(name)] = []
+        texts = last.get(name) if isinstance(last.get(name), list) else []
+        with suppress(BadInput):  # of a weight that could not be used
+            if there := [t for t in map(str, texts) if Path(picture_and_weight(t)[0]).is_file()]:
+                take_pictures(name, there)
 
 
 def uploaded(name: str, field: FieldInfo) -> dict[str, Any]:
