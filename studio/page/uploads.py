@@ -75,9 +75,10 @@ def recall_pictures(names: Iterable[str], last: Mapping[str, Any]) -> None:
         if _kept(name) in st.session_state:
             continue
         st.session_state[_kept(name)] = []
-        texts = last.get(name) if isinstance(last.get(name), list) else []
+        known = last.get(name)
+        texts = map(str, known if isinstance(known, list) else [])
         with suppress(BadInput):  # of a weight that could not be used
-            if there := [t for t in map(str, texts) if Path(picture_and_weight(t)[0]).is_file()]:
+            if there := [t for t in texts if Path(picture_and_weight(t)[0]).is_file()]:
                 take_pictures(name, there)
 
 
