@@ -91,8 +91,12 @@ def _has_settings(path: Path) -> bool:
 def show_dropped(form: Form, options: StudioOptions, memory: Memory) -> None:
     """The picture that was dropped or pasted last, until its use is chosen."""
     dropped: Dropped | None = st.session_state.get(DROPPED)
-    if dropped is None:
-        return
+    with st.container():  # also without a picture, so that the prompt below keeps its place
+        if dropped is not None:
+            _show_card(dropped, form, options, memory)
+
+
+def _show_card(dropped: Dropped, form: Form, options: StudioOptions, memory: Memory) -> None:
     with st.container(
         horizontal=True, vertical_alignment="center", border=True, key="dropped-picture"
     ):

@@ -47,7 +47,6 @@ def show_history(
         return
     known = marks.read(options.output_dir)
     found = _show_search(finished, known)
-    show_problem(LAST_RUNS)
     count = st.session_state.get("history_shown", PAGE)
     takes_start = form is not None and START_IMAGE in form.uploads
     with st.container(horizontal=True, key="last-runs"):
@@ -65,8 +64,9 @@ def _show_search(finished: Sequence[Entry], known: Marks) -> Sequence[Entry]:
     state = st.session_state
     with st.container(horizontal=True, vertical_alignment="bottom", key="find-last-runs"):
         st.subheader("Last runs", width="stretch")
-        if known.favourites or state.get(ONLY_FAVOURITES):
-            st.toggle("Favourites", key=ONLY_FAVOURITES, help="Show favourites only.")
+        with st.container(width="content"):  # so that what follows keeps its place
+            if known.favourites or state.get(ONLY_FAVOURITES):
+                st.toggle("Favourites", key=ONLY_FAVOURITES, help="Show favourites only.")
         words = st.text_input(
             "Search by words of the prompt",
             key=SEARCH,
@@ -76,8 +76,10 @@ def _show_search(finished: Sequence[Entry], known: Marks) -> Sequence[Entry]:
             width=240,
         )
     found = list(_found(finished, words, known if state.get(ONLY_FAVOURITES) else None))
-    if len(found) < len(finished):
-        st.caption(f"{len(found)} of {len(finished)} runs")
+    with st.container():
+        if len(found) < len(finished):
+            st.caption(f"{len(found)} of {len(finished)} runs")
+        show_problem(LAST_RUNS)
     return found
 
 
