@@ -262,7 +262,7 @@ def test_other_values_leave_the_changes_out(studio):
 
 
 REFUSED = [
-    ({"Xdim": 64}, "Xdim cannot change while a run goes. These can: PROMPT, --step-size"),
+    ({"Xdim": 64}, "Xdim cannot change while a run goes. These can: PROMPT, --avoid, --step-size"),
     ({"nonsense": 1}, "nonsense cannot change"),
     ({"step_size": -1}, "--step-size must be a number above 0 to 10; it was -1."),
     ({"text_input": " "}, "No prompt"),
