@@ -234,7 +234,7 @@ def test_on_the_page(page: Server, chromium: Any, contexts: list[Any]) -> None:
     field(tab, "Cloths").fill("3")
     folder = make_on_page(page, tab, "red, gold")
     result = tab.locator('[class*="st-key-result-"]')
-    wait_for(lambda: result.get_by_test_id("stImage").count() == 3, "its pictures")
+    wait_for(lambda: result.locator(".strip img").count() == 3, "its pictures")
     assert result.locator("figure.losses").count() == 0
     assert details_of(folder)["model"] == "Weave" and len(pictures_of(folder)) == 3
 
