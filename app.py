@@ -233,7 +233,8 @@ def _name_tab(running: Sequence[Entry], runs: Sequence[Entry]) -> None:
 
     When several siblings are made, it says so; `_show_chosen` does for a single run.
     """
-    ended = next((e for e in runs if e.name == st.session_state.get("ended")), None)
+    name = st.session_state.get("ended")
+    ended = next((entry for entry in runs if entry.name == name), None) if name else None
     if running:
         st.session_state["ended"] = None
         progress = running[0].folder.read_progress()

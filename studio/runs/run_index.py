@@ -1,12 +1,13 @@
 """The runs of an output folder, with what details.json says of each. Never imports torch.
 
 Pages look every half second, and an output folder may hold thousands of runs. So details are read
-again only when they have changed.
+again only when they have changed, and paths are text: `Path` would take most of the time.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class Entry:
     folder: RunFolder
     details: Mapping[str, Any]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
@@ -33,15 +34,21 @@ class Entry:
         """As `RunFolder.live_status`."""
         return status_of(self.details)
 
+    @cached_property
+    def began(self) -> tuple[str, str]:
+        """The time in the folder's name, which older layouts have too, then that in the details."""
+        began = self.details.get("queued_at") or self.details.get("start_time")
+        return self.name[:TIME_LENGTH], str(began)
+
 
 def entries(output_dir: Path) -> list[Entry]:
     """Every run with readable details, newest first. Anything else in the folder is skipped."""
     try:
-        paths = [path for path in output_dir.iterdir() if not path.name.startswith(".")]
+        names = [name for name in os.listdir(output_dir) if name[0] != "."]  # noqa: PTH208
     except OSError:
         return []
-    found = [entry for entry in map(_entry, paths) if entry]
-    return sorted(found, key=_began, reverse=True)
+    found = [entry for name in names if (entry := _entry(f"{output_dir}{os.sep}{name}"))]
+    return sorted(found, key=lambda entry: entry.began, reverse=True)
 
 
 def running(runs: list[Entry]) -> list[Entry]:
@@ -49,21 +56,16 @@ def running(runs: list[Entry]) -> list[Entry]:
     return [entry for entry in reversed(runs) if entry.status == "running"]
 
 
-def _began(entry: Entry) -> tuple[str, str]:
-    """The time in the folder's name, which older layouts have too, then that in the details."""
-    began = entry.details.get("queued_at") or entry.details.get("start_time")
-    return entry.name[:TIME_LENGTH], str(began)
-
-
-def _entry(path: Path) -> Entry | None:
+def _entry(folder: str) -> Entry | None:
     try:
-        stat = (path / DETAILS).stat()
-        details = _details(path, stat.st_mtime_ns, stat.st_ino)
+        stat = os.stat(f"{folder}{os.sep}{DETAILS}")  # noqa: PTH116
+        return _read(folder, stat.st_mtime_ns, stat.st_ino)
     except (OSError, BadInput):
         return None
-    return Entry(RunFolder(path), details)
 
 
 @lru_cache(maxsize=20_000)
-def _details(path: Path, mtime_ns: int, inode: int) -> Mapping[str, Any]:
-    return RunFolder(path).read()
+def _read(folder: str, mtime_ns: int, inode: int) -> Entry:
+    """The same object until the details change, so that a look costs little."""
+    run = RunFolder(Path(folder))
+    return Entry(run, run.read())
