@@ -1,6 +1,7 @@
 // A run's video, and a scrubber that stops exactly on each of its frames, counted from 1.
 
 const SMALL = 512; // px: a smaller video shows its pixels as squares
+const TALLEST = 32; // rem, as in film.css
 
 export default function ({ parentElement, data, setTriggerValue }) {
   const find = (selector) => parentElement.querySelector(selector);
@@ -40,9 +41,11 @@ export default function ({ parentElement, data, setTriggerValue }) {
   const address = below(data.address);
   if (film.getAttribute("src") !== address) film.src = address;
   scrub.max = data.frames;
-  on(film, "loadedmetadata", () =>
-    film.classList.toggle("crisp", Math.max(film.videoWidth, film.videoHeight) < SMALL),
-  );
+  on(film, "loadedmetadata", () => {
+    const { videoWidth: width, videoHeight: height } = film;
+    film.classList.toggle("crisp", Math.max(width, height) < SMALL);
+    film.style.width = `min(100%, ${(TALLEST * width) / height}rem)`; // no bars beside it
+  });
   on(film, "play", follow);
   on(film, "seeked", showPlace);
   on(film, "pause", () => stopAt(number())); // on the frame that the scrubber names

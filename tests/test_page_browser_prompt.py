@@ -57,3 +57,6 @@ def test_from_an_example_to_runs_without_touching_run(server, example, chromium,
     tab.keyboard.press("Control+Enter")
     wait_for(lambda: len(server.runs()) == 2, "another run")
     assert server.runs()[0].details["avoid"] == "rain"
+    tab.locator('[data-variant="segmented_control"]').first.focus()  # it would take Enter itself
+    tab.keyboard.press("Control+Enter")
+    wait_for(lambda: len(server.runs()) == 3, "a run from a chip")

@@ -41,8 +41,8 @@ class Latent:
 
     @torch.no_grad()
     def move(self) -> None:
-        """Take a step of Adam along z's gradient, and drop the gradient."""
-        gradient, self.z.grad = self.z.grad, None
+        """Take a step of Adam along z's gradient."""
+        gradient = self.z.grad
         assert gradient is not None, "nothing was differentiated"
         averages, squares = ([self._adam[name]] for name in MOMENTS)
         adam(
