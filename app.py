@@ -15,13 +15,11 @@ from streamlit.components.v2 import component
 from studio.base.errors import BadInput
 from studio.base.paths import README, ROOT, STATIC_DIR
 from studio.engines import registry
-from studio.making import chains
-from studio.page.actions import CHOSEN, PRESSES, PROBLEM, RESULT, RUN, attempt, show_problem, stop
-from studio.page.batch_grid import batches_to_show, is_over, is_sibling, show_grid
+from studio.page.actions import CHOSEN, PRESSES, PROBLEM, RESULT, RUN, attempt, show_problem
 from studio.page.documents import show_document
 from studio.page.dropped import show_drop_zone, show_dropped
 from studio.page.engine_choice import choose_engine, unavailable_engines
-from studio.page.estimates import device_of, seconds_to_come, show_estimate
+from studio.page.estimates import seconds_to_come, show_estimate
 from studio.page.examples import show_examples
 from studio.page.form import Form
 from studio.page.form_view import show_form
@@ -35,12 +33,10 @@ from studio.page.incoming import (
     use_settings,
 )
 from studio.page.last_runs import show_history
-from studio.page.live_run import show_live
 from studio.page.memory import Memory
 from studio.page.notify import show_notify
 from studio.page.options import read_options
 from studio.page.picker import CONTINUE, PICKED, continuable, show_origin
-from studio.page.queue import show_queue
 from studio.page.result import show_result
 from studio.page.shortcut import RUN_KEYS, count_presses_once
 from studio.page.space import show_space
@@ -48,17 +44,21 @@ from studio.page.stages import show_stages
 from studio.page.start import asked, asked_for, recall, show_how_many, start
 from studio.page.text import plain, prompt_of, status_word
 from studio.page.uploads import given_pictures, recall_pictures
-from studio.queue import run_queue
-from studio.queue.keeper import WorkerKeeper
+from studio.page.watching import (
+    ICON,
+    ICON_DONE,
+    SEEK_RESULT,
+    choose,
+    snapshot,
+    watch,
+    worker_keeper,
+)
 from studio.queue.options import StudioOptions
-from studio.runs import marks, run_index
-from studio.runs.batches import batch_of, members
+from studio.runs import run_index
 from studio.runs.run_index import Entry
-from studio.runs.storage import ACTIVE, CHAIN_VIDEO
+from studio.runs.storage import ACTIVE
 
 TITLE = "VQGAN-CLIP studio"
-ICON, ICON_DONE = (str(STATIC_DIR / name) for name in ("icon.svg", "icon-done.svg"))
-SEEK_RESULT = "seek_result"  # whether to bring the result into view
 SCROLL = """<script>
 document.querySelector('[class*="st-key-result-"]')?.scrollIntoView();
 </script>"""
@@ -87,12 +87,6 @@ def _watch_server() -> Any:
     return component("ended", js=script)
 
 
-@st.cache_resource(show_spinner=False)
-def worker_keeper(options: StudioOptions) -> WorkerKeeper:
-    """One for all tabs of this app."""
-    return WorkerKeeper(options)
-
-
 def draw(options: StudioOptions) -> None:
     """Everything below the title. Raises BadInput for a broken defaults.yaml."""
     runs = run_index.entries(options.output_dir)
@@ -117,7 +111,7 @@ def draw(options: StudioOptions) -> None:
         _show_problems(options)
     with active:
         show_notify(runs)
-        st.session_state["seen"] = _snapshot(options, runs)
+        st.session_state["seen"] = snapshot(options, runs)
         st.session_state["seconds"] = waiting
         is_active = any(entry.status in ACTIVE for entry in runs)
         st.fragment(watch, run_every=FAST if is_active else SLOW)(options)
@@ -187,65 +181,6 @@ def _submit(options: StudioOptions, form: Form) -> None:
             state[PICKED] = names[-1]
 
 
-def watch(options: StudioOptions) -> None:
-    """Look at the active runs again and again; redraw the page when other things change."""
-    runs = run_index.entries(options.output_dir)
-    if _snapshot(options, runs) != st.session_state["seen"]:
-        st.rerun()
-    _follow(runs)
-    running = run_index.running(runs)
-    grids = batches_to_show(runs, st.session_state.get(CHOSEN))
-    for batch in grids:
-        show_grid(batch, runs, choose_from_grid, options)
-    for entry in running:
-        if batch_of(entry.details) not in grids:
-            show_live(entry, stop)
-    show_queue(run_queue.waiting(runs), running, st.session_state["seconds"], options)
-    _name_tab(running, runs)
-
-
-def _follow(runs: Sequence[Entry]) -> None:
-    """Once a run that this tab has seen active has ended, show its result.
-
-    A stage may begin and end between two looks, so a chain is followed by its details.
-    """
-    state = st.session_state
-    active = {entry.name for entry in runs if entry.status in ACTIVE}
-    watched = {chains.newest_after(name, runs) for name in state.get("active", ())}
-    ended = [e for e in runs if e.name in watched and e.name not in active]
-    state["active"] = active | {e.name for e in chains.unfollowed(ended)}
-    last = next((entry for entry in ended if _is_alone_or_last(entry, runs)), None)
-    if last and last.name != state.get("ended"):
-        state["ended"] = last.name
-        if not is_sibling(last.details):
-            state[CHOSEN] = last.name
-        st.rerun()
-
-
-def _is_alone_or_last(entry: Entry, runs: Sequence[Entry]) -> bool:
-    """Whether the end of a run is worth a notice: of siblings, the end of the last one is."""
-    batch = batch_of(entry.details)
-    return batch is None or is_over(batch, runs)
-
-
-def _name_tab(running: Sequence[Entry], runs: Sequence[Entry]) -> None:
-    """Show the progress in the tab's title, for people who look at another tab.
-
-    When several siblings are made, it says so; `_show_chosen` does for a single run.
-    """
-    name = st.session_state.get("ended")
-    ended = next((entry for entry in runs if entry.name == name), None) if name else None
-    if running:
-        st.session_state["ended"] = None
-        progress = running[0].folder.read_progress()
-        step, planned = progress.get("step", 0), progress.get("planned_num_steps", 0)
-        share = f"{100 * step // planned} %" if planned > 0 else f"step {step}"
-        st.set_page_config(f"{share} · {prompt_of(running[0].details, 40)}", ICON)
-    elif ended and is_sibling(ended.details):
-        count = len(members(runs, batch_of(ended.details) or ""))
-        st.set_page_config(f"✓ {count} made: {prompt_of(ended.details, 40)}", ICON_DONE)
-
-
 def _show_problems(options: StudioOptions) -> None:
     """Why Run! was refused, and why there is no worker."""
     show_problem(RUN)
@@ -277,29 +212,6 @@ def _show_chosen(runs: Sequence[Entry], memory: Memory, options: StudioOptions) 
     if state.get("ended") == chosen.name:
         icon = ICON_DONE if chosen.status in ("done", "stopped") else ICON
         st.set_page_config(f"{status_word(chosen)}: {prompt_of(chosen.details, 40)}", icon)
-
-
-def choose(name: str) -> None:
-    """Show the result of that run."""
-    st.session_state[CHOSEN] = name
-
-
-def choose_from_grid(name: str) -> None:
-    """Show the result of that run, and bring it into view: the rest of the grid may be between."""
-    choose(name)
-    st.session_state[SEEK_RESULT] = True
-
-
-def _snapshot(options: StudioOptions, runs: Sequence[Entry]) -> tuple[object, ...]:
-    """What the page shows outside `watch`. When it changes, the page is drawn again."""
-    refusal, device = worker_keeper(options).refusal(), device_of(options)
-    line = [entry.name for entry in run_queue.waiting(runs)]
-    chosen = st.session_state.get(CHOSEN)
-    has_film = bool(chosen) and (options.output_dir / chosen / CHAIN_VIDEO).is_file()
-    broken = sorted(unavailable_engines(options).items())
-    marked = marks.stamp(options.output_dir)
-    statuses = ((entry.name, entry.status) for entry in runs)
-    return refusal, device, broken, line, chosen, has_film, marked, *statuses
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""Looking at the runs again and again: what is being made, and when to draw the page again."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from studio.base.paths import STATIC_DIR
+from studio.making import chains
+from studio.page.actions import CHOSEN, stop
+from studio.page.batch_grid import batches_to_show, is_over, is_sibling, show_grid
+from studio.page.engine_choice import unavailable_engines
+from studio.page.estimates import device_of
+from studio.page.live_run import show_live
+from studio.page.queue import show_queue
+from studio.page.text import prompt_of
+from studio.queue import keeper, run_queue
+from studio.queue.options import StudioOptions
+from studio.runs import marks, run_index
+from studio.runs.batches import batch_of, members
+from studio.runs.run_index import Entry
+from studio.runs.storage import ACTIVE, CHAIN_VIDEO
+
+ICON, ICON_DONE = (str(STATIC_DIR / name) for name in ("icon.svg", "icon-done.svg"))
+SEEK_RESULT = "seek_result"  # whether to bring the result into view
+
+
+@st.cache_resource(show_spinner=False)
+def worker_keeper(options: StudioOptions) -> keeper.WorkerKeeper:
+    """One for all tabs of this app."""
+    return keeper.WorkerKeeper(options)
+
+
+def watch(options: StudioOptions) -> None:
+    """Look at the active runs again and again; redraw the page when other things change."""
+    runs = run_index.entries(options.output_dir)
+    if snapshot(options, runs) != st.session_state["seen"]:
+        st.rerun()
+    _follow(runs)
+    running = run_index.running(runs)
+    grids = batches_to_show(runs, st.session_state.get(CHOSEN))
+    for batch in grids:
+        show_grid(batch, runs, choose_from_grid, options)
+    for entry in running:
+        if batch_of(entry.details) not in grids:
+            show_live(entry, stop)
+    show_queue(run_queue.waiting(runs), running, st.session_state["seconds"], options)
+    _name_tab(running, runs)
+
+
+def _follow(runs: Sequence[Entry]) -> None:
+    """Once a run that this tab has seen active has ended, show its result.
+
+    A stage may begin and end between two looks, so a chain is followed by its details.
+    """
+    state = st.session_state
+    active = {entry.name for entry in runs if entry.status in ACTIVE}
+    watched = {chains.newest_after(name, runs) for name in state.get("active", ())}
+    ended = [e for e in runs if e.name in watched and e.name not in active]
+    state["active"] = active | {e.name for e in chains.unfollowed(ended)}
+    last = next((entry for entry in ended if _is_alone_or_last(entry, runs)), None)
+    if last and last.name != state.get("ended"):
+        state["ended"] = last.name
+        if not is_sibling(last.details):
+            state[CHOSEN] = last.name
+        st.rerun()
+
+
+def _is_alone_or_last(entry: Entry, runs: Sequence[Entry]) -> bool:
+    """Whether the end of a run is worth a notice: of siblings, the end of the last one is."""
+    batch = batch_of(entry.details)
+    return batch is None or is_over(batch, runs)
+
+
+def _name_tab(running: Sequence[Entry], runs: Sequence[Entry]) -> None:
+    """Show the progress in the tab's title, for people who look at another tab.
+
+    When several siblings are made, it says so; the page does for a single run, with its result.
+    """
+    name = st.session_state.get("ended")
+    ended = next((entry for entry in runs if entry.name == name), None) if name else None
+    if running:
+        st.session_state["ended"] = None
+        progress = running[0].folder.read_progress()
+        step, planned = progress.get("step", 0), progress.get("planned_num_steps", 0)
+        share = f"{100 * step // planned} %" if planned > 0 else f"step {step}"
+        st.set_page_config(f"{share} · {prompt_of(running[0].details, 40)}", ICON)
+    elif ended and is_sibling(ended.details):
+        count = len(members(runs, batch_of(ended.details) or ""))
+        st.set_page_config(f"✓ {count} made: {prompt_of(ended.details, 40)}", ICON_DONE)
+
+
+def choose(name: str) -> None:
+    """Show the result of that run."""
+    st.session_state[CHOSEN] = name
+
+
+def choose_from_grid(name: str) -> None:
+    """Show the result of that run, and bring it into view: the rest of the grid may be between."""
+    choose(name)
+    st.session_state[SEEK_RESULT] = True
+
+
+def snapshot(options: StudioOptions, runs: Sequence[Entry]) -> tuple[object, ...]:
+    """What the page shows outside `watch`. When it changes, the page is drawn again."""
+    refusal, device = worker_keeper(options).refusal(), device_of(options)
+    line = [entry.name for entry in run_queue.waiting(runs)]
+    chosen = st.session_state.get(CHOSEN)
+    has_film = bool(chosen) and (options.output_dir / chosen / CHAIN_VIDEO).is_file()
+    broken = sorted(unavailable_engines(options).items())
+    marked = marks.stamp(options.output_dir)
+    statuses = ((entry.name, entry.status) for entry in runs)
+    return refusal, device, broken, line, chosen, has_film, marked, *statuses
