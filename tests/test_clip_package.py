@@ -8,7 +8,6 @@ import clip
 import clip.model
 import pytest
 import torch
-from tiny_models import write_tiny_assets
 
 from studio.models.clip_package import tokens_of
 from studio.models.without_memory import without_memory
@@ -38,11 +37,13 @@ def test_neither_torch_nor_torchvision_comes_along():
     subprocess.run([sys.executable, "-W", "ignore", "-c", BARE], cwd=ROOT, check=True)
 
 
-def test_a_network_without_memory_has_its_shapes():
+@pytest.mark.parametrize("layers", [1, (1, 1, 1, 1)], ids=["ViT", "ResNet"])
+def test_a_network_without_memory_has_its_shapes(layers):
+    sizes = (8, 32, layers, 64, 16, 7, 49, 64, 2, 1)
     with without_memory():
-        model = clip.model.CLIP(8, 32, 1, 64, 16, 7, 49, 64, 2, 1)
+        model = clip.model.CLIP(*sizes)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    real = clip.model.CLIP(8, 32, 1, 64, 16, 7, 49, 64, 2, 1).state_dict()
+    real = clip.model.CLIP(*sizes).state_dict()
     assert shapes == {name: tuple(tensor.shape) for name, tensor in real.items()}
     assert all(tensor.is_meta for tensor in model.state_dict().values())
 
@@ -51,16 +52,14 @@ A_RUN = """
 import sys
 from studio.base.stopping import Stop
 from studio.cli import generating
-words = "a --num-steps 2 --xdim 32 --ydim 32 --cutn 2".split()
-places = ["--assets-dir", sys.argv[1], "--output-dir", sys.argv[1]]
-assert generating.run([*words, *places], Stop()) == 0
+words = "a --num-steps 1 --cutn 2 --output-dir".split()
+assert generating.run([*words, sys.argv[1]], Stop()) == 0
 print({"torchvision", "sympy", "torch._dynamo"} & sys.modules.keys())
 """
 
 
 def test_a_run_imports_what_it_uses_alone(tmp_path):
-    """Each of these takes up to a second before the first picture."""
-    write_tiny_assets(tmp_path)
+    """With the bundled weights and usual settings. Each of these takes up to a second."""
     words = [sys.executable, "-W", "ignore", "-c", A_RUN, str(tmp_path)]
     done = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()"

@@ -25,6 +25,6 @@ class _Unset(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if func in (Tensor.mul, Tensor.triu_, nn.init.normal_):
+        if func in (Tensor.mul, Tensor.div, Tensor.triu_, nn.init.normal_):
             return next(iter(args), None)
         return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
