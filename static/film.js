@@ -38,8 +38,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
     requestAnimationFrame(follow);
   }
 
-  const address = below(data.address);
-  if (film.getAttribute("src") !== address) film.src = address;
+  show(film, below(data.address), signal);
   scrub.max = data.frames;
   on(film, "loadedmetadata", () => {
     const { videoWidth: width, videoHeight: height } = film;
