@@ -6,11 +6,11 @@ const below = (address) => location.pathname.replace(/\/+$/, "") + address;
 
 const TRIES = 10;
 
-/** Show a file of the server. While the page is drawn again it may be away for a moment. */
-function show(element, address, signal) {
+/** Ask again for a file that is away for a moment, as while the page is drawn again. */
+function askAgain(element, signal) {
   let tries = TRIES;
-  const again = () => tries-- > 0 && setTimeout(() => !signal.aborted && (element.src = address), 500);
+  const reload = () => !signal.aborted && (element.src = element.getAttribute("src"));
+  const again = () => tries-- > 0 && setTimeout(reload, 500);
   element.addEventListener("error", again, { signal });
-  if (element.getAttribute("src") !== address) element.src = address;
-  else if (element.error) again();
+  if (element.error || (element.complete && element.naturalWidth === 0)) again();
 }

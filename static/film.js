@@ -38,7 +38,9 @@ export default function ({ parentElement, data, setTriggerValue }) {
     requestAnimationFrame(follow);
   }
 
-  show(film, below(data.address), signal);
+  const address = below(data.address);
+  if (film.getAttribute("src") !== address) film.src = address;
+  askAgain(film, signal);
   scrub.max = data.frames;
   on(film, "loadedmetadata", () => {
     const { videoWidth: width, videoHeight: height } = film;

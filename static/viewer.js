@@ -187,6 +187,7 @@ export default function ({ parentElement, data }) {
   function thumbnail({ address }, number) {
     const [button, image] = ["button", "img"].map((tag) => document.createElement(tag));
     image.src = below(address);
+    askAgain(image, signal);
     image.alt = `Show picture ${number + 1}`;
     button.append(image);
     on(button, "click", () => show(number));
@@ -197,6 +198,7 @@ export default function ({ parentElement, data }) {
   strip.replaceChildren(...(strip.hidden ? [] : data.pictures.map(thumbnail)));
   show(Math.min(state.shown, data.pictures.length - 1));
   showComparing();
+  for (const image of data.before ? [before, after] : [after]) askAgain(image, signal);
 
   const observer = new ResizeObserver(draw);
   observer.observe(viewer);
