@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from PIL import Image
+from streamlit.proto.WidgetStates_pb2 import WidgetStates
 from streamlit.testing.v1 import AppTest
 
 from studio.page.text import NOTHING
@@ -32,6 +33,15 @@ def press(page, label):
 
 def write_prompt(page, text="a red heart"):
     page.text_area[0].set_value(text)
+    return page
+
+
+def set_at_once(page, *changes):
+    """Set (widget, value) one after another, each sent before the page's answer to the last."""
+    seen = {state.id: state for state in page._tree.get_widget_states().widgets}
+    for widget, value in changes:
+        seen[widget.id] = widget.set_value(value)._widget_state
+        page._run(WidgetStates(widgets=seen.values()))  # a browser sends all that it sees
     return page
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import tiles_engine
-from pages import KINDS, make_finished, press, queued, run, sidebar, write_prompt
+from pages import KINDS, make_finished, press, queued, run, set_at_once, sidebar, write_prompt
 from pydantic import create_model
 
 from studio.engines import registry
@@ -213,6 +213,14 @@ def test_chips_and_swap_change_the_numbers_and_follow_them(page):
     assert page.sidebar.segmented_control[0].value == "Portrait"
     sidebar(page)["Xdim"].set_value(200)
     assert page.run().sidebar.segmented_control[0].value == "Landscape"
+
+
+def test_chips_leave_numbers_that_are_typed_quickly(page):
+    sidebar(page)["Xdim"].set_value(32)
+    fields = sidebar(page.run())
+    set_at_once(page, (fields["ydim"], 32), (fields["Num steps"], 5))
+    assert size(page) == (32, 32)
+    assert page.sidebar.segmented_control[0].value == "Square"
 
 
 # --- the seed ---

@@ -11,6 +11,7 @@ from pages import (
     press,
     queued,
     run,
+    set_at_once,
     sidebar,
     unescaped,
     write_prompt,
@@ -55,7 +56,7 @@ def weights(page):
 
 
 def chips(page):
-    return next((group for group in page.get("button_group") if group.key == styles.STYLES), None)
+    return next((group for group in page.get("button_group") if group.label == "Styles"), None)
 
 
 # --- parts and weights ---
@@ -79,6 +80,13 @@ def test_sliders_and_text_are_in_step_both_ways(page):
     run(page)
     write_prompt(page, "a red apple").run()
     assert not weights(page)
+
+
+def test_sliders_leave_a_prompt_that_is_typed_quickly(page):
+    text = write_prompt(page, "a | b").run().text_area[0]
+    set_at_once(page, (text, "a:2 | b"), (text, "a:2 | b:3"))
+    assert prompt(page) == "a:2 | b:3"
+    assert weights(page) == {"a": 2, "b": 3}
 
 
 def test_the_page_says_what_is_cut_off_and_where(page):
@@ -179,6 +187,9 @@ def test_chips_and_text_are_in_step_both_ways(page, style_file):
     assert prompt(page) == "a cat | calm colours:0.5"
     write_prompt(page, "a dog, watercolour").run()
     assert chips(page).value == ["Watercolour"]
+    text = page.text_area[0]
+    set_at_once(page, (text, "a dog"), (text, "a dog and a cat"))
+    assert prompt(page) == "a dog and a cat"
     style_file.write_text(STYLES + "  New: in the new style\n")
     os.utime(style_file, (1, 1))
     page.run()

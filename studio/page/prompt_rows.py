@@ -13,6 +13,7 @@ import streamlit as st
 from studio.base.errors import BadInput, shortened
 from studio.engines.contract import Engine
 from studio.engines.prompt_parts import Length, PromptPart
+from studio.page.mirror import mirror, newest
 from studio.page.text import plain
 
 WIDEST = 2.0  # weights from -2 to 2, unless a larger one is typed
@@ -51,9 +52,8 @@ def show_rows(key: str, engine: Engine, values: Mapping[str, Any], assets_dir: P
 def _show_row(
     key: str, engine: Engine, parts: Sequence[PromptPart], index: int, length: Length | None
 ) -> None:
-    part, slider = parts[index], f"weight-{index}"
-    if st.session_state.get(slider) != part.weight:
-        st.session_state[slider] = part.weight
+    part = parts[index]
+    slider = mirror(_name(index), part.weight)
     with st.container(horizontal=True, vertical_alignment="center", key=f"prompt-row-{index}"):
         st.markdown(plain(shortened(part.text, LABEL_LENGTH)), width=250)
         st.slider(
@@ -75,9 +75,13 @@ def _show_row(
 def _reweigh(key: str, engine: Engine, index: int, slider: str) -> None:
     """Write a slider's weight into the prompt."""
     parts = parts_of(engine, st.session_state[key])
-    if index < len(parts):
+    if slider == newest(_name(index)) and index < len(parts):
         parts[index] = replace(parts[index], weight=st.session_state[slider])
         st.session_state[key] = engine.prompt_text(parts)
+
+
+def _name(index: int) -> str:
+    return f"weight-{index}"
 
 
 def _in_words(length: Length) -> str:

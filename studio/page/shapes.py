@@ -8,6 +8,7 @@ from math import sqrt
 
 import streamlit as st
 
+from studio.page.mirror import mirror, newest
 from studio.page.picker import SIZE
 
 SHAPE = "shape"
@@ -23,17 +24,17 @@ def show_shapes(fits: Fits) -> None:
     fits: whether the engine makes pictures of exactly that width and height.
     """
     state = st.session_state
-    state[SHAPE] = _shape_of(*(state[side] for side in SIZE))
+    key = mirror(SHAPE, _shape_of(*(state[side] for side in SIZE)))
     with st.container(key="shapes", horizontal=True, wrap=False, gap="xsmall"):
         st.segmented_control(
             "Shape",
             list(RATIOS),
             required=True,
-            key=SHAPE,
+            key=key,
             label_visibility="collapsed",
             help="The shape of the picture, with about as many pixels as now.",
             on_change=_reshape,
-            args=(fits,),
+            args=(key, fits),
             wrap=False,
         )
         st.button(
@@ -60,11 +61,12 @@ def _shape_of(width: int, height: int) -> str:
     return "Portrait" if width < height else "Landscape"
 
 
-def _reshape(fits: Fits) -> None:
+def _reshape(key: str, fits: Fits) -> None:
     state = st.session_state
-    width, height = (state[side] for side in SIZE)
-    size = reshaped(width, height, RATIOS[state[SHAPE]], fits)
-    state.update(zip(SIZE, size, strict=True))
+    if key == newest(SHAPE):
+        width, height = (state[side] for side in SIZE)
+        size = reshaped(width, height, RATIOS[state[key]], fits)
+        state.update(zip(SIZE, size, strict=True))
 
 
 def _swap() -> None:

@@ -16,6 +16,7 @@ from studio.base.paths import STYLES_FILE
 from studio.base.yaml_files import read_yaml
 from studio.engines.contract import Engine
 from studio.page.prompt_rows import parts_of
+from studio.page.mirror import mirror, newest
 from studio.page.text import plain
 
 STYLES = "styles"
@@ -39,18 +40,17 @@ def show_styles(key: str, engine: Engine, called: str) -> None:
         return
     text = st.session_state[key]
     chosen = [name for name, style in styles.items() if has_style(text, style, engine)]
-    if st.session_state.get(STYLES) != chosen:
-        st.session_state[STYLES] = chosen
+    pills = mirror(STYLES, chosen)
     st.pills(
         "Styles",
         list(styles),
         selection_mode="multi",
         format_func=plain,
-        key=STYLES,
+        key=pills,
         help="Each adds words to the prompt; choose it again to take them out. The styles are in"
         " `styles.yaml`, for you to edit.",
         on_change=_choose,
-        args=(key, styles, engine),
+        args=(pills, key, styles, engine),
     )
 
 
@@ -109,9 +109,11 @@ def remove_style(prompt: str, style: str, engine: Engine) -> str:
     return engine.prompt_text([part for part in parts if part.text])
 
 
-def _choose(key: str, styles: Styles, engine: Engine) -> None:
-    """Bring the prompt into step with the chips."""
-    text, chosen = st.session_state[key], st.session_state[STYLES]
+def _choose(pills: str, key: str, styles: Styles, engine: Engine) -> None:
+    """Bring the prompt that is kept under `key` into step with the chips."""
+    if pills != newest(STYLES):
+        return
+    text, chosen = st.session_state[key], st.session_state[pills]
     for name, style in styles.items():
         if (name in chosen) != has_style(text, style, engine):
             change = add_style if name in chosen else remove_style
