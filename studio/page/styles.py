@@ -15,8 +15,8 @@ from studio.base.errors import BadInput, shortened
 from studio.base.paths import STYLES_FILE
 from studio.base.yaml_files import read_yaml
 from studio.engines.contract import Engine
-from studio.page.prompt_rows import parts_of
 from studio.page.mirror import mirror, newest
+from studio.page.prompt_rows import parts_of
 from studio.page.text import plain
 
 STYLES = "styles"
