@@ -42,11 +42,10 @@ from studio.page.shortcut import RUN_KEYS, count_presses_once
 from studio.page.space import show_space
 from studio.page.stages import show_stages
 from studio.page.start import asked, asked_for, recall, show_how_many, start
-from studio.page.text import plain, prompt_of, status_word
+from studio.page.text import plain
 from studio.page.uploads import given_pictures, recall_pictures
 from studio.page.watching import (
     ICON,
-    ICON_DONE,
     SEEK_RESULT,
     choose,
     snapshot,
@@ -209,9 +208,6 @@ def _show_chosen(runs: Sequence[Entry], memory: Memory, options: StudioOptions) 
     )
     if state.pop(SEEK_RESULT, False):
         st.html(SCROLL, unsafe_allow_javascript=True)
-    if state.get("ended") == chosen.name:
-        icon = ICON_DONE if chosen.status in ("done", "stopped") else ICON
-        st.set_page_config(f"{status_word(chosen)}: {prompt_of(chosen.details, 40)}", icon)
 
 
 if __name__ == "__main__":

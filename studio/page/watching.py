@@ -12,7 +12,7 @@ from studio.page.engine_choice import unavailable_engines
 from studio.page.estimates import device_of
 from studio.page.live_run import show_live
 from studio.page.queue import show_queue
-from studio.page.text import prompt_of
+from studio.page.text import prompt_of, status_word
 from studio.queue import keeper, run_queue
 from studio.queue.options import StudioOptions
 from studio.runs import marks, run_index
@@ -72,21 +72,25 @@ def _is_alone_or_last(entry: Entry, runs: Sequence[Entry]) -> bool:
 
 
 def _name_tab(running: Sequence[Entry], runs: Sequence[Entry]) -> None:
-    """Show the progress in the tab's title, for people who look at another tab.
-
-    When several siblings are made, it says so; the page does for a single run, with its result.
-    """
-    name = st.session_state.get("ended")
-    ended = next((entry for entry in runs if entry.name == name), None) if name else None
+    """Tell people who look at another tab of the progress, and then of the end, in the title."""
+    state = st.session_state
     if running:
-        st.session_state["ended"] = None
-        progress = running[0].folder.read_progress()
-        step, planned = progress.get("step", 0), progress.get("planned_num_steps", 0)
-        share = f"{100 * step // planned} %" if planned > 0 else f"step {step}"
-        st.set_page_config(f"{share} · {prompt_of(running[0].details, 40)}", ICON)
-    elif ended and is_sibling(ended.details):
-        count = len(members(runs, batch_of(ended.details) or ""))
-        st.set_page_config(f"✓ {count} made: {prompt_of(ended.details, 40)}", ICON_DONE)
+        state["ended"] = None
+        st.set_page_config(f"{_progress(running[0])} · {prompt_of(running[0].details, 40)}", ICON)
+    elif ended := next((entry for entry in runs if entry.name == state.get("ended")), None):
+        words = prompt_of(ended.details, 40)
+        if is_sibling(ended.details):
+            count = len(members(runs, batch_of(ended.details) or ""))
+            st.set_page_config(f"✓ {count} made: {words}", ICON_DONE)
+        elif state.get(CHOSEN) == ended.name:
+            icon = ICON_DONE if ended.status in ("done", "stopped") else ICON
+            st.set_page_config(f"{status_word(ended)}: {words}", icon)
+
+
+def _progress(entry: Entry) -> str:
+    progress = entry.folder.read_progress()
+    step, planned = progress.get("step", 0), progress.get("planned_num_steps", 0)
+    return f"{100 * step // planned} %" if planned > 0 else f"step {step}"
 
 
 def choose(name: str) -> None:
