@@ -7,15 +7,14 @@ only looks at that folder. The worker computes it. Never imports torch.
 import secrets
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import streamlit as st
-from streamlit.components.v2 import component
 
 from studio.base.errors import BadInput
 from studio.base.paths import README, ROOT, STATIC_DIR
 from studio.engines import registry
 from studio.page.actions import CHOSEN, PRESSES, PROBLEM, RESULT, RUN, attempt, show_problem
+from studio.page.components import listener
 from studio.page.documents import show_document
 from studio.page.dropped import show_drop_zone, show_dropped
 from studio.page.engine_choice import choose_engine, unavailable_engines
@@ -32,7 +31,7 @@ from studio.page.incoming import (
     show_settings_menu,
     use_settings,
 )
-from studio.page.last_runs import show_history
+from studio.page.last_runs import show_last_runs
 from studio.page.memory import Memory
 from studio.page.notify import show_notify
 from studio.page.options import read_options
@@ -70,20 +69,13 @@ def main() -> None:
     st.html("<style>:root {}</style>")  # a toast of a fragment takes the place of the first style
     st.html(STATIC_DIR / "page.css")
     st.title(TITLE)
-    _watch_server()(key="server-watch")
+    listener("ended")(key="server-watch")  # says so in the browser when the server has ended
     try:
         options = read_options(sys.argv)
         announce_page(options)
         draw(options)
     except BadInput as error:
         st.error(plain(error.on_page))
-
-
-@st.cache_resource(show_spinner=False)
-def _watch_server() -> Any:
-    """The script that says so in the browser when the server has ended."""
-    script = (STATIC_DIR / "ended.js").read_text(encoding="utf-8")
-    return component("ended", js=script)
 
 
 def draw(options: StudioOptions) -> None:
@@ -119,7 +111,7 @@ def draw(options: StudioOptions) -> None:
         _show_chosen(runs, memory, options)
     with last:
         finished = [entry for entry in runs if entry.status not in ACTIVE]
-        show_history(finished, choose, form, options, memory)
+        show_last_runs(finished, choose, form, options, memory)
         with st.container(horizontal=True):
             show_trash(options)
             show_space(runs, options)
@@ -150,9 +142,14 @@ def _show_request(
     show_stages(form)
     show_origin(runs, form.kind)
     with st.container(horizontal=True, vertical_alignment="bottom", key="run-row"):
-        press = (secrets.token_hex(), options, form)
-        how: dict[str, Any] = {"type": "primary", "shortcut": RUN_KEYS, "disabled": bool(refusal)}
-        st.button("Run!", on_click=press_run, args=press, **how)
+        st.button(
+            "Run!",
+            type="primary",
+            shortcut=RUN_KEYS,
+            on_click=press_run,
+            args=(secrets.token_hex(), options, form),
+            disabled=bool(refusal),
+        )
         show_how_many()
         show_settings_menu(form, options, memory)
         show_drop_zone(options, memory)

@@ -4,34 +4,35 @@ import re
 import sqlite3
 
 import pytest
-import streamlit as st
-from pages import errors, everything, make_finished, press, queued, run, sidebar
+from pages import (
+    TELL,
+    errors,
+    everything,
+    fake_listener,
+    make_finished,
+    press,
+    queued,
+    run,
+    sidebar,
+)
 
 from studio.page import last_runs
 from studio.runs import marks, storage
 
 pytest_plugins = "page_fixtures"
 
-PRESS = "Press it"
-
 
 @pytest.fixture
 def act(page, monkeypatch):
     """Presses a button on a thumbnail, as the browser passes it."""
 
-    def fake_acts():
-        def acts(key, on_act_change):
-            st.button(PRESS, on_click=on_act_change)
-
-        return acts
-
     def do(act, folder, on="1"):
         page.run()
         asked = {"act": act, "run": getattr(folder, "name", folder), "on": on}
         page.session_state[last_runs.ACTS] = {"act": asked}
-        return press(page, PRESS)
+        return press(page, TELL)
 
-    monkeypatch.setattr(last_runs, "_acts", fake_acts)
+    monkeypatch.setattr(last_runs, "listener", fake_listener)
     return do
 
 

@@ -5,9 +5,20 @@ import io
 import json
 
 import pytest
-import streamlit as st
 import tiles_engine
-from pages import again, errors, everything, make_finished, press, queued, run, sidebar, unescaped
+from pages import (
+    TELL,
+    again,
+    errors,
+    everything,
+    fake_listener,
+    make_finished,
+    press,
+    queued,
+    run,
+    sidebar,
+    unescaped,
+)
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -16,8 +27,6 @@ from studio.page import dropped
 from studio.runs.storage import PNG_KEY
 
 pytest_plugins = "page_fixtures"
-
-FALL = "Let it fall"
 
 
 def png(colour="red", size=(40, 30), settings=None):
@@ -32,18 +41,12 @@ def png(colour="red", size=(40, 30), settings=None):
 def drop(page, monkeypatch):
     """Drops a file, as the browser passes it."""
 
-    def fake_zone():
-        def zone(key, data, on_file_change):
-            st.button(FALL, on_click=on_file_change)
-
-        return zone
-
     def fall(name, data):
         address = f"data:image/png;base64,{base64.b64encode(data).decode()}"
         page.session_state[dropped.DROP] = {"file": {"name": name, "data": address}}
-        return press(page, FALL)
+        return press(page, TELL)
 
-    monkeypatch.setattr(dropped, "_drop_zone", fake_zone)
+    monkeypatch.setattr(dropped, "listener", fake_listener)
     page.run()
     return fall
 

@@ -16,5 +16,11 @@ def mounted(name: str) -> Any:
     return component(name, html=html, js=js, css=css)
 
 
+@st.cache_resource(show_spinner=False)
+def listener(name: str) -> Any:
+    """What mounts a component that shows nothing: a script alone, for the whole page."""
+    return component(name, js=_static(f"{name}.js"))
+
+
 def _static(name: str) -> str:
     return (STATIC_DIR / name).read_text(encoding="utf-8")

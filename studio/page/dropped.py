@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from streamlit.components.v2 import component
 
 from studio.base.errors import BadInput, shortened
-from studio.base.paths import STATIC_DIR
 from studio.making import recipes
 from studio.page.actions import attempt, toast_problem
+from studio.page.components import listener
 from studio.page.form import IMAGE_PROMPTS, START_IMAGE, Form
 from studio.page.incoming import take_file, take_settings
 from studio.page.memory import Memory
@@ -26,7 +25,6 @@ from studio.queue.options import StudioOptions
 DROP = "drop"
 DROPPED = "dropped"  # the picture whose use is being chosen
 LARGEST_DROP = 20_000_000
-JAVASCRIPT = (STATIC_DIR / "drop.js").read_text(encoding="utf-8")
 SHOW = """<script>
 document.querySelector(".st-key-dropped-picture")
   ?.scrollIntoView({ behavior: "smooth", block: "center" });
@@ -43,11 +41,6 @@ class Dropped:
     is_new: bool = True
 
 
-@st.cache_resource(show_spinner=False)
-def _drop_zone() -> Any:
-    return component("drop_zone", js=JAVASCRIPT)
-
-
 def show_drop_zone(options: StudioOptions, memory: Memory) -> None:
     """The whole page takes a picture or a details.json that is dropped or pasted."""
 
@@ -56,7 +49,7 @@ def show_drop_zone(options: StudioOptions, memory: Memory) -> None:
             _take(st.session_state[DROP].get("file") or {}, options, memory)
         toast_problem()  # a drop may fall anywhere, far from Run!
 
-    _drop_zone()(key=DROP, data={"largest": LARGEST_DROP}, on_file_change=take)
+    listener("drop")(key=DROP, data={"largest": LARGEST_DROP}, on_file_change=take)
 
 
 def _take(file: Mapping[str, Any], options: StudioOptions, memory: Memory) -> None:

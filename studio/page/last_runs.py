@@ -2,13 +2,11 @@
 
 import html
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import streamlit as st
-from streamlit.components.v2 import component
 
-from studio.base.paths import STATIC_DIR
 from studio.page.actions import attempt, remove, show_problem, toast_problem
+from studio.page.components import listener
 from studio.page.dropped import start_from
 from studio.page.form import START_IMAGE, Form
 from studio.page.incoming import continue_run, use_settings
@@ -25,14 +23,13 @@ PAGE = 8
 LAST_RUNS = "last runs"  # the place of problems
 SEARCH, ONLY_FAVOURITES = "find_last_runs", "only_favourites"
 ACTS = "run-acts"
-JAVASCRIPT = (STATIC_DIR / "acts.js").read_text(encoding="utf-8")
 BUTTON = """<button type="button" data-run="{run}" data-act="{act}" data-on="{on}"
  aria-label="{label}: {prompt}" title="{help}"{pressed}><span aria-hidden="true">{icon}</span>
 </button>"""
 Button = tuple[str, str, str, str]  # act, label, help, icon
 
 
-def show_history(
+def show_last_runs(
     finished: Sequence[Entry],
     choose: Callable[[str], None],
     form: Form | None,
@@ -132,11 +129,6 @@ def _buttons(entry: Entry, takes_start: bool, is_favourite: bool) -> Iterator[Bu
     yield "remove", "Remove", "Move it to the trash", "delete"
 
 
-@st.cache_resource(show_spinner=False)
-def _acts() -> Any:
-    return component("run_acts", js=JAVASCRIPT)
-
-
 def _listen(options: StudioOptions, memory: Memory) -> None:
     """Do what the buttons on the thumbnails ask for."""
 
@@ -145,7 +137,7 @@ def _listen(options: StudioOptions, memory: Memory) -> None:
         _do(str(asked.get("act")), str(asked.get("run")), asked.get("on") == "1", options, memory)
         toast_problem()  # the thumbnail may be far from where the problem is shown
 
-    _acts()(key=ACTS, on_act_change=take)
+    listener("acts")(key=ACTS, on_act_change=take)
 
 
 def _do(act: str, name: str, on: bool, options: StudioOptions, memory: Memory) -> None:
