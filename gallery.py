@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask, jsonify, render_template, request
@@ -26,6 +26,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from studio.base import faces
 from studio.base.errors import BadInput
+from studio.base.options import Parser
 from studio.base.paths import OUTPUT_DIR, STATIC_DIR
 from studio.base.ports import free_port
 from studio.base.stopping import when_stdin_closes
@@ -128,14 +129,9 @@ def _end_with_stdin() -> None:
     when_stdin_closes(lambda: os.kill(os.getpid(), signal.SIGINT))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(f"{message[:1].upper()}{message[1:]}. --help lists the options.")
-
-
 def _parse(argv: Sequence[str], prog: str | None) -> argparse.Namespace:
     what = "Show the runs in a folder in the browser."
-    parser = _Parser(prog=prog, description=what, allow_abbrev=False)
+    parser = Parser(prog=prog, description=what, allow_abbrev=False)
     add = parser.add_argument
     add("path", metavar="PATH", nargs="?", type=Path, default=OUTPUT_DIR,
         help="the folder that holds the run folders [default: %(default)s]")  # fmt: skip

@@ -3,9 +3,21 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from studio.base.errors import BadInput, shortened
 
 QUEUE_URL = "STUDIO_QUEUE_URL"  # the environment variable
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises BadInput for a wrong command line, in one line that ends with `advice`."""
+
+    advice = "--help lists the options."
+
+    def error(self, message: str) -> NoReturn:
+        said = shortened(f"{message[:1].upper()}{message[1:]}", 200)
+        raise BadInput(f"{said}. {self.advice}")
 
 
 def add_output_dir(parser: argparse.ArgumentParser, **how: Any) -> argparse.Action:

@@ -2,10 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
 
-from studio.base.errors import BadInput, shortened
-from studio.base.options import add_output_dir
+from studio.base.errors import BadInput
+from studio.base.options import Parser, add_output_dir
 from studio.base.paths import OUTPUT_DIR
 from studio.engines import registry
 from studio.making.steering import ask
@@ -26,17 +25,9 @@ def main(argv: Sequence[str], prog: str = "change") -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Whatever is wrong with a command line raises BadInput, in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        said = shortened(f"{message[:1].upper()}{message[1:]}", 200)
-        raise BadInput(f"{said}. --help lists the options.")
-
-
-def _parser(prog: str, kind: type[RunSettings]) -> _Parser:
+def _parser(prog: str, kind: type[RunSettings]) -> Parser:
     """The options of those settings that may change."""
-    parser = _Parser(
+    parser = Parser(
         prog=prog,
         description="Change a run while it goes: the values count from its next step on.",
         allow_abbrev=False,
@@ -55,7 +46,7 @@ def _parser(prog: str, kind: type[RunSettings]) -> _Parser:
 
 def _settings_of(argv: Sequence[str]) -> type[RunSettings]:
     """The settings of the run that is named, else of the first engine. Raises BadInput."""
-    first = _Parser(add_help=False, allow_abbrev=False)
+    first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("run_id")
     add_output_dir(first, default=OUTPUT_DIR)
     try:

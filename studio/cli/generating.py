@@ -16,6 +16,7 @@ from tqdm import tqdm
 from studio.base.errors import BadInput, RunFailed, StudioError, shortened
 from studio.base.options import (
     QUEUE_URL,
+    Parser,
     add_assets_dir,
     add_output_dir,
     add_queue_url,
@@ -273,8 +274,8 @@ def _refuse_changes(
         )
 
 
-class _Parser(argparse.ArgumentParser):
-    """An engine's options. Whatever is wrong with a command line raises BadInput, in one line."""
+class _Parser(Parser):
+    """An engine's options."""
 
     def __init__(self, engine: str, prog: str | None) -> None:
         super().__init__(
@@ -299,10 +300,6 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             self._refuse(unknown[0])
         return vars(values)
-
-    def error(self, message: str) -> NoReturn:
-        message = shortened(f"{message[:1].upper()}{message[1:]}", 200)
-        raise BadInput(f"{message}. --help lists the options.")
 
     def _add_settings(self, kind: type[RunSettings], defaults: Mapping[str, Any]) -> None:
         for name, field in kind.model_fields.items():

@@ -1,22 +1,19 @@
 """The page's own options, as Streamlit leaves them."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from studio.base.errors import BadInput
+from studio.base.options import Parser
 from studio.queue.options import StudioOptions, add_studio_options, options_from
 
 SCRIPT = "app.py"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise BadInput(
-            f"{message[:1].upper()}{message[1:]}. After `streamlit run app.py --` the page takes"
-            " --output-dir DIR, --assets-dir DIR, --gpu N or --gpus N,N, and --queue-url URL."
-        )
+class _Parser(Parser):
+    advice = (
+        "After `streamlit run app.py --` the page takes --output-dir DIR, --assets-dir DIR, --gpu N"
+        " or --gpus N,N, and --queue-url URL."
+    )
 
 
 def read_options(argv: Sequence[str]) -> StudioOptions:
