@@ -1,6 +1,7 @@
 """Our components for a run's pictures and its video: crisp, with zoom, before and after, frames."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,18 +35,12 @@ class Before:
 
 def show_pictures(entry: Entry, paths: Sequence[Path], alt: str) -> None:
     """The run's pictures, one at a time, beside what the run began with."""
-    try:
+    with _said_if_unreadable("picture"):
         pictures = [_picture(path) for path in paths]
         before = before_of(entry)
         beside = before and {"address": address_of(before.path), "called": before.called}
-    except BadInput as error:
-        st.caption(plain(error.on_page))
-        return
-    except OSError as error:
-        st.caption(plain(f"The picture cannot be read: {error.strerror or error}."))
-        return
-    data = {"pictures": pictures, "before": beside, "alt": alt}
-    mounted("viewer")(key=f"viewer-{entry.name}", data=data)
+        data = {"pictures": pictures, "before": beside, "alt": alt}
+        mounted("viewer")(key=f"viewer-{entry.name}", data=data)
 
 
 def before_of(entry: Entry) -> Before | None:
@@ -62,15 +57,6 @@ def before_of(entry: Entry) -> Before | None:
 
 def show_film(entry: Entry, film: Path, uses: FrameUses) -> None:
     """The run's video, which loops, and a scrubber that steps through its frames."""
-    try:
-        length = frames.length(film)
-        address = address_of(film)
-    except BadInput as error:
-        st.caption(plain(error.on_page))
-        return
-    except OSError as error:
-        st.caption(plain(f"The video cannot be read: {error.strerror or error}."))
-        return
     key = f"film-of-{entry.name}"
 
     def use() -> None:
@@ -79,8 +65,21 @@ def show_film(entry: Entry, film: Path, uses: FrameUses) -> None:
         if act and isinstance(number, int):
             act(entry.name, number)
 
-    data = {**length._asdict(), "address": address, "uses": list(uses)}
-    mounted("film")(key=key, data=data, on_frame_change=use)
+    with _said_if_unreadable("video"):
+        length = frames.length(film)._asdict()
+        data = {**length, "address": address_of(film), "uses": list(uses)}
+        mounted("film")(key=key, data=data, on_frame_change=use)
+
+
+@contextmanager
+def _said_if_unreadable(what: str) -> Iterator[None]:
+    """Say why a file cannot be shown, in its place."""
+    try:
+        yield
+    except BadInput as error:
+        st.caption(plain(error.on_page))
+    except OSError as error:
+        st.caption(plain(f"The {what} cannot be read: {error.strerror or error}."))
 
 
 def _picture(path: Path) -> dict[str, Any]:
