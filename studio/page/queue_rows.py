@@ -14,8 +14,7 @@ from studio.engines.estimate import duration
 from studio.page.actions import remove
 from studio.page.batch_actions import clear
 from studio.page.pictures import thumbnail
-from studio.page.text import plain, prompt_of
-from studio.page.tiles import label_of
+from studio.page.text import plain, progress_in_words, prompt_of, stage_and_seed
 from studio.queue import run_queue
 from studio.queue.options import StudioOptions
 from studio.runs import storage
@@ -30,10 +29,7 @@ UNFOLDED = "queue_unfolded"  # the batches whose runs this tab shows one by one
 def show_running(entry: Entry) -> None:
     """A run that is being computed, with its progress."""
     progress = entry.folder.read_progress()
-    step, planned = progress.get("step", 0), progress.get("planned_num_steps", -1)
-    of_all = f" of {planned}" if planned > 0 else ""
-    left = progress.get("seconds_left")
-    words = f"step {step}{of_all}" if step else "loading the models …"
+    words, left = progress_in_words(progress), progress.get("seconds_left")
     with _row(f"runs-{entry.name}"):
         _show_small(entry)
         time = "" if left is None else f" :gray[· {duration(left)} left]"
@@ -79,7 +75,7 @@ def _row(key: str) -> DeltaGenerator:
 
 def _name(entry: Entry) -> str:
     """The prompt, and for one of several siblings what tells it apart."""
-    label = f" :gray[· {plain(label_of(entry.details))}]" if batch_of(entry.details) else ""
+    label = f" :gray[· {plain(stage_and_seed(entry.details))}]" if batch_of(entry.details) else ""
     return plain(prompt_of(entry.details, 60)) + label
 
 

@@ -11,7 +11,7 @@ from studio.base.errors import shortened
 from studio.engines import registry
 from studio.making.changes import in_words
 from studio.page.losses import show_losses
-from studio.page.text import plain, prompt_of, status_word
+from studio.page.text import plain, prompt_of, stage_in_words, status_word
 from studio.page.viewer import FrameUses, show_film, show_pictures
 from studio.runs.details import DETAILS
 from studio.runs.details_keys import begins_with, engine_of, value_in_words
@@ -69,7 +69,7 @@ def _outcome(entry: Entry) -> str:
     words = [status_word(entry)]
     if steps := _steps(entry):
         words.append(steps)
-    if stage := _stage(details):
+    if stage := stage_in_words(details):
         words.append(stage)
     if speed := details.get("steps_per_second"):
         words.append(f"{speed:.3g} steps/s")
@@ -86,12 +86,6 @@ def _steps(entry: Entry) -> str:
     if entry.status != "done" and isinstance(planned, int) and planned > 0:
         return f"{steps} of {planned} steps"
     return f"{steps} step{'s' if steps != 1 else ''}"
-
-
-def _stage(details: Mapping[str, Any]) -> str:
-    """Such as "stage 1 of 3" for a run of a chain."""
-    chain = details.get("chain")
-    return f"stage {chain['number']} of {chain['count']}" if isinstance(chain, dict) else ""
 
 
 def _show_pictures(entry: Entry) -> None:

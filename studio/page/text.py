@@ -39,6 +39,28 @@ def status_word(entry: Entry) -> str:
     return f"{STATUS_ICONS.get(entry.status, '')} {entry.status.capitalize()}".strip()
 
 
+def stage_in_words(details: Mapping[str, Any]) -> str:
+    """Such as "stage 1 of 3" for a run of a chain; "" for others."""
+    chain = details.get("chain")
+    if not isinstance(chain, dict) or not {"number", "count"} <= chain.keys():
+        return ""
+    return f"stage {chain['number']} of {chain['count']}"
+
+
+def stage_and_seed(details: Mapping[str, Any]) -> str:
+    """What tells a run apart from its siblings, such as "seed 5" or "stage 1 of 3 · seed 5"."""
+    seed = f"seed {details.get('seed', '?')}"
+    return " · ".join(filter(None, (stage_in_words(details), seed)))
+
+
+def progress_in_words(progress: Mapping[str, Any]) -> str:
+    """Such as "step 3 of 150", or "step 3" for an endless run. progress: as a run's file has it."""
+    step, planned = progress.get("step", 0), progress.get("planned_num_steps", -1)
+    if not step:
+        return "loading the models …"
+    return f"step {step} of {planned}" if planned > 0 else f"step {step}"
+
+
 def date_of(name: str) -> str:
     """When the run of that folder name began, for people; "" for other names."""
     began = began_at(name)

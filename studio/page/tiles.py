@@ -18,7 +18,7 @@ from studio.base.errors import BadInput
 from studio.media.pictures import encode_jpeg, load_picture
 from studio.page.actions import remove, stop
 from studio.page.pictures import as_address
-from studio.page.text import STATUS_ICONS, plain, prompt_of
+from studio.page.text import STATUS_ICONS, plain, progress_in_words, prompt_of, stage_and_seed
 from studio.queue.options import StudioOptions
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE
@@ -49,7 +49,7 @@ def show_tile(entry: Entry, grid: Grid) -> None:
             st.html(_figure(entry, grid))
             if entry.status not in ACTIVE:
                 st.button(
-                    plain(f"Show {label_of(entry.details)}: {prompt_of(entry.details, 40)}"),
+                    plain(f"Show {stage_and_seed(entry.details)}: {prompt_of(entry.details, 40)}"),
                     key=f"tile-show-{entry.name}",
                     on_click=grid.choose,
                     args=(entry.name,),
@@ -64,17 +64,9 @@ def show_planned(number: int, count: int, prompt: str, shape: str) -> None:
     st.html(_frame("", "", shape) + _caption(words, "waits"))
 
 
-def label_of(details: Mapping[str, Any]) -> str:
-    """What tells a run apart from its siblings: its stage, or its seed."""
-    chain, seed = details.get("chain"), f"seed {details.get('seed', '?')}"
-    if isinstance(chain, dict) and "number" in chain and "count" in chain:
-        return f"stage {chain['number']} of {chain['count']} · {seed}"
-    return seed
-
-
 def _show_button(entry: Entry, options: StudioOptions) -> None:
     """Stop for a run that is being computed, Remove for others; told apart by their help."""
-    which = label_of(entry.details)
+    which = stage_and_seed(entry.details)
     if entry.status == "running":
         is_stopping = entry.folder.stop_requested()
         st.button(
@@ -100,12 +92,12 @@ def _show_button(entry: Entry, options: StudioOptions) -> None:
 def _figure(entry: Entry, grid: Grid) -> str:
     details, status = entry.details, entry.status
     progress = entry.folder.read_progress() if status == "running" else {}
-    alt = html.escape(f"{label_of(details)}: {prompt_of(details)}", quote=True)
+    alt = html.escape(f"{stage_and_seed(details)}: {prompt_of(details)}", quote=True)
     address = _picture(entry)
     picture = f'<img alt="{alt}" src="{address}">' if address else ""
     look = " tile-chosen" if entry.name == grid.chosen else ""
     return _frame(picture, look, grid.shape, _bar(progress)) + _caption(
-        label_of(details), _state(entry, progress, grid.turns)
+        stage_and_seed(details), _state(entry, progress, grid.turns)
     )
 
 
@@ -134,10 +126,7 @@ def _state(entry: Entry, progress: Mapping[str, Any], turns: Mapping[str, int]) 
     if entry.status != "running":
         icon = STATUS_ICONS.get(entry.status, "")
         return "" if entry.status == "done" else f"{icon} {entry.status}"
-    step, planned = progress.get("step", 0), progress.get("planned_num_steps", -1)
-    if not step:
-        return "loading the models …"
-    return f"step {step} of {planned}" if planned > 0 else f"step {step}"
+    return progress_in_words(progress)
 
 
 def _picture(entry: Entry) -> str | None:
