@@ -22,7 +22,7 @@ MOST_ROWS = 12
 LABEL_LENGTH = 30
 
 
-def parts_of(engine: Engine, text: str) -> list[PromptPart]:
+def parts_of_prompt(engine: Engine, text: str) -> list[PromptPart]:
     """The parts of a prompt; a prompt without weights, or one to be refused, is one part."""
     try:
         parts = engine.prompt_parts(text)
@@ -36,7 +36,7 @@ def show_rows(key: str, engine: Engine, values: Mapping[str, Any], assets_dir: P
 
     values: the settings in the form, by their names.
     """
-    parts = parts_of(engine, st.session_state[key])
+    parts = parts_of_prompt(engine, st.session_state[key])
     lengths = [engine.length(part.text, values, assets_dir) for part in parts[:MOST_ROWS]]
     if len(parts) == 1 and parts[0].weight == 1:
         if length := lengths[0]:
@@ -74,7 +74,7 @@ def _show_row(
 
 def _reweigh(key: str, engine: Engine, index: int, slider: str) -> None:
     """Write a slider's weight into the prompt."""
-    parts = parts_of(engine, st.session_state[key])
+    parts = parts_of_prompt(engine, st.session_state[key])
     if slider == newest(_name(index)) and index < len(parts):
         parts[index] = replace(parts[index], weight=st.session_state[slider])
         st.session_state[key] = engine.prompt_text(parts)

@@ -6,7 +6,6 @@ The prompt's text alone decides: a chip is chosen while its text is in the promp
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import streamlit as st
@@ -16,7 +15,7 @@ from studio.base.paths import STYLES_FILE
 from studio.base.yaml_files import read_yaml
 from studio.engines.contract import Engine
 from studio.page.mirror import mirror, newest
-from studio.page.prompt_rows import parts_of
+from studio.page.prompt_rows import parts_of_prompt
 from studio.page.text import plain
 
 STYLES = "styles"
@@ -56,13 +55,7 @@ def show_styles(key: str, engine: Engine, called: str) -> None:
 
 def read_styles(path: Path, engine: str) -> Styles:
     """An engine's styles in a file, in its order; none without a file. Raises BadInput."""
-    return _read(path, path.stat().st_mtime_ns, engine) if path.is_file() else {}
-
-
-@lru_cache(maxsize=16)
-def _read(path: Path, mtime_ns: int, engine: str) -> Styles:
-    """mtime_ns: of the file, so that a changed file is read again."""
-    content = read_yaml(path) or {}
+    content = (read_yaml(path) or {}) if path.is_file() else {}
     section = (content.get(engine) or {}) if isinstance(content, dict) else None
     if not isinstance(section, dict):
         raise BadInput(
@@ -81,17 +74,17 @@ def _read(path: Path, mtime_ns: int, engine: str) -> Styles:
 
 def has_style(prompt: str, style: str, engine: Engine) -> bool:
     """Whether a style's text is in the prompt."""
-    parts = parts_of(engine, prompt)
+    parts = parts_of_prompt(engine, prompt)
     if _is_part(style):
-        return {p.text for p in parts_of(engine, _words(style))} <= {p.text for p in parts}
+        return {p.text for p in parts_of_prompt(engine, _words(style))} <= {p.text for p in parts}
     return bool(parts and _pattern(style).search(parts[0].text))
 
 
 def add_style(prompt: str, style: str, engine: Engine) -> str:
     """The prompt with a style behind the words of its first part, or as a part of its own."""
-    parts = parts_of(engine, prompt)
+    parts = parts_of_prompt(engine, prompt)
     if _is_part(style) or not parts:
-        return engine.prompt_text([*parts, *parts_of(engine, _words(style))])
+        return engine.prompt_text([*parts, *parts_of_prompt(engine, _words(style))])
     space = "" if style.startswith(",") else " "
     parts[0] = replace(parts[0], text=f"{parts[0].text}{space}{style}")
     return engine.prompt_text(parts)
@@ -99,9 +92,9 @@ def add_style(prompt: str, style: str, engine: Engine) -> str:
 
 def remove_style(prompt: str, style: str, engine: Engine) -> str:
     """The prompt without a style."""
-    parts = parts_of(engine, prompt)
+    parts = parts_of_prompt(engine, prompt)
     if _is_part(style):
-        gone = {part.text for part in parts_of(engine, _words(style))}
+        gone = {part.text for part in parts_of_prompt(engine, _words(style))}
         return engine.prompt_text([part for part in parts if part.text not in gone])
     if parts:
         left = _pattern(style).sub("", parts[0].text, count=1).strip(" ,")
