@@ -13,7 +13,16 @@ import streamlit as st
 from studio.base.errors import BadInput
 from studio.base.paths import README, ROOT, STATIC_DIR
 from studio.engines import registry
-from studio.page.actions import CHOSEN, PRESSES, PROBLEM, RESULT, RUN, attempt, show_problem
+from studio.page.actions import (
+    CHOSEN,
+    PRESSES,
+    PROBLEM,
+    RESULT,
+    RUN,
+    attempt,
+    look_out_for,
+    show_problem,
+)
 from studio.page.components import listener
 from studio.page.documents import show_document
 from studio.page.dropped import show_drop_zone, show_dropped
@@ -167,14 +176,12 @@ def press_run(token: str, options: StudioOptions, form: Form) -> None:
 
 
 def _submit(options: StudioOptions, form: Form) -> None:
-    state = st.session_state
     with attempt():
         requests, rows = asked_for(form, options)
         names = [folder.name for folder in start(requests, rows, form.kind, options.queue_url)]
-        state["active"] = {*state.get("active", ()), *names}  # they may end before the next look
-        state[CHOSEN] = None
-        if state.get(CONTINUE):
-            state[PICKED] = names[-1]
+        look_out_for(names)
+        if st.session_state.get(CONTINUE):
+            st.session_state[PICKED] = names[-1]
 
 
 def _show_problems(options: StudioOptions) -> None:

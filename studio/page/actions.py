@@ -79,6 +79,13 @@ def toast_problem() -> None:
         st.toast(plain(problem[1]), icon=":material/error:", duration="long")
 
 
+def look_out_for(names: Iterable[str]) -> None:
+    """Let this tab show how these new runs end, even if they do before its next look."""
+    state = st.session_state
+    state["active"] = {*state.get("active", ()), *names}
+    state[CHOSEN] = None
+
+
 def stop(entry: Entry) -> None:
     """Ask the process that computes a run to stop."""
     with attempt(QUEUE):

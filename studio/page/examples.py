@@ -13,9 +13,8 @@ from studio.making import recipes
 from studio.page.form_values import FormValues
 from studio.page.parts import PROMPT
 from studio.page.prompt_area import entered
+from studio.page.seeds import SEED, SET_SEED
 from studio.page.text import plain
-
-SEEDED = ("set_seed", "seed")
 
 
 def show_examples(engine: str, assets_dir: Path) -> None:
@@ -46,7 +45,7 @@ def _show_one(path: Path, made_from: Mapping[str, Any], engine: str, assets_dir:
 
 def _fill_in(made_from: Mapping[str, Any], engine: str, assets_dir: Path) -> None:
     """Take the prompt, and the seed unless the person has set one."""
-    names = (PROMPT,) if st.session_state.get("set_seed") else (PROMPT, *SEEDED)
+    names = (PROMPT,) if st.session_state.get(SET_SEED) else (PROMPT, SET_SEED, SEED)
     taken = {name: made_from[name] for name in names if name in made_from}
     st.session_state.update(FormValues(engine, assets_dir).as_typed(taken))
     st.toast(f"“{plain(made_from[PROMPT])}” is in the prompt. Press Run! to make it.")

@@ -6,6 +6,7 @@ from studio.engines import registry
 from studio.making.frames import marked_frame
 from studio.page.actions import RESULT, attempt
 from studio.page.engine_choice import ENGINE
+from studio.page.form import START_IMAGE
 from studio.page.incoming import continue_run
 from studio.page.kept import keep_picture
 from studio.page.memory import Memory
@@ -14,8 +15,6 @@ from studio.page.uploads import take_pictures
 from studio.page.viewer import FrameUses
 from studio.queue.options import StudioOptions
 from studio.runs.storage import find_run
-
-STARTING_IMAGE = "init_image"  # of engines that have one
 
 
 def frame_uses(options: StudioOptions, memory: Memory) -> FrameUses:
@@ -28,7 +27,7 @@ def frame_uses(options: StudioOptions, memory: Memory) -> FrameUses:
         start_from_frame(name, number, options)
 
     engine = registry.find(st.session_state.get(ENGINE, ""))
-    has_start = engine is not None and STARTING_IMAGE in engine.settings.model_fields
+    has_start = engine is not None and START_IMAGE in engine.settings.model_fields
     uses = {"Continue from this frame": continue_}
     return uses | ({"Use this frame as starting image": start} if has_start else {})
 
@@ -49,5 +48,5 @@ def start_from_frame(name: str, number: int, options: StudioOptions) -> None:
         folder = find_run(options.output_dir, name)
         picture = keep_picture(options.output_dir, marked_frame(folder, number))
         pick(None)
-        take_pictures(STARTING_IMAGE, str(picture))
+        take_pictures(START_IMAGE, str(picture))
         st.toast(f"Frame {number} is the starting image of the next run.")

@@ -6,7 +6,7 @@ import streamlit as st
 
 from studio.making import variations
 from studio.making.prepare import prepare
-from studio.page.actions import CHOSEN, PRESSES, RESULT, attempt
+from studio.page.actions import PRESSES, RESULT, attempt, look_out_for
 from studio.queue import run_queue
 from studio.queue.options import StudioOptions
 from studio.runs.batches import BATCH, new_batch
@@ -35,6 +35,4 @@ def _start(token: str, entry: Entry, options: StudioOptions) -> None:
             plans = [prepare(request) for request in requests]
             belongs = {BATCH: new_batch()}
             made = [run_queue.enqueue(plan, options.queue_url, belongs) for plan in plans]
-            state = st.session_state
-            state["active"] = {*state.get("active", ()), *(folder.name for folder in made)}
-            state[CHOSEN] = None
+            look_out_for(folder.name for folder in made)

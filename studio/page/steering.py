@@ -14,6 +14,7 @@ from studio.engines import registry
 from studio.making.changes import in_words
 from studio.making.steering import ask, settings_now
 from studio.page.actions import PRESSES, attempt, show_problem
+from studio.page.parts import PROMPT
 from studio.page.text import plain
 from studio.page.widgets import show_prompt_box, show_widget
 from studio.runs import change_requests
@@ -22,7 +23,6 @@ from studio.runs.run_index import Entry
 from studio.settings.declare import matters
 from studio.settings.run_settings import RunSettings
 
-PROMPT = "text_input"
 MOST = 4  # changes that are told
 NOTHING_NEW = "These values are in force already. Change one of them, then apply it."
 
