@@ -17,7 +17,7 @@ from studio.making.frames import frame_of, marked_frame
 from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
 from studio.media import frames, video
-from studio.media.marks import FrameOf, mark_of, marked_jpeg, marked_png
+from studio.media.frame_marks import FrameOf, mark_of, marked_jpeg, marked_png
 from studio.media.pictures import encode_jpeg, encode_png
 from studio.runs.details_keys import begins_with
 from studio.runs.storage import CHECKPOINT, DETAILS, INIT_IMAGE, PICTURE, START, VIDEO, RunFolder

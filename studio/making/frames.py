@@ -4,7 +4,7 @@ from PIL import Image
 
 from studio.base.errors import BadInput
 from studio.media import frames
-from studio.media.marks import FrameOf, marked_png
+from studio.media.frame_marks import FrameOf, marked_png
 from studio.media.pictures import load_picture
 from studio.runs.storage import RunFolder
 

@@ -19,7 +19,7 @@ from studio.engines import registry
 from studio.making import changes, recipes
 from studio.making.changes import Change
 from studio.making.recipes import Recipe
-from studio.media.marks import FrameOf, mark_of, marked_jpeg
+from studio.media.frame_marks import FrameOf, mark_of, marked_jpeg
 from studio.media.pictures import crop_or_cover, load_picture, read_picture, saved_copy, scaled
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
