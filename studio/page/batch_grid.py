@@ -21,6 +21,18 @@ GRID = "grid"  # the batch that this tab shows, also once all of it has ended
 UNFOLDED = "grid_unfolded"  # the batch of which this tab shows all runs
 MOST = 24  # tiles, unless a person wants all
 AHEAD = 4  # of which wait, at least, while runs are made
+ACTS = {  # what a person can do with all runs of a batch: the words on its button, and its help
+    stop_forever: (
+        "Stop forever",
+        "No further run follows. Runs that have begun or that wait are still made to their end.",
+    ),
+    stop_all: (
+        "Stop all",
+        "Runs that are being made stop after this step and keep what they have. Runs that wait are"
+        " removed; you can undo that.",
+    ),
+    remove_all: ("Remove all", "Moves all of them to the trash; you can put them back."),
+}
 
 
 def batches_to_show(runs: Sequence[Entry], chosen: str | None) -> list[str]:
@@ -115,31 +127,13 @@ def _show_head(
         words = f"{made} of {len(of_batch)} made" if active else f"{made} made"
         prompt = plain(prompt_of(of_batch[0].details))
         st.markdown(f"**{prompt}** :small[:gray[· {words}]]", width="stretch")
+        acts = [stop_all] if active else [remove_all]
         if any(forever.goes_on(entry) for entry in active):
-            st.button(
-                "Stop forever",
-                key=f"stop-forever-{batch}",
-                help="No run follows any more. Those that have begun or wait go to their end.",
-                on_click=stop_forever,
-                args=(batch, options),
-            )
-        if active:
-            st.button(
-                "Stop all",
-                key=f"stop-all-{batch}",
-                help="Runs that are being made stop after this step and keep what they have. Those"
-                " that wait are removed; you can undo that.",
-                on_click=stop_all,
-                args=(batch, options),
-            )
-        else:
-            st.button(
-                "Remove all",
-                key=f"remove-all-{batch}",
-                help="Moves all of them to the trash; you can put them back.",
-                on_click=remove_all,
-                args=(batch, options),
-            )
+            acts.insert(0, stop_forever)
+        for act in acts:
+            label, help_text = ACTS[act]
+            key = f"{label.lower().replace(' ', '-')}-{batch}"
+            st.button(label, key=key, help=help_text, on_click=act, args=(batch, options))
 
 
 def _show_unfold(batch: str, count: int) -> None:
