@@ -28,7 +28,7 @@ class Command:
 PROGRAM = "python -m studio"
 COMMANDS = {
     "generate": Command("make a picture from a prompt", "generate:main"),
-    "change": Command("change a run while it goes", "studio.cli.changing:main"),
+    "change": Command("change a run while it is being made", "studio.cli.changing:main"),
     "app": Command("open the page in the browser", "studio.page.launch:main"),
     "gallery": Command("show all runs in the browser", "gallery:main"),
     "worker": Command("compute queued runs without the page", "worker:main"),

@@ -123,7 +123,7 @@ def test_the_changes_are_made_again_unless_they_are_left_out(changed, output_dir
 def test_another_prompt_leaves_them_out_and_the_page_says_so(changed, output_dir):
     changed.text_area(key="text_input").set_value("a cat")
     page = changed.run()
-    said = "The changes at step 2 are left out, since 'Text prompt' is another one now."
+    said = "The changes at step 2 are left out, since 'Text prompt' is different now."
     assert said in everything(page)
     run(page)
     details = queued(output_dir)[-1].details

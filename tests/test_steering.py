@@ -252,7 +252,7 @@ def test_other_values_leave_the_changes_out(studio):
     details = made.read()
     assert "changes" not in details and details["text_input"] == "a cat"
     assert details["warnings"][-1:] == [
-        "The changes at step 3 are left out, since 'Text prompt' is another one now."
+        "The changes at step 3 are left out, since 'Text prompt' is different now."
     ]
     same = studio.begin(settings_file=folder.path / DETAILS, text_input=TINY["text_input"])
     assert same.read()["changes"] == CHANGED
@@ -262,7 +262,10 @@ def test_other_values_leave_the_changes_out(studio):
 
 
 REFUSED = [
-    ({"Xdim": 64}, "Xdim cannot change while a run goes. These can: PROMPT, --avoid, --step-size"),
+    (
+        {"Xdim": 64},
+        "Xdim cannot change while a run is being made. These can: PROMPT, --avoid, --step-size",
+    ),
     ({"nonsense": 1}, "nonsense cannot change"),
     ({"step_size": -1}, "--step-size must be a number above 0 to 10; it was -1."),
     ({"text_input": " "}, "No prompt"),
@@ -290,7 +293,7 @@ def test_asking_for_what_cannot_be_is_refused(studio):
 def test_only_a_run_that_goes_can_be_changed(studio):
     folder = studio.begin(**TINY | {"num_steps": 1})
     studio.execute(folder)
-    with pytest.raises(BadInput, match="is done: only a run that goes can be changed"):
+    with pytest.raises(BadInput, match="Only a run that is being made can be changed"):
         ask(folder, FISH)
 
 
@@ -309,7 +312,7 @@ def test_the_command_changes_a_run_that_goes(studio, capsys):
     assert commands.main(["change", folder.name, "--output-dir", str(studio.output)]) == 2
     said = capsys.readouterr()
     assert said.out == f"{folder.name} changes from its next step on.\n"
-    assert "is done: only a run that goes" in said.err and "Say what to change" in said.err
+    assert "is done. Only a run that is being made" in said.err and "Say what to change" in said.err
 
 
 BROKEN = {

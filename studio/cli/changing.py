@@ -1,4 +1,7 @@
-"""`python -m studio change RUN_ID [PROMPT] [--step-size X ...]`: change a run while it goes."""
+"""Changing a run while it is being made.
+
+`python -m studio change RUN_ID [PROMPT] [--step-size X ...]`
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -29,7 +32,7 @@ def _parser(prog: str, kind: type[RunSettings]) -> Parser:
     """The options of those settings that may change."""
     parser = Parser(
         prog=prog,
-        description="Change a run while it goes: the values count from its next step on.",
+        description="Change a run while it is being made: the values count from its next step on.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )

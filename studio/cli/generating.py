@@ -251,7 +251,7 @@ def parse(argv: Sequence[str], prog: str | None = None) -> Command:
         _refuse_changes(given, of_request, of_command["stages"])
     elif of_request["continue_frame"] is not None and not of_request["continue_run"]:
         raise BadInput(
-            "--continue-frame needs --continue-run RUN_ID: the run whose video it is in."
+            "--continue-frame needs --continue-run RUN_ID: the run whose video has that frame."
         )
     return Command(Request(given=given, engine=engine, **of_request), **of_command)
 
@@ -269,7 +269,7 @@ def _refuse_changes(
     wrong = [*map(option_name, given), *(n for n, value in others.items() if value is not None)]
     if wrong:
         raise BadInput(
-            f"--resume takes up a run as it was, so it takes no {wrong[0]}."
+            f"--resume goes on with a run as it was, so it takes no {wrong[0]}."
             " To change something, use --continue-run instead."
         )
 

@@ -1,4 +1,4 @@
-"""Settings that change while a run goes, from one of its steps on. Never imports torch.
+"""Settings that change while a run is made, from one of its steps on. Never imports torch.
 
 details.json tells the settings that a run began with, and under CHANGES what changed, at which
 steps. Both together make the same picture again. Changes may lie ahead: a run that is made again
@@ -98,7 +98,7 @@ def steps_in_words(changes: Sequence[Change]) -> str:
 def left_out(changes: Sequence[Change], kind: type[RunSettings], other: str) -> str:
     """Why changes are not made again. other: a setting that begins with another value."""
     steps, label = steps_in_words(changes), label_of(kind, other)
-    return f"The changes at {steps} are left out, since '{label}' is another one now."
+    return f"The changes at {steps} are left out, since '{label}' is different now."
 
 
 def in_words(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -134,17 +134,17 @@ def _without_effect(kind: type[RunSettings], name: str) -> Iterator[str | Wordin
     yield Wording(f"'{label_of(kind, name)}'", option_name(name))
     yield " has no effect in this run: "
     yield Wording(f"'{label_of(kind, switch)}'", option_name(switch))
-    yield " is off, and cannot be switched on while it goes."
+    yield " is off, and cannot be switched on while the run is being made."
 
 
 def _fixed(kind: type[RunSettings], name: str) -> Iterator[str | Wording]:
     """Why a setting cannot change, and which can."""
     if not kind.CHANGEABLE:
-        yield "The settings of this engine cannot change while a run goes."
+        yield "The settings of this engine cannot change while a run is being made."
         return
     known = name in kind.model_fields
     yield Wording(f"'{label_of(kind, name)}'" if known else f"'{shortened(name)}'", shortened(name))
-    yield " cannot change while a run goes. These can: "
+    yield " cannot change while a run is being made. These can: "
     labels = ", ".join(f"'{label_of(kind, other)}'" for other in kind.CHANGEABLE)
     yield Wording(labels, ", ".join(map(option_name, kind.CHANGEABLE)))
     yield "."

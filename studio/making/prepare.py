@@ -65,7 +65,7 @@ class Plan:
     ancestors: the folder names of the runs before it, oldest first; it continues the last one.
     parent_frame: of the last one's film, if the run begins with that frame, not with its end.
     init_image_from: the frame of a run's film that the starting image is, if it is one.
-    warnings: for the person. changes: those to make while it goes, at the steps of an earlier run.
+    warnings: for the person. changes: those to make at the steps of an earlier run.
     """
 
     engine: str

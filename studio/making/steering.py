@@ -1,4 +1,4 @@
-"""Changing a run while it goes: asking for it, and carrying it out before a step. No torch.
+"""Changing a run while it is made: asking for it, carrying it out before a step. No torch.
 
 Nothing is lost or done twice, whenever the process is killed. A request stays in the run's folder
 until the change is in details.json, with its step; one write of that file says both what changes
@@ -46,7 +46,9 @@ def ask(folder: RunFolder, given: Mapping[str, Any]) -> None:
     """
     status = folder.proven_status()
     if status != "running":
-        raise BadInput(f"The run {folder.name} is {status}: only a run that goes can be changed.")
+        raise BadInput(
+            f"The run {folder.name} is {status}. Only a run that is being made can be changed."
+        )
     wanted = changed(settings_now(folder.read()), given)
     try:
         change_requests.write(folder.path, {name: getattr(wanted, name) for name in given})

@@ -1,4 +1,4 @@
-"""Pictures that the page keeps for the form: pasted ones, frames of films.
+"""Pictures that the page keeps for the form: uploads, dropped and pasted ones, frames of films.
 
 They lie in `.page/pictures/` of the output folder, by their content. A run copies what it uses, so
 only the newest stay.

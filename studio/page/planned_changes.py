@@ -1,4 +1,4 @@
-"""What Run! changes while the next run goes, as the run did whose settings were taken."""
+"""What Run! changes while the next run is made, as the run did whose settings were taken."""
 
 from collections.abc import Callable
 

@@ -50,9 +50,7 @@ def _show_head(
                 type="primary",
             )
         elif waiting:
-            help_text = (
-                "Runs that have begun continue; no other run begins until you start the queue."
-            )
+            help_text = "Runs that have begun go on; no other run begins until you start the queue."
             st.button("Pause", key="pause", on_click=_pause, args=(options,), help=help_text)
         if waiting:
             st.button(
@@ -60,7 +58,7 @@ def _show_head(
                 key="clear-all",
                 on_click=clear,
                 args=({entry.name for entry in waiting}, options),
-                help="Removes all runs that wait; you can undo that. What has begun continues.",
+                help="Removes all runs that wait; you can undo that. Runs that have begun go on.",
             )
     if pause:
         st.info(plain(f"The queue is paused: waiting runs do not start. {pause.reason}"))

@@ -66,8 +66,8 @@ def show_how_many() -> None:
         "Forever",
         key=FOREVER,
         help="Each run is followed by one with a new seed, until you press 'Stop forever' or 'Stop"
-        " all'; no page needs to be open. 'Stop' at a run ends that run only, and the next one"
-        " begins. A run that fails, or that you take out of the queue, is followed by none.",
+        " all'; no page needs to be open. 'Stop' on a run ends that run only, and the next one"
+        " begins. No run follows one that fails or that you take out of the queue.",
     )
 
 
@@ -109,7 +109,7 @@ def asked_for(form: Form, options: StudioOptions) -> tuple[list[Request], list[R
         for given in _with_seeds(values, state.get(HOW_MANY, 1))
     ]
     if state.get(STAGES) and state.get(FOREVER):
-        raise BadInput("A chain of stages ends. Switch off 'Forever' or 'Several stages'.")
+        raise BadInput("A chain of stages has an end. Switch off 'Forever' or 'Several stages'.")
     return requests, filled_in(form) if state.get(STAGES) else None
 
 

@@ -1,4 +1,4 @@
-"""Changing a run while it goes: its prompts, its step size, and what else its engine lets change.
+"""Changing a run while it is made: its prompts, its step size, and what else its engine allows.
 
 The page redraws all this twice a second. What somebody types stays, since a field is filled with
 the value in force only when it is first shown, or when the box opens and nobody has changed it.
@@ -28,7 +28,7 @@ NOTHING_NEW = "These values are in force already. Change one of them, then apply
 
 
 def show_steering(entry: Entry) -> None:
-    """What has changed in a run that goes, and a box to change more of it."""
+    """What has changed in a run that is being made, and a box to change more of it."""
     engine = registry.find(engine_of(entry.details))
     if engine is None or not engine.settings.CHANGEABLE or not entry.details.get("num_steps"):
         return

@@ -76,7 +76,7 @@ def _show_button(entry: Entry, options: StudioOptions) -> None:
             disabled=is_stopping,
             on_click=stop,
             args=(entry,),
-            help=None if is_stopping else f"Ends {which} after this step and keeps what is there.",
+            help=None if is_stopping else f"Ends this run ({which}) after this step and keeps it.",
         )
         return
     st.button(
@@ -85,7 +85,7 @@ def _show_button(entry: Entry, options: StudioOptions) -> None:
         type="tertiary",
         on_click=remove,
         args=(entry, options),
-        help=f"Moves {which} to the trash; you can put it back.",
+        help=f"Moves this run ({which}) to the trash; you can put it back.",
     )
 
 

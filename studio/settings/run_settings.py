@@ -33,7 +33,7 @@ class RunSettings(BaseModel):
     STATE_DEPENDS_ON: ClassVar[tuple[str, ...]] = ()
     # The settings whose choice changes what `recommended` returns.
     RECOMMEND: ClassVar[tuple[str, ...]] = ()
-    # The settings that may change while a run goes, from one of its steps on; see `Run.change`.
+    # The settings that may change while a run is made, from one of its steps on; see `Run.change`.
     CHANGEABLE: ClassVar[tuple[str, ...]] = ()
 
     if TYPE_CHECKING:  # declared by each engine, in its own order and with its own defaults
