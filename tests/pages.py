@@ -23,14 +23,17 @@ def sidebar(page):
     return {w.label: w for kind in KINDS for w in page.sidebar.get(kind)}
 
 
-def run(page):
-    next(button for button in page.button if button.label == "Run!").click()
-    return page.run()
+def labelled(widgets, label):
+    return next(widget for widget in widgets if widget.label == label)
 
 
 def press(page, label):
-    next(button for button in page.button if button.label == label).click()
+    labelled(page.button, label).click()
     return page.run()
+
+
+def run(page):
+    return press(page, "Run!")
 
 
 def write_prompt(page, text="a red heart"):
@@ -100,6 +103,6 @@ def again(page):
 
 
 def switch_stages(page):
-    toggle = next(toggle for toggle in page.toggle if toggle.label == "Several stages")
+    toggle = labelled(page.toggle, "Several stages")
     toggle.set_value(not toggle.value)
     return page.run()

@@ -15,6 +15,7 @@ from pages import (
     again,
     errors,
     everything,
+    labelled,
     make_finished,
     make_run,
     press,
@@ -472,9 +473,9 @@ def test_how_many_stages_and_the_queue_count(page, output_dir, monkeypatch):
     sidebar(page)["Num steps"].set_value(100)
     one = said_seconds(page.run())
     assert 10 <= one < 20
-    next(box for box in page.number_input if box.label == "How many").set_value(3)
+    labelled(page.number_input, "How many").set_value(3)
     assert said_seconds(page.run()) == pytest.approx(3 * one, abs=2)
-    next(box for box in page.number_input if box.label == "How many").set_value(1)
+    labelled(page.number_input, "How many").set_value(1)
     page.session_state["stage_rows"] = [{"text_input": "in spring"}, {"num_steps": "300"}]
     switch_stages(page)
     assert said_seconds(page) == pytest.approx(one + 20 + one, abs=2)
@@ -503,7 +504,7 @@ def test_a_running_run_shows_its_progress_and_stops_on_request(page, output_dir)
     assert "2.5 steps/s · 12 s left" in said
     assert "total 0.75" in said and "Total loss, from 2 to 0.75" in said
     assert "data:image/jpeg;base64," in said
-    next(button for button in page.button if button.label == "Stop").click()
+    labelled(page.button, "Stop").click()
     page.run()
     assert folder.stop_requested()
     assert "Stopping …" in [button.label for button in page.button]
@@ -582,7 +583,7 @@ def test_a_broken_picture_does_not_break_the_page(page, output_dir, data):
 def test_a_run_of_the_older_layout_shows(page, output_dir):
     folder = make_finished(output_dir)
     folder.write({"run_id": "aaaaaaaa", "text_input": "a collie", "num_steps": 500, "seed": 5})
-    next(b for b in page.run().button if b.label == "a collie").click()
+    labelled(page.run().button, "a collie").click()
     assert "✓ Done · 500 steps" in everything(page.run())
 
 
@@ -697,7 +698,7 @@ def test_several_seeds_in_one_click(page, output_dir, seed, expected):
     if seed:
         sidebar(page)["Set seed"].set_value(True)
         sidebar(page.run())["Seed"].set_value(seed)
-    next(box for box in page.number_input if box.label == "How many").set_value(3)
+    labelled(page.number_input, "How many").set_value(3)
     run(page)
     seeds = [entry.details["seed"] for entry in queued(output_dir)]
     assert len(set(seeds)) == 3
@@ -705,7 +706,7 @@ def test_several_seeds_in_one_click(page, output_dir, seed, expected):
 
 
 def test_run_with_an_empty_table_of_stages_is_refused(page):
-    next(toggle for toggle in page.toggle if toggle.label == "Several stages").set_value(True)
+    labelled(page.toggle, "Several stages").set_value(True)
     assert "holds no stages" in errors(run(page))
 
 
@@ -751,7 +752,7 @@ def test_stages_are_there_after_a_reload(page):
     page.session_state["stage_rows"] = rows = [{"text_input": "in spring", "cutn": "3"}]
     switch_stages(page)
     page.multiselect[0].set_value(["cutn"])
-    next(box for box in page.number_input if box.label == "How many").set_value(3)
+    labelled(page.number_input, "How many").set_value(3)
     page.run()
     later = again(page)
     assert later.toggle[0].value and later.multiselect[0].value == ["cutn"]

@@ -9,6 +9,7 @@ from pages import (
     component_data,
     errors,
     everything,
+    labelled,
     make_finished,
     make_run,
     press,
@@ -43,10 +44,6 @@ def engines(monkeypatch):
 def choose(page, engine):
     sidebar(page)["Engine"].set_value(engine)
     return page.run()
-
-
-def button(page, label):
-    return next(button for button in page.button if button.label == label)
 
 
 def make_tiles_run(output_dir, name="20260102T000000-tttttttt", **details):
@@ -313,7 +310,7 @@ def test_a_run_without_picture_shows_its_progress_alone(engines, page, output_di
     assert "step 10 of 40" in [bar.proto.text for bar in page.get("progress")]
     assert 'class="run-picture' not in said and 'class="losses"' not in said
     assert f"**{TILES}**" in said
-    assert button(page, "Stop")
+    assert labelled(page.button, "Stop")
 
 
 def test_a_run_with_image_prompts_alone_is_called_so(engines, page, output_dir):

@@ -2,7 +2,17 @@
 
 import pytest
 import tiles_engine
-from pages import KINDS, make_finished, press, queued, run, set_at_once, sidebar, write_prompt
+from pages import (
+    KINDS,
+    labelled,
+    make_finished,
+    press,
+    queued,
+    run,
+    set_at_once,
+    sidebar,
+    write_prompt,
+)
 from pydantic import create_model
 
 from studio.engines import registry
@@ -48,10 +58,6 @@ def find(page, words):
 
 def resets(page):
     return [button.label for button in page.sidebar.button if "reset" in button.label]
-
-
-def button(page, label):
-    return next(button for button in page.button if button.label == label)
 
 
 # --- headings ---
@@ -227,7 +233,7 @@ def test_chips_leave_numbers_that_are_typed_quickly(page):
 
 
 def test_the_die_draws_a_seed_and_the_arrow_takes_the_last_runs(page, output_dir, monkeypatch):
-    assert button(page, "Seed of the last run").disabled
+    assert labelled(page.button, "Seed of the last run").disabled
     monkeypatch.setattr("secrets.randbelow", lambda _: 77)
     press(page, "New seed")
     assert (sidebar(page)["Set seed"].value, sidebar(page)["Seed"].value) == (True, "77")

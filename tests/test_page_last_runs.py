@@ -9,6 +9,7 @@ from pages import (
     errors,
     everything,
     fake_listener,
+    labelled,
     make_finished,
     press,
     queued,
@@ -87,7 +88,7 @@ def test_favourites_and_tags_are_those_of_the_gallery(page, runs, output_dir, ac
     assert '<ul class="run-tags" aria-label="Tags"><li>&lt;sea&gt;</li></ul>' in everything(
         page.run()
     )
-    next(toggle for toggle in page.toggle if toggle.label == "Favourites").set_value(True)
+    labelled(page.toggle, "Favourites").set_value(True)
     assert shown(page.run()) == ["a red heart"]
     act("favourite", runs[1], on="0")
     assert shown(page) == [] and "0 of 2 runs" in everything(page)

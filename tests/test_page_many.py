@@ -8,6 +8,7 @@ import pytest
 from pages import (
     errors,
     everything,
+    labelled,
     make_finished,
     make_run,
     press,
@@ -32,8 +33,8 @@ pytest_plugins = "page_fixtures"
 
 
 def ask_for(page, count, prompt="a red heart", forever=False):
-    next(box for box in page.number_input if box.label == "How many").set_value(count)
-    next(toggle for toggle in page.toggle if toggle.label == "Forever").set_value(forever)
+    labelled(page.number_input, "How many").set_value(count)
+    labelled(page.toggle, "Forever").set_value(forever)
     return run(write_prompt(page, prompt))
 
 
@@ -200,7 +201,7 @@ def test_clear_all_leaves_what_a_worker_has_just_taken(page, output_dir):
         ask_for(page, 1, prompt)
     taken, waits = [entry.folder for entry in queued(output_dir)]
     begin(taken)
-    next(b for b in page.button if b.label == "Clear all").click()
+    labelled(page.button, "Clear all").click()
     page.run()
     assert not taken.stop_requested() and taken.path.is_dir() and not waits.path.exists()
 

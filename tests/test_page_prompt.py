@@ -7,6 +7,7 @@ from pages import (
     again,
     errors,
     everything,
+    labelled,
     make_finished,
     press,
     queued,
@@ -48,7 +49,7 @@ def prompt(page):
 
 
 def avoid(page):
-    return next(field for field in page.text_input if field.label == "Avoid")
+    return labelled(page.text_input, "Avoid")
 
 
 def weights(page):
