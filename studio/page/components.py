@@ -1,5 +1,6 @@
 """Components of ours: their markup, script and style are in static/, under the component's name."""
 
+import json
 from typing import Any
 
 import streamlit as st
@@ -20,6 +21,12 @@ def mounted(name: str) -> Any:
 def listener(name: str) -> Any:
     """What mounts a component that shows nothing: a script alone, for the whole page."""
     return component(name, js=_static(f"{name}.js"))
+
+
+def bring_into_view(selector: str, **how: str) -> None:
+    """Scroll to what a CSS selector finds, if anything. how: the options of `scrollIntoView`."""
+    act = f"document.querySelector({json.dumps(selector)})?.scrollIntoView({json.dumps(how)});"
+    st.html(f"<script>{act}</script>", unsafe_allow_javascript=True)
 
 
 def _static(name: str) -> str:

@@ -12,7 +12,7 @@ import streamlit as st
 from studio.base.errors import BadInput, shortened
 from studio.making import recipes
 from studio.page.actions import attempt, toast_problem
-from studio.page.components import listener
+from studio.page.components import bring_into_view, listener
 from studio.page.form import IMAGE_PROMPTS, START_IMAGE, Form
 from studio.page.incoming import take_file, take_settings
 from studio.page.memory import Memory
@@ -25,10 +25,6 @@ from studio.queue.options import StudioOptions
 DROP = "drop"
 DROPPED = "dropped"  # the picture whose use is being chosen
 LARGEST_DROP = 20_000_000
-SHOW = """<script>
-document.querySelector(".st-key-dropped-picture")
-  ?.scrollIntoView({ behavior: "smooth", block: "center" });
-</script>"""
 
 
 @dataclass
@@ -100,7 +96,7 @@ def _show_card(dropped: Dropped, form: Form, options: StudioOptions, memory: Mem
             _show_uses(dropped, form, options, memory)
     if dropped.is_new:
         dropped.is_new = False
-        st.html(SHOW, unsafe_allow_javascript=True)
+        bring_into_view(".st-key-dropped-picture", behavior="smooth", block="center")
 
 
 def _show_name(dropped: Dropped) -> None:

@@ -12,6 +12,7 @@ import streamlit as st
 
 from studio.making import chains
 from studio.making.recipes import Recipe
+from studio.page.components import bring_into_view
 from studio.page.pictures import show_choice, show_small
 from studio.page.planned_changes import show_planned_changes
 from studio.page.text import date_of, plain, prompt_of
@@ -36,9 +37,6 @@ HAPPENS = {
     "crop": "Its picture is cropped from {} to {}.",
     "keep": "The size stays {}.",
 }
-SCROLL = """<script>
-document.querySelector(".st-key-origin")?.scrollIntoView({ block: "center" });
-</script>"""
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ def show_origin(runs: Sequence[Entry], kind: type[RunSettings]) -> None:
         if again and again.changes:
             show_planned_changes(again, kind, _leave_changes)
         if state.pop(SEEK, False):  # in here, so that nothing below is drawn anew
-            st.html(SCROLL, unsafe_allow_javascript=True)
+            bring_into_view(".st-key-origin", block="center")
 
 
 def _show_previous(previous: Entry, kind: type[RunSettings]) -> None:

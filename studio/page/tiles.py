@@ -76,7 +76,7 @@ def _show_button(entry: Entry, options: StudioOptions) -> None:
             disabled=is_stopping,
             on_click=stop,
             args=(entry,),
-            help=None if is_stopping else f"Ends this run ({which}) after this step and keeps it.",
+            help=f"Ends this run ({which}) after this step and keeps what is there.",
         )
         return
     st.button(
