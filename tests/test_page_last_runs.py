@@ -20,6 +20,7 @@ from pages import (
 from studio.page import last_runs
 from studio.runs import marks, storage
 
+FORM_IN_VIEW = 'querySelector(".st-key-origin")?.scrollIntoView'
 pytest_plugins = "page_fixtures"
 
 
@@ -101,6 +102,7 @@ def test_the_other_buttons_do_as_their_namesakes(page, runs, output_dir, act):
     act("continue", runs[1])
     assert "Continues “a red heart”" in everything(page)
     act("start", runs[0])
+    assert FORM_IN_VIEW in everything(page)
     assert "Continues “" not in everything(page) and sidebar(page)["Use starting image"].value
     run(page)
     (entry,) = queued(output_dir)

@@ -16,7 +16,7 @@ from studio.page.components import bring_into_view, listener
 from studio.page.form import IMAGE_PROMPTS, START_IMAGE, Form
 from studio.page.incoming import take_file, take_settings
 from studio.page.memory import Memory
-from studio.page.picker import leave
+from studio.page.picker import pick
 from studio.page.pictures import show_small, size_of
 from studio.page.text import plain
 from studio.page.uploads import add_picture, keep_checked, take_pictures
@@ -134,11 +134,14 @@ def _start_from(path: str) -> None:
     start_from(path)
 
 
-def start_from(path: str) -> None:
-    """Let the next run begin from this picture, and from no earlier run."""
-    leave()
+def start_from(path: str, called: str = "This picture") -> None:
+    """Let the next run begin from a picture, and from no earlier run; show the form.
+
+    called: begins the toast that says so.
+    """
+    pick(None)
     take_pictures(START_IMAGE, path)
-    st.toast("Run! starts from this picture.")
+    st.toast(f"{called} is the starting image of the next run.")
 
 
 def _resemble(path: str) -> None:

@@ -5,13 +5,13 @@ import streamlit as st
 from studio.engines import registry
 from studio.making.frames import marked_frame
 from studio.page.actions import RESULT, attempt
+from studio.page.dropped import start_from
 from studio.page.engine_choice import ENGINE
 from studio.page.form import START_IMAGE
 from studio.page.incoming import continue_run
 from studio.page.kept import keep_picture
 from studio.page.memory import Memory
-from studio.page.picker import PICKED, BeginsAt, begin_at, pick
-from studio.page.uploads import take_pictures
+from studio.page.picker import PICKED, BeginsAt, begin_at
 from studio.page.viewer import FrameUses
 from studio.queue.options import StudioOptions
 from studio.runs.storage import find_run
@@ -43,10 +43,8 @@ def continue_frame(name: str, number: int, options: StudioOptions, memory: Memor
 
 
 def start_from_frame(name: str, number: int, options: StudioOptions) -> None:
-    """Let a frame of a run's video count as the uploaded starting image of a new start."""
+    """Let the next run begin from a frame of a run's video, as from an uploaded picture."""
     with attempt(RESULT):
         folder = find_run(options.output_dir, name)
         picture = keep_picture(options.output_dir, marked_frame(folder, number))
-        pick(None)
-        take_pictures(START_IMAGE, str(picture))
-        st.toast(f"Frame {number} is the starting image of the next run.")
+        start_from(str(picture), f"Frame {number}")
