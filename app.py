@@ -23,7 +23,7 @@ from studio.page.actions import (
     look_out_for,
     show_problem,
 )
-from studio.page.components import listener
+from studio.page.components import bring_into_view, listener
 from studio.page.documents import show_document
 from studio.page.dropped import show_drop_zone, show_dropped
 from studio.page.engine_choice import choose_engine, unavailable_engines
@@ -66,9 +66,6 @@ from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE
 
 TITLE = "VQGAN-CLIP studio"
-SCROLL = """<script>
-document.querySelector('[class*="st-key-result-"]')?.scrollIntoView();
-</script>"""
 FAST, SLOW = 0.5, 2.0  # seconds between looks, while runs are active and while none is
 
 
@@ -211,7 +208,7 @@ def _show_chosen(runs: Sequence[Entry], memory: Memory, options: StudioOptions) 
         frame_uses(options, memory),
     )
     if state.pop(SEEK_RESULT, False):
-        st.html(SCROLL, unsafe_allow_javascript=True)
+        bring_into_view('[class*="st-key-result-"]')
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """The run that is being computed: its picture as it forms, its progress, and Stop."""
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
 
 from studio.engines.estimate import duration
+from studio.page.actions import stop
 from studio.page.losses import show_losses
 from studio.page.pictures import as_address, shown_size
 from studio.page.steering import show_steering
@@ -15,21 +16,21 @@ from studio.runs.run_index import Entry
 from studio.runs.storage import PREVIEW
 
 
-def show_live(entry: Entry, stop: Callable[[Entry], None]) -> None:
-    """The picture as it forms, the progress, and Stop, which calls `stop`.
+def show_live(entry: Entry) -> None:
+    """The picture as it forms, the progress, and Stop.
 
     A run that has no picture, and whose details tell no size of one, shows its progress alone.
     """
     picture = _preview(entry)
     with st.container(border=True, key=f"live-{entry.name}"):
         if not picture:
-            _show_facts(entry, stop)
+            _show_facts(entry)
             return
         left, right = st.columns([3, 2], gap="medium")
         with left:
             st.html(picture)
         with right:
-            _show_facts(entry, stop)
+            _show_facts(entry)
 
 
 def _preview(entry: Entry) -> str:
@@ -46,11 +47,11 @@ def _preview(entry: Entry) -> str:
     return f'<img class="run-picture {look}" style="{style}" alt="{alt}" src="{address}">'
 
 
-def _show_facts(entry: Entry, stop: Callable[[Entry], None]) -> None:
+def _show_facts(entry: Entry) -> None:
     progress = entry.folder.read_progress()
     st.markdown(f"**{plain(prompt_of(entry.details))}**")
     _show_progress(progress, entry.details)
-    _stop_button(entry, stop)
+    _stop_button(entry)
     show_steering(entry)
     show_losses(progress.get("history"), progress.get("losses"))
 
@@ -70,13 +71,12 @@ def _show_progress(progress: Mapping[str, Any], details: Mapping[str, Any]) -> N
     st.caption(" · ".join(facts))
 
 
-def _stop_button(entry: Entry, stop: Callable[[Entry], None]) -> None:
-    if entry.folder.stop_requested():
-        st.button("Stopping …", disabled=True, key=f"stop-{entry.name}", width="stretch")
-        return
+def _stop_button(entry: Entry) -> None:
+    is_stopping = entry.folder.stop_requested()
     st.button(
-        "Stop",
+        "Stopping …" if is_stopping else "Stop",
         key=f"stop-{entry.name}",
+        disabled=is_stopping,
         on_click=stop,
         args=(entry,),
         help="Ends the run after this step and keeps what is there.",

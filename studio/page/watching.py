@@ -6,7 +6,7 @@ import streamlit as st
 
 from studio.base.paths import STATIC_DIR
 from studio.making import chains
-from studio.page.actions import CHOSEN, stop
+from studio.page.actions import CHOSEN
 from studio.page.batch_grid import batches_to_show, is_over, is_sibling, show_grid
 from studio.page.engine_choice import unavailable_engines
 from studio.page.estimates import device_of
@@ -42,7 +42,7 @@ def watch(options: StudioOptions) -> None:
         show_grid(batch, runs, choose_from_grid, options)
     for entry in running:
         if batch_of(entry.details) not in grids:
-            show_live(entry, stop)
+            show_live(entry)
     show_queue(run_queue.waiting(runs), running, st.session_state["seconds"], options)
     _name_tab(running, runs)
 

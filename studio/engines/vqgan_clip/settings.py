@@ -43,7 +43,8 @@ class VQGANCLIPSettings(RunSettings):
     )
     avoid: str = common.avoid(
         help="What the picture should not show. `|` separates several things; each may end in"
-        f" `:weight`, by default {AVOIDING_WEIGHT:g}. More drives the picture further away from it."
+        f" `:weight`, by default {AVOIDING_WEIGHT:g}. A larger weight drives the picture further"
+        " away."
     )
     num_steps: int = common.num_steps(
         150, frames="with scrolling: how many frames to make", published=500
