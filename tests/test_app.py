@@ -622,6 +622,9 @@ def test_without_weights_the_page_says_what_to_get(page, monkeypatch, tmp_path):
 
 def test_readme_and_changelog_are_there(page):
     assert [expander.label for expander in page.main.expander] == ["README", "CHANGELOG"]
+    for name in ("README", "CHANGELOG"):
+        page.session_state[f"document-{name}"] = True
+    page.run()
     (heading,) = (m.value for m in page.main.expander[0].markdown[:1])
     assert heading.startswith("#")
     assert "](docs/" not in everything(page), "links into the folder lead nowhere from the page"

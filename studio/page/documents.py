@@ -9,11 +9,18 @@ PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 RELATIVE_LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)[^)]*\)")
 
 
+@st.fragment
 def show_document(path: Path) -> None:
-    """A Markdown file in an expander of its name; nothing if there is no such file."""
+    """A Markdown file in an expander of its name; nothing if there is no such file.
+
+    It is sent when someone opens it: drawing code takes a browser as long as the rest of the page.
+    """
     if not path.is_file():
         return
-    with st.expander(path.stem):
+    box = st.expander(path.stem, key=f"document-{path.stem}", on_change="rerun")
+    if not box.open:
+        return
+    with box:
         text, *rest = PICTURE.split(path.read_text(encoding="utf-8"))
         _show_text(text)
         for alt, address, text in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
