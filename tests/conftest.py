@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tabs import Tabs
 
 ROOT = Path(__file__).resolve().parents[1]
 HARDWARE = ("gpu", "vnni")  # marks of tests that need hardware
@@ -29,13 +30,16 @@ def chromium():
     playwright.stop()
 
 
+@pytest.fixture(scope="session")
+def _all_tabs(chromium):
+    return Tabs(chromium)
+
+
 @pytest.fixture
-def contexts():
-    """Those of the browser that are to be closed after the test."""
-    contexts = []
-    yield contexts
-    for context in contexts:
-        context.close()
+def tabs(_all_tabs):
+    """Opens tabs of the browser, which end with the test."""
+    yield _all_tabs
+    _all_tabs.end_test()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,5 +1,6 @@
 """The page of a server of its own, touched in a real browser. See page_server_fixtures.py."""
 
+import base64
 import os
 import re
 import signal
@@ -16,13 +17,18 @@ from studio.runs import run_index
 
 ROOT = Path(__file__).resolve().parents[1]
 FITS = "main => main.clientWidth > 0 && main.scrollWidth <= main.clientWidth"
-DROP = """(element, [name, data, zeros = 0]) => {
+# Returns whether the page takes files: whether its script keeps the browser from opening them.
+DROP = """(element, [name, data, zeros]) => {
   const picture = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   const dataTransfer = new DataTransfer();
   dataTransfer.items.add(new File([picture, new Uint8Array(zeros)], name, { type: "image/png" }));
-  for (const kind of ["dragenter", "dragover", "drop"])
-    element.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer }));
+  const init = { bubbles: true, cancelable: true, dataTransfer };
+  const isOurs = (kind) => !element.dispatchEvent(new DragEvent(kind, init));
+  isOurs("dragenter");
+  return isOurs("dragover") && isOurs("drop");
 }"""
+AT_REST = """app => app.dataset.testScriptState === "notRunning" &&
+  !app.querySelector("[data-stale=true]")"""
 
 
 class Server:
@@ -82,6 +88,19 @@ def press_run(tab, prompt, steps):
         field(tab, label).fill(str(value))
     prompt_of(tab).fill(prompt)
     button(tab, "Run!").click()
+
+
+def drop(tab, name, data, zeros=0):
+    """Drop a file of these bytes and so many zeros on the page, once its script takes files."""
+    words = [name, base64.b64encode(data).decode(), zeros]
+    main = tab.get_by_test_id("stMain")
+    wait_for(lambda: main.evaluate(DROP, words), "the page to take files")
+
+
+def wait_until_drawn(tab):
+    """Wait until the page is not being drawn again, and nothing on it is of an earlier drawing."""
+    app = tab.get_by_test_id("stApp")
+    wait_for(lambda: app.evaluate(AT_REST), "the page to be drawn")
 
 
 def preview(tab):

@@ -7,7 +7,6 @@ import signal
 
 import pytest
 from page_server import Server, field, prompt_of
-from tabs import new_tab
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +18,11 @@ def server(tmp_path_factory, chromium):
 
 
 @pytest.fixture
-def open_tab(server, chromium, contexts):
+def open_tab(server, tabs):
     """Opens tabs of the page."""
 
     def open_one(**options):
-        tab = new_tab(chromium, contexts, **options)
+        tab = tabs.open(**options)
         tab.goto(server.url)
         prompt_of(tab).wait_for()
         field(tab, "Xdim").wait_for()

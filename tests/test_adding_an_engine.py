@@ -1,6 +1,5 @@
 """The engine of docs/adding-an-engine.md, put into a copy of the project and removed again."""
 
-import base64
 import json
 import re
 import shutil
@@ -16,9 +15,10 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from page_server import DROP, Server, button, choose_engine, field, prompt_of
+from page_server import Server, button, choose_engine, drop, field, prompt_of
 from PIL import Image
-from tabs import new_tab
+from playwright.sync_api import expect
+from tabs import Tabs
 from test_architecture import broken_rules
 from waiting import wait_for
 
@@ -203,8 +203,8 @@ def page(copy: Copy, tmp_path: Path, chromium: Any) -> Iterator[Server]:
     server.end(signal.SIGTERM)
 
 
-def open_page(server: Server, chromium: Any, contexts: list[Any], query: str = "") -> Any:
-    tab = new_tab(chromium, contexts)
+def open_page(server: Server, tabs: Tabs, query: str = "") -> Any:
+    tab = tabs.open()
     tab.goto(f"{server.url}/{query}")
     field(tab, "Engine").wait_for()
     return tab
@@ -220,10 +220,10 @@ def make_on_page(server: Server, tab: Any, colours: str) -> Path:
     return server.runs()[0].folder.path
 
 
-def test_on_the_page(page: Server, chromium: Any, contexts: list[Any]) -> None:
-    tab = open_page(page, chromium, contexts)
+def test_on_the_page(page: Server, tabs: Tabs) -> None:
+    tab = open_page(page, tabs)
     field(tab, "Cutouts").wait_for(state="attached")  # folded
-    assert field(tab, "Pattern").count() == 0
+    expect(field(tab, "Pattern")).to_have_count(0)
     choose_engine(tab, "Weave")
     field(tab, "Cloths").wait_for()
     field(tab, "Cutouts").wait_for(state="detached")
@@ -239,10 +239,8 @@ def test_on_the_page(page: Server, chromium: Any, contexts: list[Any]) -> None:
     assert details_of(folder)["model"] == "Weave" and len(pictures_of(folder)) == 3
 
 
-def test_presets_links_and_a_dropped_picture_bring_the_engine(
-    page: Server, chromium: Any, contexts: list[Any]
-) -> None:
-    tab = open_page(page, chromium, contexts)
+def test_presets_links_and_a_dropped_picture_bring_the_engine(page: Server, tabs: Tabs) -> None:
+    tab = open_page(page, tabs)
     choose_engine(tab, "Weave")
     field(tab, "Cutouts").wait_for(state="detached")  # with the rest of the other form
     field(tab, "Cloths").fill("4")
@@ -250,12 +248,11 @@ def test_presets_links_and_a_dropped_picture_bring_the_engine(
     save_preset(tab, "four cloths")
     choose_engine(tab, "VQGAN-CLIP")
     field(tab, "Cutouts").wait_for(state="attached")  # folded
-    assert prompt_of(tab).input_value() == "lime"
-    data = base64.b64encode((folder / "output-2.PNG").read_bytes()).decode()
-    tab.get_by_test_id("stMain").evaluate(DROP, ["output-2.PNG", data])
+    expect(prompt_of(tab)).to_have_value("lime")
+    drop(tab, "output-2.PNG", (folder / "output-2.PNG").read_bytes())
     button(tab, "Use its settings").click()
     wait_for(lambda: field(tab, "Cloths").input_value() == "4", "the picture's cloths")
-    later = open_page(page, chromium, contexts, f"?continue={folder.name}")
+    later = open_page(page, tabs, f"?continue={folder.name}")
     later.get_by_text("Continues “lime”").wait_for()
     wait_for(lambda: field(later, "Cloths").input_value() == "4", "the run's cloths")
     field(later, "Cloths").fill("2")
@@ -272,9 +269,9 @@ def save_preset(tab: Any, name: str) -> None:
     tab.keyboard.press("Escape")
 
 
-def test_in_the_gallery(copy: Copy, chromium: Any, contexts: list[Any]) -> None:
+def test_in_the_gallery(copy: Copy, tabs: Tabs) -> None:
     folder = copy.run("gold", "--engine", "Weave", "--num-steps", "3", *SMALL)
-    tab = new_tab(chromium, contexts)
+    tab = tabs.open()
     with gallery_of(copy) as address:
         tab.goto(f"{address}/?engine=Weave")
         assert tab.locator(f'a[href*="{folder.name}"]').count()

@@ -42,6 +42,10 @@ def test_type_run_watch_and_stop(server, open_tab):
     assert [url for url in tab.strangers if not url.startswith(ours)] == []
 
 
+def step_of(folder):
+    return folder.read_progress().get("step", 0)
+
+
 def test_two_tabs_see_the_same_and_a_second_run_waits(server, open_tab):
     first = open_tab()
     press_run(first, "tab one", -1)
@@ -53,8 +57,8 @@ def test_two_tabs_see_the_same_and_a_second_run_waits(server, open_tab):
         tab.get_by_text("waits: 1 before it").wait_for()
     first.context.close()
     going = server.runs()[1].folder
-    step = going.read_progress()["step"]
-    wait_for(lambda: going.read_progress()["step"] > step + 3, "the run to outlive its tab")
+    step = step_of(going)
+    wait_for(lambda: step_of(going) > step + 3, "the run to outlive its tab")
     button(second, "Stop").click()
     wait_for(lambda: second.title() == "✓ Done: tab two", "the second run's end")
     assert [entry.status for entry in server.runs()[:2]] == ["done", "stopped"]
@@ -73,7 +77,7 @@ def test_three_wait_their_turn_through_reload_stop_and_another_browser(server, o
     tab.get_by_text(re.compile(r"step \d+, until you stop it")).wait_for()
     button(tab, "Stop").click()
     wait_for(lambda: first.read()["status"] == "stopped", "the first to stop")
-    wait_for(lambda: second.read_progress().get("step", 0) > 1, "the second to go")
+    wait_for(lambda: step_of(second) > 1, "the second to go")
     tab.context.close()
     tab = open_tab()
     tab.get_by_text("waits: 1 before it").wait_for()
@@ -88,20 +92,22 @@ def test_a_stopped_run_is_resumed_in_its_folder(server, open_tab):
     press_run(tab, "on and on", -1)
     button(tab, "Stop").wait_for()
     folder = server.runs()[0].folder
-    wait_for(lambda: folder.read_progress().get("step", 0) > 2, "some steps")
+    wait_for(lambda: step_of(folder) > 2, "some steps")
     button(tab, "Stop").click()
     button(tab, "Resume").wait_for()
     before = folder.read()["num_steps"]
     button(tab, "Resume").click()
-    wait_for(lambda: folder.read_progress().get("step", 0) > before, "it to continue")
+    wait_for(lambda: step_of(folder) > before, "it to continue")
     button(tab, "Stop").click()
     wait_for(lambda: folder.read()["status"] == "stopped", "it to stop again")
     assert folder.read()["num_steps"] > before
 
 
 def test_ending_the_app_puts_the_run_back_and_ends_the_worker(server, open_tab):
+    before = len(server.runs())
     press_run(open_tab(), "saved at the end", -1)
-    wait_for(lambda: server.runs()[0].folder.read_progress().get("step", 0) > 2, "some steps")
+    wait_for(lambda: len(server.runs()) > before, "the run")
+    wait_for(lambda: step_of(server.runs()[0].folder) > 2, "some steps")
     server.end(signal.SIGINT)
     assert not is_served(server.output_dir)
     saved = server.runs()[0]

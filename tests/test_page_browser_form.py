@@ -35,9 +35,12 @@ def test_the_form_fits_a_phone_and_what_is_folded_away_counts(server, open_tab):
     field(tab, "Cutouts").wait_for(state="hidden")
     wait_for(lambda: is_within(box(reset), box(heading)), "the count to be on the heading")
     shapes = tab.locator(".st-key-shapes")
-    assert shapes.evaluate(FITS) and shapes.get_by_test_id("stButtonGroup").evaluate(FITS)
-    assert is_within(box(button(shapes, "Swap width and height")), box(shapes))
-    assert box(field(tab, "Xdim"))[1] == box(field(tab, "ydim"))[1], "side by side"
+    for part in (shapes, shapes.get_by_test_id("stButtonGroup")):
+        wait_for(lambda one=part: one.evaluate(FITS), "the shapes to fit")
+    swap = button(shapes, "Swap width and height")
+    wait_for(lambda: is_within(box(swap), box(shapes)), "the button to be inside")
+    sizes = field(tab, "Xdim"), field(tab, "ydim")
+    wait_for(lambda: box(sizes[0])[1] == box(sizes[1])[1], "width and height side by side")
     button(tab, "New seed").click()
     wait_for(lambda: field(tab, "Seed").input_value().isdecimal(), "a seed")
     seed = int(field(tab, "Seed").input_value())

@@ -1,10 +1,10 @@
 """What comes into the form of the page in a real browser: earlier runs, files, tables of stages."""
 
-import base64
 import io
 
-from page_server import DROP, button, field, press_run, prompt_of, switch
+from page_server import button, drop, field, press_run, prompt_of, switch
 from PIL import Image
+from playwright.sync_api import expect
 from waiting import wait_for
 
 pytest_plugins = "page_server_fixtures"
@@ -53,7 +53,7 @@ def test_continue_on_a_phone_shows_what_happened(server, open_tab):
     in_view = "e => { const r = e.getBoundingClientRect(); return r.top >= 0 && r.bottom < 844 }"
     wait_for(lambda: strip.evaluate(in_view), "what is continued to come into view")
     strip.locator("img").wait_for()
-    assert prompt_of(tab).input_value() == "a heart to continue"
+    expect(prompt_of(tab)).to_have_value("a heart to continue")
     button(tab, "Do not continue").click()
     strip.get_by_text("Continues").wait_for(state="detached")
 
@@ -68,24 +68,19 @@ def test_a_picture_that_is_dropped_on_the_page_brings_its_settings(server, open_
     prompt_of(tab).fill("something else")
     field(tab, "Num steps").fill("9")
     field(tab, "Num steps").press("Enter")
-    tab.get_by_test_id("stBidiComponentIsolated").nth(1).wait_for(state="attached")
-    data = base64.b64encode((folder.path / "output.PNG").read_bytes()).decode()
-    main = tab.get_by_test_id("stMain")
-    main.evaluate(DROP, ["output.PNG", data])
+    drop(tab, "output.PNG", (folder.path / "output.PNG").read_bytes())
     button(tab, "Use its settings").click()
-    wait_for(lambda: prompt_of(tab).input_value() == "a dropped heart", "its prompt in the form")
-    assert field(tab, "Num steps").input_value() == "3"
-    wait_for(lambda: field(tab, "Seed").input_value() == str(folder.read()["seed"]), "its seed")
-    wait_for(
-        lambda: not tab.get_by_text("Continues “").count(), "it to be made again, not continued"
-    )
+    expect(prompt_of(tab)).to_have_value("a dropped heart")
+    expect(field(tab, "Num steps")).to_have_value("3")
+    expect(field(tab, "Seed")).to_have_value(str(folder.read()["seed"]))
+    expect(tab.get_by_text("Continues “")).to_have_count(0)  # it is made again
     button(tab, "Run!").click()
     wait_for(lambda: server.runs()[0].name != folder.name, "another run")
     again = server.runs()[0].folder
     wait_for(lambda: again.read()["status"] == "done", "the same once more")
     pictures = [Image.open(one.path / "output.PNG").tobytes() for one in (folder, again)]
     assert pictures[0] == pictures[1]
-    main.evaluate(DROP, ["odd.png", base64.b64encode(b"no picture").decode()])
+    drop(tab, "odd.png", b"no picture")
     tab.get_by_test_id("stAlert").get_by_text("odd.png").wait_for()
 
 
@@ -93,6 +88,8 @@ SEASONS = [f"a garden in {season}" for season in ("spring", "summer", "autumn", 
 
 
 def type_into(table, row, text, x=60):
+    shown = table.locator("canvas tbody tr")
+    wait_for(lambda: shown.count() >= min(row + 1, 3), "the table's rows")
     table.dblclick(position={"x": x, "y": 52 + 35 * row})
     editor = table.page.locator("textarea.gdg-input")
     editor.fill(text)
@@ -104,6 +101,11 @@ def cells(tab):
     """What the table says to those who cannot see its canvas."""
     rows = tab.get_by_test_id("stDataFrame").locator("canvas tbody tr").all()
     return [row.locator("td").all_text_contents() for row in rows]
+
+
+def is_above(one, other):
+    box = one.bounding_box()
+    return box["y"] + box["height"] <= other.bounding_box()["y"]
 
 
 def also_change(tab, label):
@@ -139,9 +141,8 @@ def test_the_table_of_stages_survives_all_that_is_done_to_it(server, open_tab):
     tab.reload()
     wait_for(lambda: cells(tab) == [[*row, ""] for row in written], "the table after a reload")
     table.hover()
-    above = tab.get_by_test_id("stMultiSelect").bounding_box()
-    toolbar = table.get_by_test_id("stElementToolbar").bounding_box()
-    assert above["y"] + above["height"] <= toolbar["y"], "the toolbar covers nothing"
+    parts = tab.get_by_test_id("stMultiSelect"), table.get_by_test_id("stElementToolbar")
+    wait_for(lambda: is_above(*parts), "the toolbar to cover nothing")
     table.click(position={"x": 20, "y": 18})
     tab.keyboard.press("Delete")
     wait_for(lambda: cells(tab) == [], "no rows")

@@ -3,9 +3,10 @@
 import base64
 import io
 
-from page_server import button
+from page_server import button, wait_until_drawn
 from pages import make_finished
 from PIL import Image
+from playwright.sync_api import expect
 from waiting import wait_for
 
 pytest_plugins = "page_server_fixtures"
@@ -30,9 +31,8 @@ def png(size):
 def test_a_pasted_picture_asks_what_it_is_for(server, open_tab):
     tab = open_tab()
     prompt = tab.get_by_label("Text prompt", exact=True)
-    tab.get_by_test_id("stBidiComponentIsolated").nth(1).wait_for(state="attached")
+    wait_for(lambda: not prompt.evaluate(PASTE, [png((50, 30)), ""]), "the page to take pictures")
     assert prompt.evaluate(PASTE, [png((40, 30)), "a cell of a table"]), "text is pasted as text"
-    assert not prompt.evaluate(PASTE, [png((50, 30)), ""])
     card = tab.locator(".st-key-dropped-picture")
     card.get_by_text("50x30").wait_for()
     button(card, "Image prompt").click()
@@ -48,23 +48,23 @@ def test_a_thumbnail_opens_and_its_buttons_appear(server, open_tab):
     tab = open_tab()
     card = tab.locator(".st-key-last-runs [class*='st-key-card-']")
     buttons = card.locator(".run-acts div")
-    opacity = "element => getComputedStyle(element).opacity"
     card.wait_for()
-    assert buttons.evaluate(opacity) == "0"
+    expect(buttons).to_have_css("opacity", "0")
     card.hover()
-    wait_for(lambda: buttons.evaluate(opacity) == "1", "the buttons under the pointer")
+    expect(buttons).to_have_css("opacity", "1")
     card.locator("img").click(position={"x": 50, "y": 50}, force=True)
     tab.locator("[class*='st-key-result-']").wait_for()
     tab.mouse.move(0, 0)
     wait_for(
         lambda: tab.evaluate("document.activeElement.innerText").strip() == "a red heart", "focus"
     )
-    wait_for(lambda: buttons.evaluate(opacity) == "1", "the buttons at the focus")
+    expect(buttons).to_have_css("opacity", "1")  # of the focus
+    wait_until_drawn(tab)
     for _ in range(4):
         tab.keyboard.press("Tab")
     tab.keyboard.press("Enter")
     card.locator(".run-star").wait_for()
-    assert button(card, "Favourite: a red heart").get_attribute("aria-pressed") == "true"
+    expect(button(card, "Favourite: a red heart")).to_have_attribute("aria-pressed", "true")
     named = "document.activeElement.getAttribute('aria-label')"
     wait_for(lambda: tab.evaluate(named) == "Favourite: a red heart", "the focus to come back")
     button(card, "Starting image: a red heart").click()

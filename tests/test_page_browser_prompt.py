@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from page_server import button, field, prompt_of
+from page_server import button, field, prompt_of, wait_until_drawn
 from PIL import Image
-from tabs import new_tab
+from playwright.sync_api import expect
 from waiting import wait_for
 
 from studio.media.pictures import encode_png
@@ -38,16 +38,17 @@ def hold_run_keys(tab):
     tab.keyboard.up("Control")
 
 
-def test_from_an_example_to_runs_without_touching_run(server, example, chromium, contexts):
-    tab = new_tab(chromium, contexts)
+def test_from_an_example_to_runs_without_touching_run(server, example, tabs):
+    tab = tabs.open()
     tab.goto(server.url)
     tab.locator(".st-key-examples img").click(force=True)  # its button lies above it
-    wait_for(lambda: prompt_of(tab).input_value() == "a green square", "the example's prompt")
-    assert field(tab, "Seed").input_value() == "3"
+    expect(prompt_of(tab)).to_have_value("a green square")
+    expect(field(tab, "Seed")).to_have_value("3")
     for label, value in (("Xdim", 32), ("ydim", 32), ("Num steps", 1)):
         field(tab, label).fill(str(value))
         field(tab, label).press("Enter")
-    wait_for(lambda: button(tab, "Run!").is_enabled(), "Run!")
+    expect(button(tab, "Run!")).to_be_enabled()
+    wait_until_drawn(tab)
     prompt_of(tab).fill("")
     prompt_of(tab).press_sequentially("a heart | fog:-0.5")
     hold_run_keys(tab)  # at once: the run has the newest text
@@ -57,6 +58,7 @@ def test_from_an_example_to_runs_without_touching_run(server, example, chromium,
     tab.keyboard.press("Control+Enter")
     wait_for(lambda: len(server.runs()) == 2, "another run")
     assert server.runs()[0].details["avoid"] == "rain"
+    wait_until_drawn(tab)
     tab.locator('[data-variant="segmented_control"]').first.focus()  # it would take Enter itself
     tab.keyboard.press("Control+Enter")
     wait_for(lambda: len(server.runs()) == 3, "a run from a chip")

@@ -1,12 +1,13 @@
 """A result in a real browser: zoom, before and after, frames; and the news that a run has ended."""
 
+import re
 import signal
 
 import numpy as np
 import pytest
 from page_server import FITS, Server, button
 from PIL import Image
-from tabs import new_tab
+from playwright.sync_api import expect
 from waiting import wait_for
 
 from studio.base.files import atomic_write, to_json
@@ -67,15 +68,15 @@ def make_run(output_dir, name, **details):
     return folder
 
 
-def open_result(server, chromium, contexts):
-    tab = new_tab(chromium, contexts)
+def open_result(server, tabs):
+    tab = tabs.open()
     tab.goto(server.url)
     tab.locator(".st-key-last-runs").get_by_text("a tree").click()
     return tab, tab.locator('[class*="st-key-result-"]')
 
 
-def test_a_result_is_looked_at_closely_and_a_frame_of_it_is_used(server, chromium, contexts):
-    tab, result = open_result(server, chromium, contexts)
+def test_a_result_is_looked_at_closely_and_a_frame_of_it_is_used(server, tabs):
+    tab, result = open_result(server, tabs)
     picture, stage = result.locator("img.after"), result.locator(".stage")
 
     def size():
@@ -85,11 +86,11 @@ def test_a_result_is_looked_at_closely_and_a_frame_of_it_is_used(server, chromiu
     assert picture.evaluate("e => getComputedStyle(e).imageRendering") == "pixelated"
     for name, width in (("100 %", 96), ("Larger", 192)):
         button(result, name).click()
-        assert size()[0] == width, name
+        wait_for(lambda to=width: size()[0] == to, name)
     stage.focus()
     for key, width in (("+", 288), ("0", 480)):
         tab.keyboard.press(key)
-        assert size()[0] == width, key
+        wait_for(lambda to=width: size()[0] == to, key)
     stage.hover()
     tab.keyboard.down("Control")
     tab.mouse.wheel(0, -100)
@@ -100,23 +101,24 @@ def test_a_result_is_looked_at_closely_and_a_frame_of_it_is_used(server, chromiu
     button(result, "Before / after").click()
     result.get_by_text("Before: its starting image").wait_for()
     result.locator(".cut").press("Home")
-    cut = "e => getComputedStyle(e).clipPath"
-    assert "100%" in result.locator("img.before").evaluate(cut), "all of it is cut off"
+    before, all_of_it = result.locator("img.before"), re.compile("100%")
+    expect(before).to_have_css("clip-path", all_of_it)
     result.locator(".cut").press("End")
-    assert "100%" not in result.locator("img.before").evaluate(cut)
+    expect(before).not_to_have_css("clip-path", all_of_it)
 
     film, scrub = result.locator("video"), result.get_by_label("Frame", exact=True)
+    expect(scrub).to_have_attribute("max", str(FRAMES))  # the script is there
     scrub.fill("11")
     scrub.press("ArrowRight")
     result.get_by_text(f"frame 12 of {FRAMES}").wait_for()
-    shown = wait_for(lambda: film.evaluate(SHOWS), "the frame")
-    assert shown == [pytest.approx(11.5 / 24, abs=1e-3), True, True]
+    there = [pytest.approx(11.5 / 24, abs=1e-3), True, True]
+    wait_for(lambda: film.evaluate(SHOWS) == there, "the frame's middle, in a film at rest")
     wait_for(lambda: abs(film.evaluate(GREY) - 88) < 4, "the twelfth frame's grey")
     button(result, "One frame back").click()
     result.get_by_text(f"frame 11 of {FRAMES}").wait_for()
     button(result, "Continue from this frame").click()
     tab.get_by_text(f"Continues frame 11 of “a tree” ({DONE}).").wait_for()
-    assert result.locator("img.before").is_visible(), "what was chosen stays"
+    before.wait_for()  # what was chosen stays
     button(result, "Use this frame as starting image").click()
     tab.get_by_text("Frame 11 is the starting image of the next run.").wait_for()
     tab.get_by_text("Continues frame 11").wait_for(state="detached")
@@ -125,10 +127,10 @@ def test_a_result_is_looked_at_closely_and_a_frame_of_it_is_used(server, chromiu
     wait_for(lambda: size()[0] == 288, "the picture to fit as well")
 
 
-def test_the_end_of_a_run_is_told_to_a_person_who_is_away(server, chromium, contexts):
+def test_the_end_of_a_run_is_told_to_a_person_who_is_away(server, tabs):
     going = make_run(server.output_dir, GOING, text_input="a house", status="running")
     atomic_write(going.path / PROGRESS, to_json({"step": 9, "planned_num_steps": 90}))
-    tab = new_tab(chromium, contexts)
+    tab = tabs.open(fresh=True)
     tab.add_init_script(NOTIFICATIONS)
     tab.goto(server.url)
     ask = button(tab, "Tell me when it is done")
@@ -145,7 +147,7 @@ def test_the_end_of_a_run_is_told_to_a_person_who_is_away(server, chromium, cont
     with tab.context.expect_page() as gallery:
         button(tab, LABEL).click()
     gallery.value.get_by_role("heading", name="a house").wait_for()
-    assert tab.get_by_role("link", name=LABEL).count() == 1
+    expect(tab.get_by_role("link", name=LABEL)).to_have_count(1)
     back = gallery.value.get_by_role("link", name="Use these settings")
     assert back.get_attribute("href") == f"{server.url}/?use={GOING}"
     assert tab.evaluate("window.told.length") == 1, "told once"

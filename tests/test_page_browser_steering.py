@@ -21,12 +21,12 @@ def test_what_is_typed_stays_and_counts_from_the_next_step_on(server, open_tab):
     assert box.input_value() == "a blue fish"
     assert box.evaluate("box => box === document.activeElement")
     button(tab, "Apply to this run").click()
+    tab.get_by_text("Changed from the next step on.").wait_for()  # it goes by itself
     inside.get_by_text(re.compile(r"From step \d+ on: Text prompt: a blue fish")).wait_for()
     (entry,) = server.runs()
     (change,) = entry.details["changes"]
     assert change["settings"] == {"text_input": "a blue fish", "step_size": 0.2}
 
-    tab.get_by_text("Changed from the next step on.").wait_for()
     margin = "curve => getComputedStyle(curve).marginLeft"
     assert tab.locator("figure.losses").evaluate(margin) == "0px", "the page keeps its style"
     button(tab, "Stop").click()
