@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tabs import Tabs
 
 ROOT = Path(__file__).resolve().parents[1]
 HARDWARE = ("gpu", "vnni")  # marks of tests that need hardware
@@ -32,6 +31,8 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def _all_tabs(chromium):
+    from tabs import Tabs  # playwright, which few tests need
+
     return Tabs(chromium)
 
 

@@ -84,6 +84,8 @@ def get_weights(assets_dir: Path, name: str) -> VQGANWeights:
             f"{name}.yaml is in {assets_dir}, but its checkpoint {name}.ckpt is not."
             f" Put it beside the yaml. Complete weights: {there}."
         )
+    if not pairs:
+        raise BadInput(_no_weights(assets_dir))
     raise BadInput(
         f"There are no weights named '{shortened(name)}' in {assets_dir}. There are: {there}."
     )
@@ -93,7 +95,11 @@ def default_weights(assets_dir: Path) -> str:
     """The name to use where a person did not choose. Raises BadInput for an empty folder."""
     for name in find_weights(assets_dir):
         return name
-    raise BadInput(
+    raise BadInput(_no_weights(assets_dir))
+
+
+def _no_weights(assets_dir: Path) -> str:
+    return (
         f"There are no weights in {assets_dir}: it needs a NAME.yaml with a NAME.ckpt beside it."
         " See './download-weights.sh' for published weights."
     )
