@@ -11,21 +11,22 @@ import streamlit as st
 
 
 def mirror(name: str, value: Any) -> str:
-    """The key of the widget that is to show `value` now. Draw it with that key.
+    """The key of the widget that is to show `value` now. Draw it with that key and that default.
 
     A person's own choice keeps the key, and so the keyboard's place, if the value follows it.
     """
     state = st.session_state
-    if state.get(newest(name)) != value:
-        state[_changes(name)] = state.get(_changes(name), 0) + 1
-        state[newest(name)] = value
+    number, start = state.get(_last(name), (0, None))
+    if state.get(newest(name), start) != value:
+        state[_last(name)] = (number + 1, value)
     return newest(name)
 
 
 def newest(name: str) -> str:
     """The key of the widget of that name. A callback for another key came too late."""
-    return f"{name}-{st.session_state.get(_changes(name), 0)}"
+    number, _ = st.session_state.get(_last(name), (0, None))
+    return f"{name}-{number}"
 
 
-def _changes(name: str) -> str:
-    return f"changes-of-{name}"
+def _last(name: str) -> str:
+    return f"mirror-of-{name}"

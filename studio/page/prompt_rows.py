@@ -60,6 +60,7 @@ def _show_row(
             f"Weight of {plain(shortened(part.text))}",
             min(-WIDEST, part.weight),
             max(WIDEST, part.weight),
+            part.weight,
             step=STEP,
             format="%0.4g",
             key=slider,

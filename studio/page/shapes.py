@@ -24,11 +24,13 @@ def show_shapes(fits: Fits) -> None:
     fits: whether the engine makes pictures of exactly that width and height.
     """
     state = st.session_state
-    key = mirror(SHAPE, _shape_of(*(state[side] for side in SIZE)))
+    shape = _shape_of(*(state[side] for side in SIZE))
+    key = mirror(SHAPE, shape)
     with st.container(key="shapes", horizontal=True, wrap=False, gap="xsmall"):
         st.segmented_control(
             "Shape",
             list(RATIOS),
+            default=shape,
             required=True,
             key=key,
             label_visibility="collapsed",
@@ -63,9 +65,9 @@ def _shape_of(width: int, height: int) -> str:
 
 def _reshape(key: str, fits: Fits) -> None:
     state = st.session_state
-    if key == newest(SHAPE):
+    if key == newest(SHAPE) and (ratio := RATIOS.get(state[key])):
         width, height = (state[side] for side in SIZE)
-        size = reshaped(width, height, RATIOS[state[key]], fits)
+        size = reshaped(width, height, ratio, fits)
         state.update(zip(SIZE, size, strict=True))
 
 

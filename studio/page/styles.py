@@ -44,6 +44,7 @@ def show_styles(key: str, engine: Engine, called: str) -> None:
         "Styles",
         list(styles),
         selection_mode="multi",
+        default=chosen,
         format_func=plain,
         key=pills,
         help="Each adds words to the prompt; choose it again to take them out. The styles are in"
