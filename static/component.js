@@ -3,7 +3,6 @@
 /** An address below the page's own, whatever path the page is served at. */
 const below = (address) => location.pathname.replace(/\/+$/, "") + address;
 
-
 const TRIES = 10;
 
 /** Ask again for a file that is away for a moment, as while the page is drawn again. */

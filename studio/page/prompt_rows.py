@@ -13,7 +13,7 @@ import streamlit as st
 from studio.base.errors import BadInput, shortened
 from studio.engines.contract import Engine
 from studio.engines.prompt_parts import Length, PromptPart
-from studio.page.mirror import mirror, newest
+from studio.page.mirror import mirror
 from studio.page.text import plain
 
 WIDEST = 2.0  # weights from -2 to 2, unless a larger one is typed
@@ -53,7 +53,6 @@ def _show_row(
     key: str, engine: Engine, parts: Sequence[PromptPart], index: int, length: Length | None
 ) -> None:
     part = parts[index]
-    slider = mirror(_name(index), part.weight)
     with st.container(horizontal=True, vertical_alignment="center", key=f"prompt-row-{index}"):
         st.markdown(plain(shortened(part.text, LABEL_LENGTH)), width=250)
         st.slider(
@@ -63,26 +62,20 @@ def _show_row(
             part.weight,
             step=STEP,
             format="%0.4g",
-            key=slider,
-            on_change=_reweigh,
-            args=(key, engine, index, slider),
             label_visibility="collapsed",
             width=220,
+            **mirror(f"weight-{index}", part.weight, _reweigh, key, engine, index),
         )
         if length:
             st.caption(_in_words(length), width="content")
 
 
-def _reweigh(key: str, engine: Engine, index: int, slider: str) -> None:
+def _reweigh(weight: float, key: str, engine: Engine, index: int) -> None:
     """Write a slider's weight into the prompt."""
     parts = parts_of_prompt(engine, st.session_state[key])
-    if slider == newest(_name(index)) and index < len(parts):
-        parts[index] = replace(parts[index], weight=st.session_state[slider])
+    if index < len(parts):
+        parts[index] = replace(parts[index], weight=weight)
         st.session_state[key] = engine.prompt_text(parts)
-
-
-def _name(index: int) -> str:
-    return f"weight-{index}"
 
 
 def _in_words(length: Length) -> str:

@@ -8,7 +8,7 @@ from math import sqrt
 
 import streamlit as st
 
-from studio.page.mirror import mirror, newest
+from studio.page.mirror import mirror
 from studio.page.picker import SIZE
 
 SHAPE = "shape"
@@ -25,19 +25,16 @@ def show_shapes(fits: Fits) -> None:
     """
     state = st.session_state
     shape = _shape_of(*(state[side] for side in SIZE))
-    key = mirror(SHAPE, shape)
     with st.container(key="shapes", horizontal=True, wrap=False, gap="xsmall"):
         st.segmented_control(
             "Shape",
             list(RATIOS),
             default=shape,
             required=True,
-            key=key,
             label_visibility="collapsed",
             help="The shape of the picture, with about as many pixels as now.",
-            on_change=_reshape,
-            args=(key, fits),
             wrap=False,
+            **mirror(SHAPE, shape, _reshape, fits),
         )
         st.button(
             "Swap width and height",
@@ -63,12 +60,11 @@ def _shape_of(width: int, height: int) -> str:
     return "Portrait" if width < height else "Landscape"
 
 
-def _reshape(key: str, fits: Fits) -> None:
+def _reshape(shape: str, fits: Fits) -> None:
     state = st.session_state
-    if key == newest(SHAPE) and (ratio := RATIOS.get(state[key])):
-        width, height = (state[side] for side in SIZE)
-        size = reshaped(width, height, ratio, fits)
-        state.update(zip(SIZE, size, strict=True))
+    width, height = (state[side] for side in SIZE)
+    size = reshaped(width, height, RATIOS[shape], fits)
+    state.update(zip(SIZE, size, strict=True))
 
 
 def _swap() -> None:

@@ -4,7 +4,7 @@ The prompt's text alone decides: a chip is chosen while its text is in the promp
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from studio.base.errors import BadInput, shortened
 from studio.base.paths import STYLES_FILE
 from studio.base.yaml_files import read_yaml
 from studio.engines.contract import Engine
-from studio.page.mirror import mirror, newest
+from studio.page.mirror import mirror
 from studio.page.prompt_rows import parts_of_prompt
 from studio.page.text import plain
 
@@ -39,18 +39,15 @@ def show_styles(key: str, engine: Engine, called: str) -> None:
         return
     text = st.session_state[key]
     chosen = [name for name, style in styles.items() if has_style(text, style, engine)]
-    pills = mirror(STYLES, chosen)
     st.pills(
         "Styles",
         list(styles),
         selection_mode="multi",
         default=chosen,
         format_func=plain,
-        key=pills,
         help="Each adds words to the prompt; choose it again to take them out. The styles are in"
         " `styles.yaml`, for you to edit.",
-        on_change=_choose,
-        args=(pills, key, styles, engine),
+        **mirror(STYLES, chosen, _choose, key, styles, engine),
     )
 
 
@@ -103,11 +100,9 @@ def remove_style(prompt: str, style: str, engine: Engine) -> str:
     return engine.prompt_text([part for part in parts if part.text])
 
 
-def _choose(pills: str, key: str, styles: Styles, engine: Engine) -> None:
+def _choose(chosen: Sequence[str], key: str, styles: Styles, engine: Engine) -> None:
     """Bring the prompt that is kept under `key` into step with the chips."""
-    if pills != newest(STYLES):
-        return
-    text, chosen = st.session_state[key], st.session_state[pills]
+    text = st.session_state[key]
     for name, style in styles.items():
         if (name in chosen) != has_style(text, style, engine):
             change = add_style if name in chosen else remove_style
