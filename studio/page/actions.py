@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import streamlit as st
 
@@ -90,6 +91,20 @@ def stop(entry: Entry) -> None:
     """Ask the process that computes a run to stop."""
     with attempt(QUEUE):
         entry.folder.request_stop()
+
+
+def show_stop(entry: Entry, key: str, called: str, **look: Any) -> None:
+    """The button that stops a run. called: the run, in its help. look: as `st.button` takes it."""
+    is_stopping = entry.folder.stop_requested()
+    st.button(
+        "Stopping …" if is_stopping else "Stop",
+        key=f"{key}-{entry.name}",
+        disabled=is_stopping,
+        on_click=stop,
+        args=(entry,),
+        help=f"Ends {called} after this step and keeps what is there.",
+        **look,
+    )
 
 
 def resume(entry: Entry, options: StudioOptions) -> None:

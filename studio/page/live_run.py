@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from studio.engines.estimate import duration
-from studio.page.actions import stop
+from studio.page.actions import show_stop
 from studio.page.losses import show_losses
 from studio.page.pictures import as_address, shown_size
 from studio.page.steering import show_steering
@@ -51,7 +51,7 @@ def _show_facts(entry: Entry) -> None:
     progress = entry.folder.read_progress()
     st.markdown(f"**{plain(prompt_of(entry.details))}**")
     _show_progress(progress, entry.details)
-    _stop_button(entry)
+    show_stop(entry, "stop", "the run", width="stretch")
     show_steering(entry)
     show_losses(progress.get("history"), progress.get("losses"))
 
@@ -69,16 +69,3 @@ def _show_progress(progress: Mapping[str, Any], details: Mapping[str, Any]) -> N
     facts = [f"{speed:.3g} steps/s"] if speed else []
     facts += [f"{duration(left)} left"] if left is not None else []
     st.caption(" · ".join(facts))
-
-
-def _stop_button(entry: Entry) -> None:
-    is_stopping = entry.folder.stop_requested()
-    st.button(
-        "Stopping …" if is_stopping else "Stop",
-        key=f"stop-{entry.name}",
-        disabled=is_stopping,
-        on_click=stop,
-        args=(entry,),
-        help="Ends the run after this step and keeps what is there.",
-        width="stretch",
-    )

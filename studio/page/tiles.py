@@ -16,7 +16,7 @@ from PIL import Image
 
 from studio.base.errors import BadInput
 from studio.media.pictures import encode_jpeg, load_picture
-from studio.page.actions import remove, stop
+from studio.page.actions import remove, show_stop
 from studio.page.pictures import as_address
 from studio.page.text import STATUS_ICONS, plain, progress_in_words, prompt_of, stage_and_seed
 from studio.queue.options import StudioOptions
@@ -68,16 +68,7 @@ def _show_button(entry: Entry, options: StudioOptions) -> None:
     """Stop for a run that is being computed, Remove for others; told apart by their help."""
     which = stage_and_seed(entry.details)
     if entry.status == "running":
-        is_stopping = entry.folder.stop_requested()
-        st.button(
-            "Stopping …" if is_stopping else "Stop",
-            key=f"tile-stop-{entry.name}",
-            type="tertiary",
-            disabled=is_stopping,
-            on_click=stop,
-            args=(entry,),
-            help=f"Ends this run ({which}) after this step and keeps what is there.",
-        )
+        show_stop(entry, "tile-stop", f"this run ({which})", type="tertiary")
         return
     st.button(
         "Remove",
