@@ -1,4 +1,4 @@
-"""R-precision of the bundled models: `python -m training.evaluate [--sample N]`.
+"""R-precision of the bundled models: `python -m training.evaluate [--sample N] [--clean]`.
 
 For each prompt of training/prompts.yaml a picture is generated with the default settings (150
 steps, 128x128). A judge, trained by `make judge` on icon sets that the bundled weights never saw,
@@ -9,19 +9,24 @@ pictures: those of the judge's sets, composed for backgrounds and pairs. What co
 The judge learnt from these pictures, so its scores for real pictures that it has not seen, those of
 the training sets, are given too.
 Pictures that were made before, with the same weights and settings, are not made again.
+
+`--clean` measures how clean the pictures of single things are instead, in their first and last
+frames, beside real icons of the same things: see `cleanness.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -38,6 +43,7 @@ from studio.engines import device, registry
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.models.catalogue import find_sketcher, get_weights
 from studio.settings.values import make
+from training.cleanness import cleanness, mean_cleanness
 from training.data import Composer, Scene
 from training.files import publish
 from training.icons import CACHE
@@ -54,6 +60,7 @@ ENGINE = (
     *(ROOT / "studio/engines" / f"{name}.py" for name in ("arrays", "device", "random_stream")),
     *sorted((ROOT / "studio" / "engines" / "vqgan_clip").rglob("[!_]*.py")),
 )
+Frame = Literal["first", "last"]
 # What generated pictures should reach, relative to real ones: (top-1, top-5).
 TARGETS = {"single": (0.8, 0.9), "background": (0.6, 0.6), "pair": (0.6, 0.6)}
 
@@ -108,14 +115,16 @@ def default_settings(text: str, assets: Path = ASSETS, seed: int = 1) -> VQGANCL
     return make(VQGANCLIPSettings, recommended, defaults, given)
 
 
-def generate(settings: VQGANCLIPSettings, assets: Path = ASSETS) -> Image.Image:
-    """The picture of the last step."""
+def generate(settings: VQGANCLIPSettings, assets: Path = ASSETS) -> tuple[Image.Image, Image.Image]:
+    """The pictures of the first and of the last step."""
     run = VQGANCLIPRun(settings, assets_dir=assets, device=torch.device("cpu"))
     run.load_model()
     run.model_init()
+    first = last = run.iterate()
     for _ in range(settings.num_steps - 1):
-        run.iterate()
-    return Image.fromarray(np.asarray(run.iterate().picture))
+        last = run.iterate()
+    first, last = (Image.fromarray(np.asarray(step.picture)) for step in (first, last))
+    return first, last
 
 
 def fingerprint(assets: Path = ASSETS) -> str:
@@ -131,21 +140,30 @@ def fingerprint(assets: Path = ASSETS) -> str:
 
 
 def generated_pictures(
-    prompts: Sequence[Prompt], output_dir: Path = CACHE / "evaluation", assets: Path = ASSETS
+    prompts: Sequence[Prompt],
+    output_dir: Path = CACHE / "evaluation",
+    assets: Path = ASSETS,
+    frame: Frame = "last",
 ) -> Tensor:
-    """The prompts' pictures [n, 3, H, W] in [0, 1]; makes those that are missing."""
+    """The prompts' pictures [n, 3, H, W] in [0, 1]; makes those that are missing.
+
+    frame: of which step they are.
+    """
     folder = output_dir / fingerprint(assets)
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in get_args(Frame):
+        (folder / name).mkdir(parents=True, exist_ok=True)
     for number, prompt in enumerate(prompts, start=1):
-        path = folder / prompt.file_name
-        if path.exists():
+        paths = [folder / name / prompt.file_name for name in get_args(Frame)]
+        if all(path.exists() for path in paths):
             continue
         started = time.monotonic()
-        picture = generate(default_settings(prompt.text, assets), assets)
-        publish(path, partial(picture.save, format="PNG"))
+        pictures = generate(default_settings(prompt.text, assets), assets)
+        for path, picture in zip(paths, pictures, strict=True):
+            publish(path, partial(picture.save, format="PNG"))
         seconds = time.monotonic() - started
         print(f"{number} of {len(prompts)}: {prompt.text} ({seconds:.0f} s)", flush=True)
-    return torch.stack([to_tensor(Image.open(folder / prompt.file_name)) for prompt in prompts])
+    shown = folder / frame
+    return torch.stack([to_tensor(Image.open(shown / prompt.file_name)) for prompt in prompts])
 
 
 def real_scenes(composer: Composer, prompt: Prompt) -> list[Scene]:
@@ -236,15 +254,51 @@ def table(results: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def measure_cleanness(prompts: Sequence[Prompt], first: Tensor, last: Tensor) -> dict[str, dict]:
+    """The mean `Cleanness` of first and last frames [n, 3, H, W], and of the judge's icons."""
+    composer = Composer("judge", first.shape[-1], seed=0)
+    scenes = [scene for prompt in prompts for scene in real_scenes(composer, prompt)]
+    frames, ends, real = (
+        pictures.permute(0, 2, 3, 1).numpy() for pictures in (first, last, composer.compose(scenes))
+    )
+    rows = {
+        "first frame": map(cleanness, frames),
+        "last frame": map(cleanness, ends, frames),
+        "real icons": map(cleanness, real),
+    }
+    return {name: asdict(mean_cleanness(list(found))) for name, found in rows.items()}
+
+
+def cleanness_table(results: dict[str, dict]) -> str:
+    """The results as text, and what they are of the first frame's and the real icons'."""
+    last = results["last frame"]
+    lines = ["             " + "".join(f"{name:>12}" for name in last)]
+    lines += [
+        f"{row:<13}" + "".join(f"{n:12.4f}" for n in r.values()) for row, r in results.items()
+    ]
+    for row in ("first frame", "real icons"):
+        ratios = (last[name] / other if other else math.nan for name, other in results[row].items())
+        lines.append(f"last / {row.split()[0]:<6}" + "".join(f"{ratio:12.2f}" for ratio in ratios))
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sample", type=int, metavar="N", help="only N prompts, spread evenly")
     parser.add_argument("--output-dir", type=Path, default=CACHE / "evaluation")
     parser.add_argument("--assets-dir", type=Path, default=ASSETS, help="other weights to measure")
+    parser.add_argument("--clean", action="store_true", help="measure how clean pictures are")
     options = parser.parse_args()
-    prompts = read_prompts()
+    folder = options.output_dir / fingerprint(options.assets_dir)
+    prompts = [p for p in read_prompts() if p.group == "single" or not options.clean]
     chosen = spread(prompts, options.sample or len(prompts))
     pictures = generated_pictures(chosen, options.output_dir, options.assets_dir)
+    if options.clean:
+        first = generated_pictures(chosen, options.output_dir, options.assets_dir, "first")
+        found = measure_cleanness(chosen, first, pictures)
+        (folder / "cleanness.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(cleanness_table(found))
+        return
     judge = load_judge()
     results = {}
     for name in TARGETS:
@@ -252,7 +306,6 @@ def main() -> None:
         rows = [i for i, prompt in enumerate(chosen) if prompt.group == name]
         if rows:
             results[name] = evaluate_group(judge, group, [chosen[i] for i in rows], pictures[rows])
-    folder = options.output_dir / fingerprint(options.assets_dir)
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
     print(f"Pictures and results.json are in {folder}.")
