@@ -282,6 +282,27 @@ def cleanness_table(results: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def report_cleanness(prompts: Sequence[Prompt], first: Tensor, last: Tensor, folder: Path) -> None:
+    """Print how clean the pictures are, and write it to `folder`."""
+    found = measure_cleanness(prompts, first, last)
+    (folder / "cleanness.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(cleanness_table(found))
+
+
+def report_precision(
+    prompts: Sequence[Prompt], chosen: Sequence[Prompt], pictures: Tensor, folder: Path
+) -> None:
+    """Print the R-precision of the pictures of the chosen among the prompts; write it to `folder`."""
+    judge, results = load_judge(), {}
+    for name in TARGETS:
+        group = [prompt for prompt in prompts if prompt.group == name]
+        rows = [i for i, prompt in enumerate(chosen) if prompt.group == name]
+        if rows:
+            results[name] = evaluate_group(judge, group, [chosen[i] for i in rows], pictures[rows])
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sample", type=int, metavar="N", help="only N prompts, spread evenly")
@@ -292,23 +313,12 @@ def main() -> None:
     folder = options.output_dir / fingerprint(options.assets_dir)
     prompts = [p for p in read_prompts() if p.group == "single" or not options.clean]
     chosen = spread(prompts, options.sample or len(prompts))
-    pictures = generated_pictures(chosen, options.output_dir, options.assets_dir)
+    pictures = partial(generated_pictures, chosen, options.output_dir, options.assets_dir)
     if options.clean:
-        first = generated_pictures(chosen, options.output_dir, options.assets_dir, "first")
-        found = measure_cleanness(chosen, first, pictures)
-        (folder / "cleanness.json").write_text(json.dumps(found, indent=1) + "\n")
-        print(cleanness_table(found))
-        return
-    judge = load_judge()
-    results = {}
-    for name in TARGETS:
-        group = [prompt for prompt in prompts if prompt.group == name]
-        rows = [i for i, prompt in enumerate(chosen) if prompt.group == name]
-        if rows:
-            results[name] = evaluate_group(judge, group, [chosen[i] for i in rows], pictures[rows])
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(table(results))
-    print(f"Pictures and results.json are in {folder}.")
+        report_cleanness(chosen, pictures(frame="first"), pictures(), folder)
+    else:
+        report_precision(prompts, chosen, pictures(), folder)
+    print(f"Pictures and numbers are in {folder}.")
 
 
 if __name__ == "__main__":
