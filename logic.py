@@ -130,7 +130,7 @@ class VQGANCLIPRun(Run):
                 self._targets = warm.with_room(lambda: self._find_targets(settings), run=self)
         self.settings = settings
         self._comparison = Comparison(self.perceptor, self._targets, settings)
-        self._latent.step_size = settings.step_size
+        self._latent.step_size, self._latent.hold = settings.step_size, self._hold(settings)
 
     def _state(self) -> dict[str, Any]:
         """What steps change, in copies that stay on the device."""
@@ -158,7 +158,7 @@ class VQGANCLIPRun(Run):
             self._targets = self._find_targets(self.settings)
             self._comparison = Comparison(self.perceptor, self._targets, self.settings)
             self._at_a_time = self._comparison.cutouts_at_a_time()
-            self._latent = Latent(self._first_latent(), self.settings.step_size)
+            self._latent = self._latent_at(self._first_latent())
 
     @torch.no_grad()
     def _find_targets(self, settings: VQGANCLIPSettings) -> list[Target]:
@@ -168,12 +168,23 @@ class VQGANCLIPRun(Run):
             *image_targets(self.image_prompts, self.image_weights, self.perceptor),
         ]
 
+    @property
+    def _wished(self) -> list[Target]:
+        return [target for target in self._targets if target.weight > 0]
+
+    def _hold(self, settings: VQGANCLIPSettings) -> float:
+        """How strongly to hold the latent. Random tokens show nothing that is worth it."""
+        begins_with_a_picture = self.start_image is not None or (self._sketcher and self._wished)
+        return settings.hold if begins_with_a_picture else 0.0
+
+    def _latent_at(self, z: Tensor) -> Latent:
+        return Latent(z, self.settings.step_size, self._hold(self.settings))
+
     def _first_latent(self) -> Tensor:
         if self.start_image is not None:
             return start.latent_of_image(self.vqgan, self.start_image, self.size)
-        wished = [target for target in self._targets if target.weight > 0]
-        if self._sketcher is not None and wished:
-            sketch = start.choose_sketch(self.perceptor, self._sketcher, wished)
+        if self._sketcher is not None and self._wished:
+            sketch = start.choose_sketch(self.perceptor, self._sketcher, self._wished)
             return start.latent_of_sketch(self.vqgan, sketch, self.size)
         return start.latent_of_codes(self.vqgan, self.size, self.factor)
 
@@ -247,4 +258,4 @@ class VQGANCLIPRun(Run):
             s.rotation_angle,
             s.zoom_factor,
         )
-        self._latent = Latent(start.encode(self.vqgan, moved), s.step_size)
+        self._latent = self._latent_at(start.encode(self.vqgan, moved))

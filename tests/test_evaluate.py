@@ -101,8 +101,10 @@ def test_pictures_are_made_with_the_settings_of_the_command_line(tmp_path, monke
     assert settings == plan.settings
     assert (settings.num_steps, settings.Xdim, settings.ydim) == (150, 128, 128)
     assert settings.clip_model == "tiny_clip"
-    short = settings.model_copy(update={"num_steps": 2, "Xdim": 32, "ydim": 32})
-    assert evaluate.generate(short, tmp_path).size == (32, 32)
+    short = settings.model_copy(update={"num_steps": 2, "Xdim": 32, "ydim": 32, "step_size": 5.0})
+    first, last = evaluate.generate(short, tmp_path)
+    assert first.size == last.size == (32, 32)
+    assert first.tobytes() != last.tobytes()
 
 
 def test_other_weights_or_settings_have_another_fingerprint(tmp_path, monkeypatch):
@@ -143,7 +145,7 @@ def test_what_was_generated_before_is_not_generated_again(tmp_path, monkeypatch)
 
     def draw(settings, assets):
         made.append(settings)
-        return Image.new("RGB", (16, 16), (0, 0, 255))
+        return Image.new("RGB", (16, 16), "white"), Image.new("RGB", (16, 16), (0, 0, 255))
 
     monkeypatch.setattr(evaluate, "fingerprint", lambda assets: "some-weights")
     monkeypatch.setattr(evaluate, "default_settings", lambda text, assets: text)
@@ -153,6 +155,21 @@ def test_what_was_generated_before_is_not_generated_again(tmp_path, monkeypatch)
     pictures = evaluate.generated_pictures(prompts, tmp_path)
     assert made == ["a cat", "a dog", "a cow"]
     assert pictures.shape == (3, 3, 16, 16) and pictures[0, 2].min() == 1
+    sketches = evaluate.generated_pictures(prompts, tmp_path, frame="first")
+    assert sketches.min() == 1 and len(made) == 3
+
+
+def test_dirt_on_what_the_sketch_left_white_is_told_for_both_frames(composer):
+    square = torch.ones(2, 3, 64, 64)
+    square[:, 1:, 16:48, 16:48] = 0
+    dirty = square - 0.05 * (square.amin(dim=1, keepdim=True) == 1)
+    prompts = [Prompt("an apple", "single", ("apple",))] * 2
+    found = evaluate.measure_cleanness(prompts, square, dirty)
+    assert found["first frame"]["ground"] == 0
+    assert found["last frame"]["ground"] == pytest.approx(0.05, abs=1e-6)
+    assert found["real icons"]["roughness"] == pytest.approx(1.1, abs=0.2)
+    table = evaluate.cleanness_table(found)
+    assert "last / first" in table and "last / real" in table and "0.0500" in table
 
 
 def test_a_missing_judge_is_asked_for(tmp_path):

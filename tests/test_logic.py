@@ -469,6 +469,38 @@ def test_mse_holds_the_latent_near_its_start(make_run: MakeRun) -> None:
     assert held < drift() < driven
 
 
+def test_a_hold_keeps_a_picture_that_is_pulled_at_weakly(make_run: MakeRun) -> None:
+    def kept(hold: float) -> float:
+        run = make_run(random_picture(48, 32), **PLAIN, hold=hold)
+        start = latent(run)
+        iterate(run, 5)
+        return (latent(run) == start).all(dim=1).float().mean().item()
+
+    assert kept(0.0) == 0.0
+    assert 0.1 < kept(1.0) < 0.9
+    assert kept(10.0) == 1.0
+
+
+def test_random_tokens_are_not_held(make_run: MakeRun) -> None:
+    free, held = (make_run(hold=hold) for hold in (0.0, 1.0))
+    assert iterate(held, 3)[-1].losses == iterate(free, 3)[-1].losses
+
+
+def test_a_sketch_is_held(make_run: MakeRun, sketcher: Sketcher) -> None:
+    run = make_run(init_sketch=True, hold=10.0)
+    start = latent(run)
+    iterate(run, 2)
+    assert torch.equal(latent(run), start)
+
+
+def test_a_hold_may_change_in_a_run(make_run: MakeRun) -> None:
+    run = make_run(random_picture(48, 32), **PLAIN)
+    iterate(run, 1)
+    run.change(run.settings.model_copy(update={"hold": 10.0}))
+    iterate(run, 40)
+    torch.testing.assert_close(latent(run), torch.from_numpy(run.state_dict()["mse_target"]))
+
+
 def test_mse_loss_follows_its_schedule(make_run: MakeRun) -> None:
     run = make_run(
         use_mse_regularization=True, mse_weight=1.0, mse_weight_decay=0.6, mse_weight_decay_steps=2
@@ -507,7 +539,7 @@ def test_frames_move_and_the_first_does_not(
     picture = torch.from_numpy(decode(moving, latent(moving))).permute(2, 0, 1)[None] / 127.5 - 1
     expected = moving.vqgan.encode(move_picture(picture, 8, 0, 0, 1))
     started: list[torch.Tensor] = []
-    monkeypatch.setattr(logic, "Latent", lambda z, lr: started.append(z) or Latent(z, lr))
+    monkeypatch.setattr(logic, "Latent", lambda z, *how: started.append(z) or Latent(z, *how))
     second = moving.iterate()
     torch.testing.assert_close(started[0], expected, atol=1e-3, rtol=1e-3)
     assert second.index == 2
@@ -558,7 +590,10 @@ def test_an_interrupted_step_leaves_the_state_before_it(
         assert (again.index, again.losses) == (expected.index, expected.losses)
 
 
-@pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 2}])
+HELD = {"start_image": random_picture(48, 32), "hold": 0.5}
+
+
+@pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 2}, HELD])
 def test_a_restored_run_continues_as_if_never_stopped(
     changes: dict[str, Any], make_run: MakeRun, tmp_path: Path
 ) -> None:

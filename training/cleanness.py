@@ -66,7 +66,9 @@ def mean_cleanness(measured: Sequence[Cleanness]) -> Cleanness:
 
 def ground_of(picture: Array) -> Mask:
     """The white pixels that white links with the border: [H, W]."""
-    labels, _ = ndimage.label((1 - picture).max(axis=-1) < WHITE)
+    white: Mask = (1 - picture).max(axis=-1) < WHITE
+    labels = np.zeros(white.shape, np.int32)
+    ndimage.label(white, output=labels)
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     return np.isin(labels, border[border > 0])
 
@@ -76,7 +78,8 @@ def foreign_colours(picture: Array) -> float:
 
     An edge is where brightness changes fastest; its sides lie REACH px before and behind it.
     """
-    slope = np.stack(np.gradient(ndimage.gaussian_filter(picture.mean(axis=-1), 1.0)))
+    smooth = _blurred(picture.mean(axis=-1), 1.0)
+    slope: Array = np.stack([np.gradient(smooth, axis=axis) for axis in (0, 1)])
     steepness = np.linalg.norm(slope, axis=0)
     way = slope / np.maximum(steepness, 1e-6)
     low, high = _at(picture, -REACH * way), _at(picture, REACH * way)
@@ -101,7 +104,7 @@ def roughness(picture: Array) -> float:
     if full < SEEN:
         return float("nan")
     shape = np.pad((away / full).clip(0, 1), int(3 * SMOOTH))  # outlines close at the border
-    smooth = outline_length(ndimage.gaussian_filter(shape, SMOOTH))
+    smooth = outline_length(_blurred(shape, SMOOTH))
     return outline_length(shape) / smooth if smooth else float("nan")
 
 
@@ -111,9 +114,16 @@ def outline_length(shape: Array) -> float:
     return float(sum(np.linalg.norm(np.diff(line, axis=0), axis=1).sum() for line in lines))
 
 
+def _blurred(plane: Array, deviation: float) -> Array:
+    blurred = np.empty_like(plane)
+    ndimage.gaussian_filter(plane, deviation, output=blurred)
+    return blurred
+
+
 def _at(values: Array, offset: Array) -> Array:
     """Values [H, W] or [H, W, C] at each pixel's place plus an offset [2, H, W] in px."""
-    place = np.indices(values.shape[:2]) + offset
-    if values.ndim == 2:
-        return ndimage.map_coordinates(values, place, order=1, mode="nearest")
-    return np.stack([_at(channel, offset) for channel in np.moveaxis(values, -1, 0)], axis=-1)
+    if values.ndim == 3:
+        return np.stack([_at(channel, offset) for channel in np.moveaxis(values, -1, 0)], axis=-1)
+    place, found = np.indices(values.shape) + offset, np.empty_like(values)
+    ndimage.map_coordinates(values, place, output=found, order=1, mode="nearest")
+    return found

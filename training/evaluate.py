@@ -292,7 +292,7 @@ def report_cleanness(prompts: Sequence[Prompt], first: Tensor, last: Tensor, fol
 def report_precision(
     prompts: Sequence[Prompt], chosen: Sequence[Prompt], pictures: Tensor, folder: Path
 ) -> None:
-    """Print the R-precision of the pictures of the chosen among the prompts; write it to `folder`."""
+    """Print the R-precision of the pictures of those chosen, and write it to `folder`."""
     judge, results = load_judge(), {}
     for name in TARGETS:
         group = [prompt for prompt in prompts if prompt.group == name]

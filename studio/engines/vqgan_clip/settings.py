@@ -33,7 +33,7 @@ class VQGANCLIPSettings(RunSettings):
     STATE_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "vqgan_ckpt")
     RECOMMEND: ClassVar = ("vqgan_ckpt",)
     CHANGEABLE: ClassVar = (
-        *("text_input", "avoid", "step_size", "cut_pow", "whole_views", "tv_loss_weight"),
+        *("text_input", "avoid", "step_size", "hold", "cut_pow", "whole_views", "tv_loss_weight"),
         *("mse_weight", "translation_x", "translation_y", "rotation_angle", "zoom_factor"),
     )
 
@@ -132,6 +132,17 @@ class VQGANCLIPSettings(RunSettings):
         "On a GPU, compute the same bytes every time, which takes a little longer. A CPU always"
         " does.",
         heading="Saving",
+    )
+    hold: float = setting(
+        0.0,
+        "Hold to the start",
+        "Keep places as they began, in a sketch or a starting image, where CLIP pulls weakly: 0.5"
+        " keeps those with less than half of the usual pull. So plain areas stay clean. 0 lets"
+        " everything change. Random tokens are never kept.",
+        heading="Look",
+        unset=BY_WEIGHTS,
+        ge=0,
+        le=10,
     )
     use_mse_regularization: bool = setting(
         False,
