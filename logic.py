@@ -21,6 +21,7 @@ from studio.engines.random_stream import RandomStream, checked_random_state
 from studio.engines.sharing import sharing
 from studio.engines.vqgan_clip import start
 from studio.engines.vqgan_clip.compare import Comparison
+from studio.engines.vqgan_clip.ground import Ground, kept_ground
 from studio.engines.vqgan_clip.latent import Latent, misfit_explained
 from studio.engines.vqgan_clip.losses import as_numbers, regularisation
 from studio.engines.vqgan_clip.memory import MemoryPlan
@@ -63,7 +64,7 @@ class VQGANCLIPRun(Run):
             models = Models(self, self.device, compute_precision(self.device))
             self.perceptor = models.perceptor(clip_path)
             self.vqgan = models.vqgan(weights)
-            sketcher = find_sketcher(clip_path) if self._may_start_from_a_sketch else None
+            sketcher = find_sketcher(clip_path) if self._needs_a_sketcher else None
             self._sketcher = sketcher and models.sketcher(sketcher, self.perceptor.embed_dim)
         warm.make_room(self._memory.needed, engine=ENGINE, run=self, device=self.device)
         release_freed_memory()
@@ -102,6 +103,7 @@ class VQGANCLIPRun(Run):
         return to_arrays(self._before_step or self._state())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._forget_ground()
         with misfit_explained():
             self._latent = self._latent.restored(state)
             self._optimisation_steps = int(state["optimisation_steps"])
@@ -112,6 +114,7 @@ class VQGANCLIPRun(Run):
             self._random.state = checked_random_state(state["random"])
 
     def continue_from(self, state: dict[str, Any], how: Continuing, reseed: bool) -> None:
+        self._forget_ground()
         if how == "exactly":
             self.load_state_dict(state)
             self._frames = 0
@@ -129,8 +132,9 @@ class VQGANCLIPRun(Run):
             with self._memory.lack_explained(), sharing:
                 self._targets = warm.with_room(lambda: self._find_targets(settings), run=self)
         self.settings = settings
+        self._forget_ground()
         self._comparison = Comparison(self.perceptor, self._targets, settings)
-        self._latent.step_size, self._latent.hold = settings.step_size, self._hold(settings)
+        self._latent.step_size = settings.step_size
 
     def _state(self) -> dict[str, Any]:
         """What steps change, in copies that stay on the device."""
@@ -145,8 +149,9 @@ class VQGANCLIPRun(Run):
     # --- before the first step ---
 
     @property
-    def _may_start_from_a_sketch(self) -> bool:
-        return self.settings.init_sketch and self.start_image is None
+    def _needs_a_sketcher(self) -> bool:
+        s = self.settings
+        return s.init_sketch and (self.start_image is None or s.ground_weight > 0)
 
     @torch.no_grad()
     def _begin(self) -> None:
@@ -158,7 +163,8 @@ class VQGANCLIPRun(Run):
             self._targets = self._find_targets(self.settings)
             self._comparison = Comparison(self.perceptor, self._targets, self.settings)
             self._at_a_time = self._comparison.cutouts_at_a_time()
-            self._latent = self._latent_at(self._first_latent())
+            self._latent = Latent(self._first_latent(), self.settings.step_size)
+            self._forget_ground()
 
     @torch.no_grad()
     def _find_targets(self, settings: VQGANCLIPSettings) -> list[Target]:
@@ -168,18 +174,6 @@ class VQGANCLIPRun(Run):
             *image_targets(self.image_prompts, self.image_weights, self.perceptor),
         ]
 
-    @property
-    def _wished(self) -> list[Target]:
-        return [target for target in self._targets if target.weight > 0]
-
-    def _hold(self, settings: VQGANCLIPSettings) -> float:
-        """How strongly to hold the latent. Random tokens show nothing that is worth it."""
-        begins_with_a_picture = self.start_image is not None or (self._sketcher and self._wished)
-        return settings.hold if begins_with_a_picture else 0.0
-
-    def _latent_at(self, z: Tensor) -> Latent:
-        return Latent(z, self.settings.step_size, self._hold(self.settings))
-
     def _first_latent(self) -> Tensor:
         if self.start_image is not None:
             return start.latent_of_image(self.vqgan, self.start_image, self.size)
@@ -187,6 +181,27 @@ class VQGANCLIPRun(Run):
             sketch = start.choose_sketch(self.perceptor, self._sketcher, self._wished)
             return start.latent_of_sketch(self.vqgan, sketch, self.size)
         return start.latent_of_codes(self.vqgan, self.size, self.factor)
+
+    @property
+    def _wished(self) -> list[Target]:
+        return [target for target in self._targets if target.weight > 0]
+
+    # --- the ground ---
+
+    def _forget_ground(self) -> None:
+        """To be found again at the next step: the latent's anchor or what is wished has changed."""
+        self._ground: Ground | None = None
+        self._ground_is_known = False
+
+    @torch.no_grad()
+    def _kept_ground(self) -> Ground | None:
+        if not self._ground_is_known and self.settings.ground_weight:
+            sketches = None
+            if self._sketcher is not None and self._wished:
+                sketches = self._sketcher.draw(start.wish_of(self._wished))
+            self._ground = kept_ground(self._decode(self._latent.anchor), sketches)
+            self._ground_is_known = True
+        return self._ground
 
     # --- a step ---
 
@@ -211,6 +226,8 @@ class VQGANCLIPRun(Run):
         picture = self._decode(latent.z)
         gradient, losses = self._comparison.differentiate(picture.detach(), self._at_a_time)
         held = regularisation(latent.z, latent.anchor, steps, self.settings)
+        if ground := self._kept_ground():
+            held["ground"] = self.settings.ground_weight * ground.loss(picture)
         numbers = as_numbers(losses | held, steps)
         pulled = (picture * gradient).sum()  # its gradient at the picture is that gradient
         torch.autograd.backward(sum(held.values(), pulled))
@@ -258,4 +275,5 @@ class VQGANCLIPRun(Run):
             s.rotation_angle,
             s.zoom_factor,
         )
-        self._latent = self._latent_at(start.encode(self.vqgan, moved))
+        self._latent = Latent(start.encode(self.vqgan, moved), s.step_size)
+        self._forget_ground()

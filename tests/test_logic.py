@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 import logic
 from logic import Run, Step, VQGANCLIPRun
 from studio.base.errors import BadInput, RunFailed
+from studio.engines.arrays import to_tensor
 from studio.engines.device import FULL_PRECISION, Precision
-from studio.engines.vqgan_clip import compare, cutouts, estimate, memory, models, start
+from studio.engines.vqgan_clip import compare, cutouts, estimate, ground, memory, models, start
 from studio.engines.vqgan_clip.fast import frozen
 from studio.engines.vqgan_clip.latent import Latent
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
@@ -469,36 +470,60 @@ def test_mse_holds_the_latent_near_its_start(make_run: MakeRun) -> None:
     assert held < drift() < driven
 
 
-def test_a_hold_keeps_a_picture_that_is_pulled_at_weakly(make_run: MakeRun) -> None:
-    def kept(hold: float) -> float:
-        run = make_run(random_picture(48, 32), **PLAIN, hold=hold)
-        start = latent(run)
-        iterate(run, 5)
-        return (latent(run) == start).all(dim=1).float().mean().item()
-
-    assert kept(0.0) == 0.0
-    assert 0.1 < kept(1.0) < 0.9
-    assert kept(10.0) == 1.0
+# --- The ground ----------------------------------------------------------------------------------
 
 
-def test_random_tokens_are_not_held(make_run: MakeRun) -> None:
-    free, held = (make_run(hold=hold) for hold in (0.0, 1.0))
-    assert iterate(held, 3)[-1].losses == iterate(free, 3)[-1].losses
+def on_white() -> Image.Image:
+    picture = Image.new("RGB", (48, 32), "white")
+    picture.paste((200, 40, 40), (16, 8, 32, 24))
+    return picture
 
 
-def test_a_sketch_is_held(make_run: MakeRun, sketcher: Sketcher) -> None:
-    run = make_run(init_sketch=True, hold=10.0)
-    start = latent(run)
-    iterate(run, 2)
-    assert torch.equal(latent(run), start)
+def test_the_ground_is_kept_by_its_weight(make_run: MakeRun) -> None:
+    def changed(weight: float) -> float:
+        run = make_run(on_white(), **PLAIN, ground_weight=weight)
+        return iterate(run, 30)[-1].losses["ground"] / weight
+
+    assert changed(1000.0) < 0.9 * changed(1e-6)
 
 
-def test_a_hold_may_change_in_a_run(make_run: MakeRun) -> None:
-    run = make_run(random_picture(48, 32), **PLAIN)
-    iterate(run, 1)
-    run.change(run.settings.model_copy(update={"hold": 10.0}))
-    iterate(run, 40)
-    torch.testing.assert_close(latent(run), torch.from_numpy(run.state_dict()["mse_target"]))
+def test_the_ground_has_its_loss(make_run: MakeRun) -> None:
+    run = make_run(on_white(), ground_weight=2.0)
+    steps = iterate(run, 6)
+    assert steps[0].losses["ground"] == 0
+    begun, last = (to_tensor(Image.fromarray(step.picture)) for step in (steps[0], steps[-1]))
+    expected = 2 * float(ground.Ground.of(begun).loss(last))
+    assert steps[-1].losses["ground"] == pytest.approx(expected, rel=0.1)
+    parts = [value for name, value in steps[-1].losses.items() if name != "total"]
+    assert steps[-1].losses["total"] == pytest.approx(sum(parts), rel=1e-5)
+
+
+def test_a_picture_without_a_ground_has_none_to_keep(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ground, "NEAR", 0.0)
+    free, kept = (make_run(ground_weight=weight) for weight in (0.0, 5.0))
+    assert iterate(kept, 3)[-1].losses == iterate(free, 3)[-1].losses
+
+
+def test_prompts_that_ask_for_another_ground_free_it(
+    make_run: MakeRun, sketcher: Sketcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(on_white(), init_sketch=True, ground_weight=5.0)
+    begun = to_tensor(Image.fromarray(run.iterate().picture))
+    for brighter, is_kept in ((0.0, True), (0.3, False)):
+        asked = begun + brighter
+        monkeypatch.setattr(Sketcher, "draw", lambda *_, asked=asked: asked)
+        run.change(run.settings.model_copy(update={"text_input": "a heart on white"}))
+        assert ("ground" in run.iterate().losses) == is_kept
+
+
+def test_a_continued_run_keeps_the_ground_that_it_continues_from(make_run: MakeRun) -> None:
+    earlier = make_run(on_white())
+    iterate(earlier, 2)
+    later = make_run(ground_weight=5.0)
+    later.continue_from(earlier.state_dict(), "from its latent", reseed=True)
+    assert later.iterate().losses["ground"] == 0
 
 
 def test_mse_loss_follows_its_schedule(make_run: MakeRun) -> None:
@@ -539,7 +564,7 @@ def test_frames_move_and_the_first_does_not(
     picture = torch.from_numpy(decode(moving, latent(moving))).permute(2, 0, 1)[None] / 127.5 - 1
     expected = moving.vqgan.encode(move_picture(picture, 8, 0, 0, 1))
     started: list[torch.Tensor] = []
-    monkeypatch.setattr(logic, "Latent", lambda z, *how: started.append(z) or Latent(z, *how))
+    monkeypatch.setattr(logic, "Latent", lambda z, lr: started.append(z) or Latent(z, lr))
     second = moving.iterate()
     torch.testing.assert_close(started[0], expected, atol=1e-3, rtol=1e-3)
     assert second.index == 2
@@ -590,10 +615,10 @@ def test_an_interrupted_step_leaves_the_state_before_it(
         assert (again.index, again.losses) == (expected.index, expected.losses)
 
 
-HELD = {"start_image": random_picture(48, 32), "hold": 0.5}
+KEPT = {"start_image": on_white(), "ground_weight": 5.0}
 
 
-@pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 2}, HELD])
+@pytest.mark.parametrize("changes", [{}, {**MOVES, "transform_interval": 2}, KEPT])
 def test_a_restored_run_continues_as_if_never_stopped(
     changes: dict[str, Any], make_run: MakeRun, tmp_path: Path
 ) -> None:

@@ -1,7 +1,7 @@
 """The latent that a run optimises, with its optimiser: into a checkpoint, and out of it.
 
-Where nothing is held, the optimiser is torch's Adam as a function: the class `torch.optim.Adam`
-imports torch's compiler, more than a second before each first picture.
+The optimiser is torch's Adam as a function: the class `torch.optim.Adam` imports torch's compiler,
+more than a second before each first picture.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,29 +27,23 @@ class Unfit(BadInput):
 class Latent:
     """z [1, d, h, w], moved by Adam, and the anchor that it may be held near: where it began."""
 
-    def __init__(self, z: Tensor, step_size: float, hold: float = 0.0) -> None:
+    def __init__(self, z: Tensor, step_size: float) -> None:
         """Begin at z, with a fresh optimiser.
 
         z is laid out in memory as a checkpoint brings it back, or sums would round differently.
-        step_size, hold: see `move`; may be set to others between two steps.
+        step_size: may be set to another one between two steps.
         """
         z = z.detach().clone(memory_format=torch.contiguous_format)
         self.z, self.anchor = z.requires_grad_(), z.detach().clone()
-        self.step_size, self.hold = step_size, hold
+        self.step_size = step_size
         self._adam = {name: torch.zeros_like(self.anchor) for name in MOMENTS}
         self._adam["step"] = torch.tensor(0.0)
 
     @torch.no_grad()
     def move(self) -> None:
-        """Take a step of Adam along z's gradient; with a `hold`, only where that is strong."""
+        """Take a step of Adam along z's gradient."""
         gradient = self.z.grad
         assert gradient is not None, "nothing was differentiated"
-        if self.hold:
-            self._move_where_strong(gradient)
-        else:
-            self._move_everywhere(gradient)
-
-    def _move_everywhere(self, gradient: Tensor) -> None:
         averages, squares = ([self._adam[name]] for name in MOMENTS)
         adam(
             [self.z],
@@ -66,27 +60,6 @@ class Latent:
             eps=EPSILON,
             maximize=False,
         )
-
-    def _move_where_strong(self, gradient: Tensor) -> None:
-        """Adam with one second moment for all of z, then back towards the anchor by a fixed length.
-
-        Adam itself moves all places equally fast: where the gradient is weak, too, and where it
-        only changes its sign. With one scale, a place moves as fast as its gradient is strong on
-        average over the last steps, in terms of the root mean square over all of z. And a place
-        whose pull is below `hold` of that returns to its anchor, and stays there: the proximal step
-        of the group lasso (Yuan and Lin 2006, "Model selection and estimation in regression with
-        grouped variables"), with a group for each place.
-        """
-        average, square = (self._adam[name] for name in MOMENTS)
-        self._adam["step"] += 1
-        count = self._adam["step"].item()
-        average.lerp_(gradient, 1 - BETAS[0])
-        square.lerp_(gradient.square().mean(), 1 - BETAS[1])
-        scale = (square.mean() / (1 - BETAS[1] ** count)).sqrt() + EPSILON
-        away = self.z - self.anchor - self.step_size / (1 - BETAS[0] ** count) * average / scale
-        back = self.hold * self.step_size * self.z.shape[1] ** 0.5
-        length = away.norm(dim=1, keepdim=True)
-        self.z.copy_(self.anchor + away * (1 - back / length.clamp(min=back)))
 
     def state(self) -> dict[str, Any]:
         """z, anchor and, after the first step, moments, in copies that stay on the device."""
@@ -105,7 +78,7 @@ class Latent:
 
     def continued(self, state: Mapping[str, Any]) -> Self:
         """Like `restored`, but anchored at its own z, where a run begins. Raises Unfit."""
-        latent = type(self)(self._tensor(state, "z"), self.step_size, self.hold)
+        latent = type(self)(self._tensor(state, "z"), self.step_size)
         if state.get("adam"):
             count = {"step": torch.tensor(float(state["adam"]["step"]))}
             latent._adam = count | {name: self._tensor(state["adam"], name) for name in MOMENTS}

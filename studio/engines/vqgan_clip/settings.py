@@ -33,8 +33,9 @@ class VQGANCLIPSettings(RunSettings):
     STATE_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "vqgan_ckpt")
     RECOMMEND: ClassVar = ("vqgan_ckpt",)
     CHANGEABLE: ClassVar = (
-        *("text_input", "avoid", "step_size", "hold", "cut_pow", "whole_views", "tv_loss_weight"),
-        *("mse_weight", "translation_x", "translation_y", "rotation_angle", "zoom_factor"),
+        *("text_input", "avoid", "step_size", "cut_pow", "whole_views", "tv_loss_weight"),
+        *("mse_weight", "ground_weight"),
+        *("translation_x", "translation_y", "rotation_angle", "zoom_factor"),
     )
 
     text_input: str = common.prompt(
@@ -133,17 +134,6 @@ class VQGANCLIPSettings(RunSettings):
         " does.",
         heading="Saving",
     )
-    hold: float = setting(
-        0.0,
-        "Hold to the start",
-        "Keep places as they began, in a sketch or a starting image, where CLIP pulls weakly: 0.5"
-        " keeps those with less than half of the usual pull. So plain areas stay clean. 0 lets"
-        " everything change. Random tokens are never kept.",
-        heading="Look",
-        unset=BY_WEIGHTS,
-        ge=0,
-        le=10,
-    )
     use_mse_regularization: bool = setting(
         False,
         "Use MSE regularization",
@@ -188,6 +178,17 @@ class VQGANCLIPSettings(RunSettings):
         group="use_tv_loss_regularization",
         unset=BY_WEIGHTS,
         ge=-1000,
+        le=1000,
+    )
+    ground_weight: float = setting(
+        0.0,
+        "Keep the ground",
+        "How strongly to keep the plain ground around things as it was in the sketch or starting"
+        " image, so that it stays clean. A prompt that asks for another ground frees it, if the"
+        " CLIP model draws sketches. 0 lets the ground change.",
+        heading="Look",
+        unset=BY_WEIGHTS,
+        ge=0,
         le=1000,
     )
     use_scrolling_zooming: bool = setting(

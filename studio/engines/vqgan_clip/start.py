@@ -35,10 +35,15 @@ def latent_of_codes(vqgan: VQGAN, size: tuple[int, int], factor: int) -> Tensor:
     return random_latent(vqgan.codebook, height // factor, width // factor)
 
 
+def wish_of(wished: Sequence[Target]) -> Tensor:
+    """All that is wished as one unit embedding [1, D]."""
+    parts = (target.weight * target.embedding for target in wished)
+    return F.normalize(sum(parts, start=torch.zeros(())), dim=-1)
+
+
 def choose_sketch(perceptor: Perceptor, sketcher: Sketcher, wished: Sequence[Target]) -> Tensor:
     """One sketch [1, 3, S, S] of all that is wished, at random among those near the best."""
-    parts = (target.weight * target.embedding for target in wished)
-    wish = F.normalize(sum(parts, start=torch.zeros(())), dim=-1)
+    wish = wish_of(wished)
     sketches = sketcher.draw(wish)
     side = perceptor.input_resolution
     seen = F.interpolate(sketches, side, mode="bilinear", antialias=True)
