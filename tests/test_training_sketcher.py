@@ -111,3 +111,40 @@ def test_training_learns_saves_and_resumes(drawn_cache, monkeypatch):
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_in_the_second_half_clip_looks_too(drawn_cache, monkeypatch):
+    trainer = train_sketcher.Trainer(minutes=100, resume=False)
+    looked_at = []
+    monkeypatch.setattr(trainer, "unlikeness", lambda drawn, wish: looked_at.append(1) or 0.0)
+    trainer.train_step()
+    assert not looked_at
+    trainer.spent = 0.5 * trainer.seconds
+    trainer.train_step()
+    assert looked_at == [1]
+
+
+def test_clips_view_of_sketches_leads_to_the_wish(drawn_cache):
+    trainer = train_sketcher.Trainer(minutes=1, resume=False)
+    trainer.clip = train_clip.load_frozen(train_sketcher.CLIP_WEIGHTS, "nothing")
+    wish = train_clip.encode_texts(trainer.clip, ["a red apple", "a blue fish"])
+    torch.manual_seed(0)
+    drawn = torch.full((2, 3, 32, 32), 0.5, requires_grad=True)
+    optimiser = torch.optim.Adam([drawn], lr=0.02)
+    found = []
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss = trainer.unlikeness(drawn, wish)
+        loss.backward()
+        optimiser.step()
+        found.append(loss.item())
+    assert sum(found[-5:]) < 0.8 * sum(found[:5])
+
+
+def test_exported_weights_begin_with_the_second_half(drawn_cache):
+    trainer = train_sketcher.Trainer(minutes=100, resume=False)
+    trainer.save()
+    begun = train_sketcher.Trainer(minutes=100, resume=False, start=train_sketcher.WEIGHTS)
+    assert (begun.step, begun.spent) == (0, 0.5 * begun.seconds)
+    for name, value in trainer.model.state_dict().items():
+        torch.testing.assert_close(begun.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
