@@ -5,8 +5,12 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from logic import VQGANCLIPRun
 from studio.engines.vqgan_clip.ground import Ground, border_colour, kept_ground
+from training.cleanness import cleanness, ground_of
+from training.evaluate import ASSETS, default_settings
 
 WHITE, BLUE, RED = (1.0, 1.0, 1.0), (0.2, 0.4, 0.9), (0.9, 0.1, 0.1)
 
@@ -125,3 +129,34 @@ def test_its_gradient_pulls_back_just_as_hard_from_near_and_far():
         assert not changed.grad[ground.mask.expand_as(begun) == 0].any()
         strengths.append(float(changed.grad.abs().max()))
     assert strengths[0] == pytest.approx(strengths[1], rel=0.05)
+
+
+# --- The bundled weights, as a person gets them --------------------------------------------------
+
+
+def bundled_frames(steps, start_image=None, **changes):
+    settings = default_settings("a bus").model_copy(update=changes)
+    where = {"assets_dir": ASSETS, "device": torch.device("cpu")}
+    run = VQGANCLIPRun(settings, **where, start_image=start_image)
+    run.load_model()
+    run.model_init()
+    made = [np.asarray(run.iterate().picture, np.float32) / 255 for _ in range(steps)]
+    return made[0], made[-1]
+
+
+def test_the_bundled_weights_keep_their_ground_clean():
+    sketch, kept = bundled_frames(40)
+    same_sketch, free = bundled_frames(40, ground_weight=0.0)
+    assert np.array_equal(sketch, same_sketch)
+    clean, dirty = (cleanness(picture, sketch).ground for picture in (kept, free))
+    assert clean < 0.5 * dirty
+    things = ground_of(sketch) == 0
+    assert np.abs(kept - sketch)[things].mean() > 0.02  # things change as they did
+
+
+def test_the_bundled_weights_change_a_ground_when_asked_to():
+    start = Image.new("RGB", (128, 128), "white")
+    start.paste((220, 30, 30), (40, 40, 88, 88))
+    before, after = bundled_frames(40, start, text_input="a red heart on a blue background")
+    ground = ground_of(before)
+    assert (after[ground][:, 2] - after[ground][:, 0]).mean() > 0.1

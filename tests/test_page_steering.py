@@ -87,7 +87,8 @@ def test_settings_without_effect_are_not_shown(live):
     page = opened()
     keys = [w.key for kind in ("text_area", "number_input") for w in page.main.get(kind) if w.key]
     shown = {key.split("-")[1] for key in keys if key.startswith("steer-")}
-    assert shown == {"text_input", "step_size", "cut_pow", "whole_views", "tv_loss_weight"}
+    weights = {"tv_loss_weight", "ground_weight"}
+    assert shown == {"text_input", "step_size", "cut_pow", "whole_views"} | weights
 
 
 # --- made again ----------------------------------------------------------------------------------
