@@ -44,9 +44,9 @@ __all__ = ["RandomStream", "Run", "Step", "VQGANCLIPRun"]
 class VQGANCLIPRun(Run):
     """A VQGAN's latent z, optimised so that CLIP finds its picture close to the prompts.
 
-    Each step decodes z once, compares cutouts of the picture with the prompts, and moves z by Adam
-    (Crowson et al. 2022, "VQGAN-CLIP"). All random numbers come from the run's own stream, so
-    other work in the same process changes nothing.
+    Each step decodes z once, compares cutouts of the picture with the prompts, and moves z by an
+    optimiser, usually Adam (Crowson et al. 2022, "VQGAN-CLIP"). All random numbers come from the
+    run's own stream, so other work in the same process changes nothing.
     """
 
     Settings = VQGANCLIPSettings
@@ -163,8 +163,12 @@ class VQGANCLIPRun(Run):
             self._targets = self._find_targets(self.settings)
             self._comparison = Comparison(self.perceptor, self._targets, self.settings)
             self._at_a_time = self._comparison.cutouts_at_a_time()
-            self._latent = Latent(self._first_latent(), self.settings.step_size)
+            self._latent = self._latent_at(self._first_latent())
             self._forget_ground()
+
+    def _latent_at(self, z: Tensor) -> Latent:
+        """A latent that begins at z, with a fresh optimiser."""
+        return Latent(z, self.settings.step_size, self.settings.optimiser)
 
     @torch.no_grad()
     def _find_targets(self, settings: VQGANCLIPSettings) -> list[Target]:
@@ -275,5 +279,5 @@ class VQGANCLIPRun(Run):
             s.rotation_angle,
             s.zoom_factor,
         )
-        self._latent = Latent(start.encode(self.vqgan, moved), s.step_size)
+        self._latent = self._latent_at(start.encode(self.vqgan, moved))
         self._forget_ground()

@@ -564,7 +564,7 @@ def test_frames_move_and_the_first_does_not(
     picture = torch.from_numpy(decode(moving, latent(moving))).permute(2, 0, 1)[None] / 127.5 - 1
     expected = moving.vqgan.encode(move_picture(picture, 8, 0, 0, 1))
     started: list[torch.Tensor] = []
-    monkeypatch.setattr(logic, "Latent", lambda z, lr: started.append(z) or Latent(z, lr))
+    monkeypatch.setattr(logic, "Latent", lambda z, *how: started.append(z) or Latent(z, *how))
     second = moving.iterate()
     torch.testing.assert_close(started[0], expected, atol=1e-3, rtol=1e-3)
     assert second.index == 2

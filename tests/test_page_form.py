@@ -35,6 +35,7 @@ FOLDED = {
     },
     "Motion": {"Scrolling/zooming transforms"},
     "Saving": {"Checkpoint every ... seconds", "Deterministic"},
+    "More": {"Optimiser"},
 }
 
 
@@ -122,7 +123,7 @@ def test_a_reset_choice_brings_what_it_recommends(page, monkeypatch):
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"heading": "Odds"}, "headings are Look, Guidance, Motion, Saving"),
+        ({"heading": "Odds"}, "headings are Look, Guidance, Motion, Saving, More"),
         ({"heading": "Look", "group": "set_seed"}, "under the heading of its switch"),
     ],
 )
@@ -140,7 +141,7 @@ def test_a_heading_is_one_of_the_list_and_a_members_is_its_switchs(facts, messag
     [
         ("CUTOUT power", {"Cutout power"}),
         ("clip_model", {"CLIP model"}),
-        ("optimiser", {"Step size"}),
+        ("optimiser", {"Step size", "Optimiser"}),
         ("wide_f8", {"Model weights"}),
         ("--ydim", {"Xdim", "ydim"}),
         ("pick a run", {"Continue previous run"}),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 BY_WEIGHTS = "what the weights recommend"
-Heading = Literal["Look", "Guidance", "Motion", "Saving"]
+Heading = Literal["Look", "Guidance", "Motion", "Saving", "More"]
 HEADINGS: tuple[Heading, ...] = get_args(Heading)
 
 

@@ -1,8 +1,4 @@
-"""The latent that a run optimises, with its optimiser: into a checkpoint, and out of it.
-
-The optimiser is torch's Adam as a function: the class `torch.optim.Adam` imports torch's compiler,
-more than a second before each first picture.
-"""
+"""The latent that a run optimises, with its optimiser: into a checkpoint, and out of it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,13 +7,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 from studio.base.errors import BadInput
 from studio.engines.device import is_lack_of_memory
-
-MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, each of the latent's shape
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Kingma and Ba 2015, "Adam", as torch.optim.Adam has them
+from studio.engines.vqgan_clip.optimisers import optimiser_of
 
 
 class Unfit(BadInput):
@@ -25,10 +18,10 @@ class Unfit(BadInput):
 
 
 class Latent:
-    """z [1, d, h, w], moved by Adam, and the anchor that it may be held near: where it began."""
+    """z [1, d, h, w], moved by an optimiser, and the anchor that it may be held near: its start."""
 
-    def __init__(self, z: Tensor, step_size: float) -> None:
-        """Begin at z, with a fresh optimiser.
+    def __init__(self, z: Tensor, step_size: float, optimiser: str = "Adam") -> None:
+        """Begin at z, with a fresh optimiser, which is given by its name.
 
         z is laid out in memory as a checkpoint brings it back, or sums would round differently.
         step_size: may be set to another one between two steps.
@@ -36,39 +29,25 @@ class Latent:
         z = z.detach().clone(memory_format=torch.contiguous_format)
         self.z, self.anchor = z.requires_grad_(), z.detach().clone()
         self.step_size = step_size
-        self._adam = {name: torch.zeros_like(self.anchor) for name in MOMENTS}
-        self._adam["step"] = torch.tensor(0.0)
+        self._name, self._optimiser = optimiser, optimiser_of(optimiser, self.z)
 
     @torch.no_grad()
     def move(self) -> None:
-        """Take a step of Adam along z's gradient."""
-        gradient = self.z.grad
-        assert gradient is not None, "nothing was differentiated"
-        averages, squares = ([self._adam[name]] for name in MOMENTS)
-        adam(
-            [self.z],
-            [gradient],
-            averages,
-            squares,
-            [],
-            [self._adam["step"]],
-            amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=self.step_size,
-            weight_decay=0.0,
-            eps=EPSILON,
-            maximize=False,
-        )
+        """Take a step of the optimiser along z's gradient."""
+        self._optimiser.move(self.step_size)
 
     def state(self) -> dict[str, Any]:
         """z, anchor and, after the first step, moments, in copies that stay on the device."""
-        moments = self._adam if self._adam["step"] else {}
         return {
             "z": self.z.detach().clone(),
             "mse_target": self.anchor.clone(),
-            "adam": {name: value.clone() for name, value in moments.items()},
+            self._key: self._optimiser.state(),
         }
+
+    @property
+    def _key(self) -> str:
+        """Each optimiser's state has a name of its own, so that no other takes it up."""
+        return self._name.lower()
 
     def restored(self, state: Mapping[str, Any]) -> Self:
         """The latent of a state, of the same size on the same device. Raises Unfit."""
@@ -77,12 +56,26 @@ class Latent:
         return latent
 
     def continued(self, state: Mapping[str, Any]) -> Self:
-        """Like `restored`, but anchored at its own z, where a run begins. Raises Unfit."""
-        latent = type(self)(self._tensor(state, "z"), self.step_size)
-        if state.get("adam"):
-            count = {"step": torch.tensor(float(state["adam"]["step"]))}
-            latent._adam = count | {name: self._tensor(state["adam"], name) for name in MOMENTS}
+        """Like `restored`, but anchored at its own z, where a run begins. Raises Unfit.
+
+        The moments of another optimiser mean something else; then this one's begin afresh.
+        """
+        latent = type(self)(self._tensor(state, "z"), self.step_size, self._name)
+        if known := state.get(self._key):
+            latent._optimiser.load(self._like(latent._optimiser.example(), known))
         return latent
+
+    def _like(self, example: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+        """An optimiser's state from a checkpoint, with the types and shapes of an example.
+
+        Raises Unfit for moments of another shape, and in Python's ways for anything else.
+        """
+        steps = float(known["step"])
+        if not steps >= 1:
+            raise ValueError(f"its optimiser took {steps:g} steps")
+        kind = type(example["step"])
+        count = torch.tensor(steps) if kind is Tensor else kind(steps)
+        return {n: self._tensor(known, n) for n in example if n != "step"} | {"step": count}
 
     def _tensor(self, values: Mapping[str, Any], name: str) -> Tensor:
         array, shape = values.get(name), tuple(self.z.shape)

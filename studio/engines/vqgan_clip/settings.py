@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from studio.base.errors import BadInput, Wording, shortened
+from studio.engines.vqgan_clip.libraries import check_library
 from studio.engines.vqgan_clip.prompts import AVOIDING_WEIGHT, parse_avoided, parse_prompts
 from studio.models.catalogue import (
     check_checkpoint,
@@ -24,6 +25,8 @@ from studio.settings.values import check_values
 
 # Of a variation: so many times the usual size, and so many of them.
 VARIED_STEP, VARIED_STEPS = 10, 100
+Optimiser = Literal["Adam", "AdamW", "Adagrad", "Adamax", "DiffGrad", "AdamP", "RAdam", "RMSprop"]
+OF_PYTORCH_OPTIMIZER = ("DiffGrad", "AdamP")  # the others are torch's own
 AIMS = ("text_input", "avoid", "init_image", "image_prompt")
 
 
@@ -85,7 +88,7 @@ class VQGANCLIPSettings(RunSettings):
     step_size: float = setting(
         0.05,
         "Step size",
-        "Learning rate of the optimiser (Adam) on the latent.",
+        "Learning rate of the optimiser on the latent.",
         heading="Guidance",
         unset=BY_WEIGHTS,
         gt=0,
@@ -242,6 +245,14 @@ class VQGANCLIPSettings(RunSettings):
         le=10_000,
     )
 
+    optimiser: Optimiser = setting(
+        "Adam",
+        "Optimiser",
+        "What moves the latent. Adam suits most runs. The others want step sizes of their own:"
+        " Adagrad larger ones, RMSprop smaller ones.",
+        heading="More",
+    )
+
     @field_validator("text_input")
     @classmethod
     def _well_formed_prompts(cls, value: str) -> str:
@@ -292,6 +303,8 @@ class VQGANCLIPSettings(RunSettings):
         clip_path = find_clip(assets_dir, self.clip_model)
         if clip_path:
             check_checkpoint(clip_path)
+        if self.optimiser in OF_PYTORCH_OPTIMIZER:
+            check_library("pytorch_optimizer", "pytorch-optimizer", self.optimiser)
         fitting, warnings = {}, []
         if self.init_sketch and not self._can_sketch(clip_path):
             fitting["init_sketch"] = False
