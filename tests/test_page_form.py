@@ -31,11 +31,10 @@ FOLDED = {
     },
     "Guidance": {
         *("CLIP model", "Step size", "Cutouts", "Cutout power", "Whole views"),
-        "Use cutout augmentations",
     },
     "Motion": {"Scrolling/zooming transforms"},
     "Saving": {"Checkpoint every ... seconds", "Deterministic"},
-    "More": {"Optimiser"},
+    "More": {"Optimiser", "Cutout method", "Use cutout augmentations", "Augmentations"},
 }
 
 
@@ -139,7 +138,7 @@ def test_a_heading_is_one_of_the_list_and_a_members_is_its_switchs(facts, messag
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("CUTOUT power", {"Cutout power"}),
+        ("CUTOUT power", {"Cutout power", "Cutout method"}),
         ("clip_model", {"CLIP model"}),
         ("optimiser", {"Step size", "Optimiser"}),
         ("wide_f8", {"Model weights"}),
@@ -147,7 +146,7 @@ def test_a_heading_is_one_of_the_list_and_a_members_is_its_switchs(facts, messag
         ("pick a run", {"Continue previous run"}),
         ("own picture start", {"Use starting image"}),
         ("calmer", {"Use TV loss regularization", "TV loss weight"}),
-        ("rotation", {"Scrolling/zooming transforms"}),
+        ("rotation angle", {"Scrolling/zooming transforms"}),
         ("no such words", set()),
     ],
 )

@@ -3,6 +3,7 @@
 `make docs` writes both again; a test keeps them up to date.
 """
 
+import math
 import textwrap
 
 import yaml
@@ -90,7 +91,7 @@ def _switch(name: str) -> str:
 
 
 def _as_yaml(value: object) -> str:
-    return yaml.safe_dump(value).split("\n")[0]
+    return yaml.safe_dump(value, width=math.inf).split("\n")[0]
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from studio.engines.vqgan_clip.cutout_methods import Drawn, Views
 from studio.engines.vqgan_clip.cutouts import (
     Augmentations,
     Windows,
@@ -39,7 +41,7 @@ class Comparison:
 
         CLIP looks at `at_a_time` cutouts, and gradients gather at the picture, so that memory does
         not grow with the number of cutouts. Which windows and augmentations there are does not
-        depend on `at_a_time`; the noise does.
+        depend on `at_a_time`; the noise and kornia's augmentations do.
         """
         picture = picture.detach().requires_grad_()
         count = self.settings.cutn
@@ -56,8 +58,16 @@ class Comparison:
         assert picture.grad is not None  # every cutout has added to it
         return picture.grad, losses
 
-    def _draw(self, height: int, width: int) -> tuple[Windows, Augmentations | None, int]:
+    @cached_property
+    def _views(self) -> Views | None:
+        """Another way to cut out and augment than the usual one, if that was chosen."""
+        wanted = Views.wanted(self.settings)
+        return Views(self.settings, self.perceptor.input_resolution) if wanted else None
+
+    def _draw(self, height: int, width: int) -> tuple[Windows | Drawn, Augmentations | None, int]:
         """Random windows on a picture of that size, their augmentations, and the noise's seed."""
+        if self._views:
+            return self._views.draw(height, width), None, int(torch.randint(2**31, ()))
         s, side = self.settings, self.perceptor.input_resolution
         windows = random_windows(width, height, s.cutn, side, s.cut_pow, s.whole_views)
         augmentations = random_augmentations(s.cutn, side) if s.use_cutout_augmentations else None
@@ -67,11 +77,14 @@ class Comparison:
         self,
         picture: Tensor,
         rows: slice,
-        windows: Windows,
+        windows: Windows | Drawn,
         augmentations: Augmentations | None,
         seed: int,
     ) -> Tensor:
         """What CLIP gets of these rows: cutouts, then augmentations, then noise."""
+        if isinstance(windows, Drawn):
+            assert self._views is not None  # it drew them
+            return self._views.cutouts(picture, rows, windows, seed)
         side, device = self.perceptor.input_resolution, picture.device
         picture, windows = picture.to(self.perceptor.dtype), windows.part(rows, device)
         if augmentations is None:

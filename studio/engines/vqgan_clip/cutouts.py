@@ -85,11 +85,17 @@ def cut_out(
     two matrix products resize all windows at once: exactly, and the same on every run.
     softening: see `soften`.
     """
-    channels, height, width = picture.shape[1:]
+    height, width = picture.shape[-2:]
     across, down = (
         soften(resize_weights(windows.sides, starts, length, side), softening).to(picture.dtype)
         for starts, length in ((windows.lefts, width), (windows.tops, height))
     )
+    return apply_weights(picture, across, down)
+
+
+def apply_weights(picture: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """A picture [1, C, H, W] resized by weights [N, S, W] and [N, S, H]: [N, C, S, S]."""
+    channels, side, width = picture.shape[1], across.shape[1], across.shape[2]
     rows = down.flatten(0, 1) @ picture[0].transpose(0, 1).flatten(1)  # [N side, C W]
     views = rows.view(-1, side * channels, width) @ across.transpose(1, 2)
     return views.view(-1, side, channels, side).transpose(1, 2)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from studio.base.errors import BadInput, Wording, shortened
+from studio.engines.vqgan_clip.augmentation_list import USUAL, parse_augmentations
 from studio.engines.vqgan_clip.libraries import check_library
 from studio.engines.vqgan_clip.prompts import AVOIDING_WEIGHT, parse_avoided, parse_prompts
 from studio.models.catalogue import (
@@ -27,6 +28,15 @@ from studio.settings.values import check_values
 VARIED_STEP, VARIED_STEPS = 10, 100
 Optimiser = Literal["Adam", "AdamW", "Adagrad", "Adamax", "DiffGrad", "AdamP", "RAdam", "RMSprop"]
 OF_PYTORCH_OPTIMIZER = ("DiffGrad", "AdamP")  # the others are torch's own
+CutMethod = Literal["ours", "original", "updated", "nrupdated", "updatedpooling", "latest"]
+OWN_AUGMENTATIONS = {  # of the methods that take no others
+    "original": "",
+    "updated": "flip(p=0.5) | colour_jitter(saturation=0.01, hue=0.01, p=0.7)"
+    " | sharpness(0.3, p=0.4) | affine(30, translate=0.1, p=0.8) | perspective(0.2, p=0.4)",
+    "updatedpooling": "affine(15, translate=0.1, p=0.7) | perspective(0.7, p=0.7)"
+    " | colour_jitter(saturation=0.1, hue=0.1, p=0.7)"
+    " | erasing(scale=(0.1, 0.4), ratio=(0.3, 3.3333333), p=0.7, same_on_batch=true)",
+}
 AIMS = ("text_input", "avoid", "init_image", "image_prompt")
 
 
@@ -128,7 +138,7 @@ class VQGANCLIPSettings(RunSettings):
         "Use cutout augmentations",
         "Flip, turn, skew, recolour and blur the cutouts, so that the picture holds up from every"
         " view.",
-        heading="Guidance",
+        heading="More",
     )
     deterministic: bool = setting(
         False,
@@ -253,6 +263,35 @@ class VQGANCLIPSettings(RunSettings):
         heading="More",
     )
 
+    cut_method: CutMethod = setting(
+        "ours",
+        "Cutout method",
+        "How the cutouts are taken. original, updated, nrupdated: random squares, by Cutout power."
+        " updatedpooling, latest: the whole picture each time, pooled. original adds nothing,"
+        " updated and updatedpooling add augmentations of their own, ours, nrupdated and latest"
+        " those below. Only ours has whole views.",
+        heading="More",
+    )
+    augmentations: str = setting(
+        USUAL,
+        "Augmentations",
+        "What happens to the cutouts, in this order; `p` is the chance of each. There are flip,"
+        " colour_jitter, sharpness, gaussian_noise, gaussian_blur, motion_blur, perspective,"
+        " rotation, affine, elastic_transform, thin_plate_spline, crop, erasing and resized_crop."
+        " Those set here at first are quick, others slower.",
+        group="use_cutout_augmentations",
+        max_length=2000,
+    )
+
+    @field_validator("augmentations")
+    @classmethod
+    def _known_augmentations(cls, value: str) -> str:
+        try:
+            parse_augmentations(value)
+        except BadInput as error:
+            raise ValueError(f"must be a list of augmentations. {error}".rstrip(".")) from None
+        return value
+
     @field_validator("text_input")
     @classmethod
     def _well_formed_prompts(cls, value: str) -> str:
@@ -305,7 +344,7 @@ class VQGANCLIPSettings(RunSettings):
             check_checkpoint(clip_path)
         if self.optimiser in OF_PYTORCH_OPTIMIZER:
             check_library("pytorch_optimizer", "pytorch-optimizer", self.optimiser)
-        fitting, warnings = {}, []
+        fitting, warnings = {}, self._fit_augmentations()
         if self.init_sketch and not self._can_sketch(clip_path):
             fitting["init_sketch"] = False
             warnings.append(
@@ -320,6 +359,19 @@ class VQGANCLIPSettings(RunSettings):
                 f" multiples of {weights.factor} px."
             )
         return self.model_copy(update=fitting), warnings
+
+    def _fit_augmentations(self) -> list[str]:
+        """Warnings about the augmentations. Raises BadInput if kornia is needed and missing."""
+        usual, chosen = (parse_augmentations(text) for text in (USUAL, self.augmentations))
+        own = OWN_AUGMENTATIONS.get(self.cut_method)
+        needed = parse_augmentations(own) if own is not None else chosen
+        if not self.use_cutout_augmentations:
+            return []
+        if needed and (needed != usual or self.cut_method != "ours"):
+            check_library("kornia", "kornia", "This list of augmentations")
+        if own is None or chosen == usual:
+            return []
+        return [f"'Augmentations' is ignored: the cutout method {self.cut_method} takes no others."]
 
     @staticmethod
     def _can_sketch(clip_path: Path | None) -> bool:
