@@ -30,6 +30,7 @@ from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.engines.vqgan_clip.targets import (
     Target,
     image_targets,
+    noise_targets,
     text_targets,
     warnings_of_length,
 )
@@ -176,11 +177,14 @@ class VQGANCLIPRun(Run):
         return [
             *text_targets(settings.text_input, settings.avoid, self.perceptor),
             *image_targets(self.image_prompts, self.image_weights, self.perceptor),
+            *noise_targets(settings.noise_prompt, self.perceptor),
         ]
 
     def _first_latent(self) -> Tensor:
         if self.start_image is not None:
             return start.latent_of_image(self.vqgan, self.start_image, self.size)
+        if self.settings.init_noise != "none":
+            return start.latent_of_noise(self.vqgan, self.settings.init_noise, self.size)
         if self._sketcher is not None and self._wished:
             sketch = start.choose_sketch(self.perceptor, self._sketcher, self._wished)
             return start.latent_of_sketch(self.vqgan, sketch, self.size)
@@ -188,7 +192,8 @@ class VQGANCLIPRun(Run):
 
     @property
     def _wished(self) -> list[Target]:
-        return [target for target in self._targets if target.weight > 0]
+        """What a sketch can show: no noise."""
+        return [t for t in self._targets if t.weight > 0 and t.name != "noise"]
 
     # --- the ground ---
 

@@ -27,14 +27,17 @@ OPEN = {
 FOLDED = {
     "Look": {
         *("Start from a sketch", "Use MSE regularization", "Use TV loss regularization"),
-        "TV loss weight",
+        *("TV loss weight", "Hold to the start"),
     },
     "Guidance": {
         *("CLIP model", "Step size", "Cutouts", "Cutout power", "Whole views"),
     },
     "Motion": {"Scrolling/zooming transforms"},
     "Saving": {"Checkpoint every ... seconds", "Deterministic"},
-    "More": {"Optimiser", "Cutout method", "Use cutout augmentations", "Augmentations"},
+    "More": {
+        *("Optimiser", "Cutout method", "Use cutout augmentations", "Augmentations"),
+        *("Start from noise", "Noise prompts"),
+    },
 }
 
 
@@ -140,11 +143,11 @@ def test_a_heading_is_one_of_the_list_and_a_members_is_its_switchs(facts, messag
     [
         ("CUTOUT power", {"Cutout power", "Cutout method"}),
         ("clip_model", {"CLIP model"}),
-        ("optimiser", {"Step size", "Optimiser"}),
+        ("optimiser", {"Step size", "Optimiser", "Hold to the start"}),
         ("wide_f8", {"Model weights"}),
         ("--ydim", {"Xdim", "ydim"}),
         ("pick a run", {"Continue previous run"}),
-        ("own picture start", {"Use starting image"}),
+        ("own picture start", {"Use starting image", "Start from noise"}),
         ("calmer", {"Use TV loss regularization", "TV loss weight"}),
         ("rotation angle", {"Scrolling/zooming transforms"}),
         ("no such words", set()),

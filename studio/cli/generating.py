@@ -458,7 +458,7 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return "FILE"
     if words := choices(field):
         return f"{{{','.join(words)}}}"
-    return {int: "N", float: "X"}.get(value_type(field), "NAME")
+    return {int: "N", float: "X", list: "TEXT"}.get(value_type(field), "NAME")
 
 
 def _help(field: FieldInfo, default: Any) -> str:

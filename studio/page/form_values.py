@@ -108,4 +108,6 @@ def fits_browser(field: FieldInfo) -> bool:
 def _as_typed(field: FieldInfo, value: Any) -> Any:
     if fits_browser(field):
         return value_type(field)(value)
+    if value_type(field) is list:
+        return " | ".join(value)
     return str(value) if value_type(field) is int else value

@@ -118,5 +118,5 @@ def _wanted(field: FieldInfo) -> str:
         int: f"a whole number{span}",
         float: f"a number{span}",
         str: f"text{longest}",
-        list: "a list of paths",
+        list: "a list of texts",
     }[value_type(field)].rstrip()

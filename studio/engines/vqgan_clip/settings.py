@@ -9,6 +9,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from studio.base.errors import BadInput, Wording, shortened
 from studio.engines.vqgan_clip.augmentation_list import USUAL, parse_augmentations
 from studio.engines.vqgan_clip.libraries import check_library
+from studio.engines.vqgan_clip.noise_prompts import parse_noise_prompts, split_noise_prompts
 from studio.engines.vqgan_clip.prompts import AVOIDING_WEIGHT, parse_avoided, parse_prompts
 from studio.models.catalogue import (
     check_checkpoint,
@@ -37,7 +38,8 @@ OWN_AUGMENTATIONS = {  # of the methods that take no others
     " | colour_jitter(saturation=0.1, hue=0.1, p=0.7)"
     " | erasing(scale=(0.1, 0.4), ratio=(0.3, 3.3333333), p=0.7, same_on_batch=true)",
 }
-AIMS = ("text_input", "avoid", "init_image", "image_prompt")
+Noise = Literal["none", "pixels", "gradient", "fractal"]
+AIMS = ("text_input", "avoid", "init_image", "image_prompt", "noise_prompt")
 
 
 class VQGANCLIPSettings(RunSettings):
@@ -283,6 +285,40 @@ class VQGANCLIPSettings(RunSettings):
         max_length=2000,
     )
 
+    init_noise: Noise = setting(
+        "none",
+        "Start from noise",
+        "Start from a picture of noise instead of random tokens or a sketch. pixels: each has a"
+        " colour of its own. gradient: one colour fades into another. fractal: clouds. It has no"
+        " effect with a starting image.",
+        heading="More",
+        changes_steps=False,
+    )
+    noise_prompt: list[str] = setting(
+        [],
+        "Noise prompts",
+        "Random directions to pull the picture to, as `SEED:WEIGHT`, such as `123:0.1`; several are"
+        " separated by `|`, or the option is given several times. They vary a picture.",
+        heading="More",
+        unset="none",
+    )
+
+    @field_validator("noise_prompt", mode="before")
+    @classmethod
+    def _several_noise_prompts(cls, value: Any) -> Any:
+        is_text = isinstance(value, str)
+        is_list = isinstance(value, list) and all(isinstance(text, str) for text in value)
+        return split_noise_prompts(value) if is_text or is_list else value
+
+    @field_validator("noise_prompt")
+    @classmethod
+    def _well_formed_noise_prompts(cls, value: list[str]) -> list[str]:
+        try:
+            parse_noise_prompts(value)
+        except BadInput as error:
+            raise ValueError(f"must be a seed and a weight. {error}".rstrip(".")) from None
+        return value
+
     @field_validator("augmentations")
     @classmethod
     def _known_augmentations(cls, value: str) -> str:
@@ -306,7 +342,8 @@ class VQGANCLIPSettings(RunSettings):
 
     @model_validator(mode="after")
     def _something_to_aim_at(self, info: ValidationInfo) -> Self:
-        if not is_partial(info) and not parse_prompts(self.text_input) and not self.image_prompt:
+        aims = parse_prompts(self.text_input) or self.image_prompt or self.noise_prompt
+        if not is_partial(info) and not aims:
             raise ValueError(
                 "No prompt: type what the picture should show, or add an image prompt."
             )
@@ -345,7 +382,9 @@ class VQGANCLIPSettings(RunSettings):
         if self.optimiser in OF_PYTORCH_OPTIMIZER:
             check_library("pytorch_optimizer", "pytorch-optimizer", self.optimiser)
         fitting, warnings = {}, self._fit_augmentations()
-        if self.init_sketch and not self._can_sketch(clip_path):
+        if self.init_noise != "none" and not self.init_image:
+            fitting["init_sketch"] = False
+        elif self.init_sketch and not self._can_sketch(clip_path):
             fitting["init_sketch"] = False
             warnings.append(
                 f"'Start from a sketch' is ignored: {shortened(self.clip_model)} has no network"

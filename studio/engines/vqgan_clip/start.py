@@ -1,4 +1,4 @@
-"""The latent that a run starts from: of a picture, of a sketch, or random."""
+"""The latent that a run starts from: of a picture, of noise, of a sketch, or random."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from studio.engines.arrays import to_tensor
+from studio.engines.vqgan_clip import noise
 from studio.engines.vqgan_clip.sketch import Sketcher, fit
 from studio.engines.vqgan_clip.targets import Target
 from studio.media.pictures import cover
@@ -21,6 +22,12 @@ def latent_of_image(vqgan: VQGAN, image: Image.Image, size: tuple[int, int]) -> 
     """A picture, scaled to cover `size` (width, height), as a latent [1, d, h, w]."""
     picture = to_tensor(cover(image, size)).to(vqgan.codebook.device)
     return encode(vqgan, picture)
+
+
+def latent_of_noise(vqgan: VQGAN, kind: str, size: tuple[int, int]) -> Tensor:
+    """A picture of noise of `size` (width, height), as a latent. kind: one of `noise.PICTURES`."""
+    width, height = size
+    return encode(vqgan, noise.PICTURES[kind](height, width).to(vqgan.codebook.device))
 
 
 def latent_of_sketch(vqgan: VQGAN, sketch: Tensor, size: tuple[int, int]) -> Tensor:
