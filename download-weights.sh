@@ -9,18 +9,20 @@
 set -u
 cd "$(dirname "$0")" || exit 1
 
-# Name, size of the checkpoint in MB, address of the yaml, address of the checkpoint; "-" is unknown.
-# Where only a web page with the files is known, its address comes last.
+# Name, size of the checkpoint in MB ("-" is unknown), address of the yaml, address of the checkpoint.
+# XibQGAN-CLIP calls vqgan_gumbel_f8 vqgan_gumbel_f8_8192.
 weights() {
-    local box=https://heibox.uni-heidelberg.de/d
+    local box=https://heibox.uni-heidelberg.de/d mirror=https://github.com/Eleiber/VQGAN-Mirrors
+    local koofr=https://app.koofr.net/content/links/a04deec9-0c59-4673-8b37-3d696fe63a5d/files/get
     cat <<LIST
 vqgan_imagenet_f16_1024 958 $box/8088892a516d4e3baf92/files/?p=%2Fconfigs%2Fmodel.yaml&dl=1 $box/8088892a516d4e3baf92/files/?p=%2Fckpts%2Flast.ckpt&dl=1
 vqgan_imagenet_f16_16384 980 $box/a7530b09fed84f80a887/files/?p=%2Fconfigs%2Fmodel.yaml&dl=1 $box/a7530b09fed84f80a887/files/?p=%2Fckpts%2Flast.ckpt&dl=1
 vqgan_gumbel_f8 376 $box/2e5662443a6b4307b470/files/?p=%2Fconfigs%2Fmodel.yaml&dl=1 $box/2e5662443a6b4307b470/files/?p=%2Fckpts%2Flast.ckpt&dl=1
+vqgan_gumbel_f8_8192 376 $box/2e5662443a6b4307b470/files/?p=%2Fconfigs%2Fmodel.yaml&dl=1 $box/2e5662443a6b4307b470/files/?p=%2Fckpts%2Flast.ckpt&dl=1
 sflckr - $box/73487ab6e5314cb5adba/files/?p=%2Fconfigs%2F2020-11-09T13-31-51-project.yaml&dl=1 $box/73487ab6e5314cb5adba/files/?p=%2Fcheckpoints%2Flast.ckpt&dl=1
 coco 8400 https://dl.nmkd.de/ai/clip/coco/coco.yaml https://dl.nmkd.de/ai/clip/coco/coco.ckpt
-faceshq - - https://k00.fr/qqfl2do8
-wikiart_16384 1005 - -
+faceshq - https://drive.google.com/uc?export=download&id=1fHwGx_hnBtC8nsq7hesJvs-Klv-P0gzT $koofr/last.ckpt?path=%2F2020-11-13T21-41-45_faceshq_transformer%2Fcheckpoints%2Flast.ckpt
+wikiart_16384 1005 $mirror/releases/download/0.0.1/wikiart_16384.yaml $mirror/releases/download/0.0.1/wikiart_16384.ckpt
 LIST
 }
 
@@ -51,16 +53,8 @@ list() {
     echo "./download-weights.sh NAME... saves these as assets/NAME.yaml and assets/NAME.ckpt:"
     weights | while read -r name size yaml ckpt; do
         case $size in -) size="size unknown" ;; *) size="$size MB" ;; esac
-        [ "$yaml" != - ] || size="$size; $(unsourced "$ckpt")"
         printf '  %-25s %s\n' "$name" "$size"
     done
-}
-
-unsourced() { # PAGE
-    case $1 in
-        -) echo "no address is known" ;;
-        *) echo "no address of the files is known, only a web page that has them: $1" ;;
-    esac
 }
 
 get() { # NAME
@@ -68,9 +62,6 @@ get() { # NAME
     read -r name size yaml ckpt <<<"$(entry "$1")"
     if [ -e "$final.yaml" ] && [ -e "$final.ckpt" ]; then
         echo "$name is in assets/ already."
-    elif [ "$yaml" = - ]; then
-        say "$name: $(unsourced "$ckpt"). Save them by hand as $final.yaml and $final.ckpt."
-        return 1
     else
         rm -f "$final.yaml.part" # small enough to fetch again
         # The yaml gets its name last, so the pair appears whole.

@@ -174,3 +174,9 @@ def test_settings_are_fitted_to_the_weights(assets):
     (assets / "small.ckpt").write_bytes(b"<html>")
     with pytest.raises(BadInput, match="web page"):
         fitted.fitted(assets)
+
+
+@pytest.mark.parametrize("name", catalogue.PUBLISHED_VQGANS)
+def test_published_weights_that_are_not_there_are_answered_with_how_to_get_them(tmp_path, name):
+    with pytest.raises(BadInput, match=rf"'./download-weights.sh {name}'.*There are: none"):
+        catalogue.get_weights(tmp_path, name)

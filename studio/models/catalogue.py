@@ -10,6 +10,16 @@ from studio.base.errors import BadInput, shortened
 from studio.base.yaml_files import read_yaml
 
 PREFERRED = ("vqgan_imagenet_f16_1024", "emoji_f8")
+PUBLISHED_VQGANS = (  # what download-weights.sh gets
+    "vqgan_imagenet_f16_1024",
+    "vqgan_imagenet_f16_16384",
+    "vqgan_gumbel_f8",
+    "vqgan_gumbel_f8_8192",
+    "sflckr",
+    "coco",
+    "faceshq",
+    "wikiart_16384",
+)
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
 SKETCHER_SUFFIX = ".sketcher.safetensors"
 EXAMPLES_SUFFIX = ".examples"
@@ -83,6 +93,11 @@ def get_weights(assets_dir: Path, name: str) -> VQGANWeights:
         raise BadInput(
             f"{name}.yaml is in {assets_dir}, but its checkpoint {name}.ckpt is not."
             f" Put it beside the yaml. Complete weights: {there}."
+        )
+    if name in PUBLISHED_VQGANS:
+        raise BadInput(
+            f"The weights {name} are not in {assets_dir} yet. './download-weights.sh {name}', in"
+            f" the studio's folder, gets them into assets/. There are: {there}."
         )
     if not pairs:
         raise BadInput(_no_weights(assets_dir))

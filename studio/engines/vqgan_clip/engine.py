@@ -16,6 +16,7 @@ from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.models import clip_text
 from studio.models.catalogue import (
     OPENAI_CLIP_MODELS,
+    PUBLISHED_VQGANS,
     VQGANWeights,
     find_clip,
     find_clip_checkpoints,
@@ -37,9 +38,9 @@ class VQGANCLIP(Engine):
     libraries: ClassVar = ("torch", "torchvision", "clip", "taming")
 
     def choices(self, assets_dir: Path) -> Mapping[str, Choices]:
-        clips = [*find_clip_checkpoints(assets_dir), *OPENAI_CLIP_MODELS]
+        clips = _in_order(find_clip_checkpoints(assets_dir), OPENAI_CLIP_MODELS)
         return {
-            "vqgan_ckpt": Choices(list(find_weights(assets_dir))),
+            "vqgan_ckpt": Choices(_in_order(find_weights(assets_dir), PUBLISHED_VQGANS)),
             "clip_model": Choices(clips, is_open=True),
         }
 
@@ -80,6 +81,11 @@ class VQGANCLIP(Engine):
         past: Iterable[Mapping[str, Any]],
     ) -> Estimate:
         return estimate(settings, decoder_widths(assets_dir), device, past)
+
+
+def _in_order(there: Iterable[str], published: Iterable[str]) -> list[str]:
+    """Names, each once: those of files that are there, and then those that can be had."""
+    return list(dict.fromkeys([*there, *published]))
 
 
 def _chosen(values: Mapping[str, Any], assets_dir: Path) -> VQGANWeights | None:
