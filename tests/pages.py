@@ -15,7 +15,7 @@ from studio.runs.storage import PICTURE, RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 TELL = "Tell the page"
-KINDS = ("checkbox", "file_uploader", "number_input", "selectbox", "text_input")
+KINDS = ("checkbox", "file_uploader", "number_input", "selectbox", "text_area", "text_input")
 
 
 def sidebar(page):

@@ -359,7 +359,8 @@ class _Parser(Parser):
             metavar="FILE",
             type=Path,
             default=None,
-            help="Take the settings of an earlier run: its details.json or output.PNG.",
+            help="Take the settings of an earlier run: its details.json or output.PNG.\n"
+            "XibQGAN-CLIP's config.yaml is read as well.",
         )
 
     def _add_places(self) -> None:

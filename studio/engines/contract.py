@@ -143,6 +143,22 @@ class Choices:
     is_open: bool = False
 
 
+@dataclass(frozen=True)
+class ForeignSettings:
+    """What another program's settings file means to an engine.
+
+    program: by name. files: that were read. values: settings, pictures as paths.
+    taken: that program's keys for them. left: its other keys, each with the reason; "" where the
+    engine has nothing like it.
+    """
+
+    program: str
+    files: Sequence[str]
+    values: Mapping[str, Any]
+    taken: Sequence[str]
+    left: Mapping[str, str]
+
+
 class Engine:
     """A kind of run. Its class names its settings and its Run; the rest has defaults.
 
@@ -176,6 +192,13 @@ class Engine:
         values: as for `introduction`.
         """
         return ()
+
+    def foreign_settings(self, content: Any, path: Path) -> ForeignSettings | None:
+        """The settings in another program's file; None if this engine does not know its kind.
+
+        content: of the yaml file at that path. Raises BadInput for a file that is broken.
+        """
+        return None
 
     def prompt_parts(self, text: str) -> Sequence[PromptPart]:
         """The parts of a prompt that have weights; none where prompts know no weights.

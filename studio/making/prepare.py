@@ -35,7 +35,7 @@ class Request:
 
     given: the settings that the person gave this time, by name; values may be text.
     engine: by name; None for the engine of the run that the settings come from, else the default.
-    settings_file: a details.json or output.PNG to take all other settings from.
+    settings_file: a details.json, output.PNG or another program's yaml for all other settings.
     continue_run: the run whose picture to continue, as `storage.find_run` takes it.
     continue_frame: of that run's film, counted from 1, to continue in place of the run's end.
     origin: where an earlier run began, for this run to begin there too, and what changed while it
@@ -94,6 +94,7 @@ def prepare(request: Request) -> Plan:
     before = _picture_before(origin, checkpoint)
     settings, kept = _of_kept_size(settings, before)
     settings, warnings = settings.fitted(request.assets_dir)
+    warnings += [sentence for recipe in earlier for sentence in recipe.said]
     warnings += kept + ([origin.lacks] if origin and origin.lacks else [])
     if origin and _value(settings, "init_image"):
         warnings.append("The starting image is not used: the run continues another one.")

@@ -13,7 +13,9 @@ from PIL import Image
 
 from studio.base.errors import BadInput, shortened
 from studio.base.files import MAX_PATH, parse_json, read_json
+from studio.base.yaml_files import read_yaml
 from studio.engines import registry
+from studio.engines.contract import ForeignSettings
 from studio.making.changes import Change, at_its_end, changes_in
 from studio.making.frames import frame_of
 from studio.media.pictures import opened_image
@@ -33,6 +35,7 @@ LOST_STATE = (
     " run begins from the picture alone, so its result will differ."
 )
 SHARED = ("text_input", "avoid", "Xdim", "ydim")  # what another engine takes over, if it has them
+YAML_SUFFIXES = (".yaml", ".yml")  # of other programs' settings
 PICTURES = ("init_image", "image_prompt", "image_prompts")
 
 
@@ -47,6 +50,7 @@ class Recipe:
     from the last of them. frame: of the last one's film, if it was continued from there instead of
     from its end. lacks: what is missing by now, in words for the person; "" if nothing is.
     changes: what changed while it went. began_with: what the settings that changed were before.
+    said: sentences for the person about what was taken and what was left.
     """
 
     values: dict[str, Any]
@@ -57,6 +61,7 @@ class Recipe:
     lacks: str = ""
     changes: Sequence[Change] = ()
     began_with: Mapping[str, Any] = field(default_factory=dict)
+    said: Sequence[str] = ()
 
     @property
     def is_continued(self) -> bool:
@@ -117,8 +122,11 @@ def from_file(
     """What makes the picture of a `details.json` or `output.PNG` once more. Raises BadInput.
 
     The pictures that the run used are looked for beside the file, and in the run's own folder.
+    Or what another program's yaml file sets.
     engine, given: as for `continued`. called: what messages call the file, if not by its path.
     """
+    if path.suffix in YAML_SUFFIXES:
+        return _foreign_recipe(path, engine, given)
     details = _read_details(path, shortened(called or path, MAX_PATH))
     folder = _home(details, path, output_dir)
     values = _values(details, folder, engine, given)
@@ -162,7 +170,35 @@ def image_weights(details: Mapping[str, Any], count: int | None = None) -> list[
 
 def engine_in(path: Path, called: str | None = None) -> str:
     """The name of the engine in a settings file, even if it is unknown here. Raises BadInput."""
+    if path.suffix in YAML_SUFFIXES:
+        return _foreign(path)[0]
     return engine_of(_read_details(path, shortened(called or path, MAX_PATH)))
+
+
+def _foreign(path: Path) -> tuple[str, ForeignSettings]:
+    """What the settings of another program mean, and to which engine. Raises BadInput."""
+    content = read_yaml(path)
+    for name in registry.names():
+        engine = registry.find(name)
+        if engine and (found := engine.foreign_settings(content, path)):
+            return name, found
+    raise BadInput(f"{shortened(path, MAX_PATH)} is of no kind that the studio knows. {GIVE}")
+
+
+def _foreign_recipe(path: Path, engine: str, given: Collection[str]) -> Recipe:
+    owner, found = _foreign(path)
+    kind = registry.get(engine).settings
+    known = SHARED if engine != owner else kind.model_fields
+    values = {n: v for n, v in found.values.items() if n in known and n not in given}
+    check_values(kind, values, source=str(path))
+    taken, left = ", ".join(found.taken) or "nothing", ", ".join(map(_left, found.left.items()))
+    said = f"Taken from {found.program}'s {', '.join(found.files)}: {taken}."
+    return Recipe(values, said=[said, f"Left out: {left}."] if left else [said])
+
+
+def _left(item: tuple[str, str]) -> str:
+    key, reason = (shortened(text) for text in item)
+    return f"{key} ({reason})" if reason else key
 
 
 def inputs_digest(inputs: Mapping[str, bytes]) -> str | None:

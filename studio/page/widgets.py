@@ -13,6 +13,8 @@ from studio.engines.contract import Choices
 from studio.page.form_values import fits_browser
 from studio.settings.declare import choices, meta, value_type
 
+LONG = 60  # characters of a text that needs several lines
+
 About = Mapping[str, Any]  # label, help, key and on_change, as every widget takes them
 
 
@@ -36,8 +38,10 @@ def show_widget(
         _choice_box(offered, about)
     elif value_type(field) is bool:
         st.checkbox(**kept)
+    elif len(str(field.default)) > LONG:
+        st.text_area(**kept, height=160)
     elif not fits_browser(field):
-        st.text_input(**kept)
+        st.text_input(**kept, placeholder=meta(field)["example"])
     elif value_type(field) is int:
         st.number_input(**kept, step=1)
     else:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from studio.base.errors import BadInput
-from studio.engines.contract import Choices, Engine
+from studio.engines.contract import Choices, Engine, ForeignSettings
 from studio.engines.estimate import Estimate
 from studio.engines.prompt_parts import Length, PromptPart
+from studio.engines.vqgan_clip import xibqgan
 from studio.engines.vqgan_clip.estimate import decoder_widths, estimate
 from studio.engines.vqgan_clip.prompts import Prompt, parse_prompts, write_prompts
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
@@ -54,6 +55,9 @@ class VQGANCLIP(Engine):
     def examples(self, values: Mapping[str, Any], assets_dir: Path) -> Sequence[Path]:
         weights = _chosen(values, assets_dir)
         return weights.examples() if weights else ()
+
+    def foreign_settings(self, content: Any, path: Path) -> ForeignSettings | None:
+        return xibqgan.settings_of(content, path)
 
     def prompt_parts(self, text: str) -> Sequence[PromptPart]:
         return [PromptPart(p.text, p.weight, str(p.stop)) for p in parse_prompts(text)]

@@ -301,6 +301,7 @@ class VQGANCLIPSettings(RunSettings):
         " separated by `|`, or the option is given several times. They vary a picture.",
         heading="More",
         unset="none",
+        example="123:0.1",
     )
 
     @field_validator("noise_prompt", mode="before")
