@@ -59,6 +59,9 @@ def test_a_list_is_read_in_its_order() -> None:
         ("thin plate spline(scale=1)", "thin_plate_spline", {"scale": 1}),
         ("erasing(scale=(.1, .4), value=1)", "erasing", {"scale": (0.1, 0.4), "value": 1}),
         ("rotation([-5, 10])", "rotation", {"degrees": (-5, 10)}),
+        ("affine(10, (0.3, 0.1))", "affine", {"translate": (0.3, 0.1)}),
+        ("gaussian_blur((3, 5), (0.1, 2.0))", "gaussian_blur", {"kernel_size": (3, 5)}),
+        ("elastic transform((21, 21), (9, 4))", "elastic_transform", {"sigma": (9, 4)}),
         ("affine(padding_mode=zeros)", "affine", {"padding_mode": "zeros"}),
         ("affine(padding_mode='zeros')", "affine", {"padding_mode": "zeros"}),
         ("flip(same_on_batch=True)", "flip", {"same_on_batch": 1}),
@@ -92,7 +95,12 @@ def test_nothing_is_an_empty_list(text: str) -> None:
         ("sharpness(0.1, 0.2, false, 4)", "sharpness takes 3 values at most"),
         ("sharpness(0.1, sharpness=0.2)", "sharpness got 'sharpness' twice"),
         ("sharpness(p=0.1, p=0.2)", "sharpness got 'p' twice"),
-        ("gaussian_blur(4)", "'kernel_size' must be an odd whole number from 3 to 31; it was 4"),
+        (
+            "gaussian_blur(4)",
+            "'kernel_size' must be an odd whole number from 3 to 31, or two of them; it was 4",
+        ),
+        ("gaussian_blur((3, 4))", "'kernel_size' must be an odd whole number from 3 to 31, or two"),
+        ("motion_blur((3, 3))", "'kernel_size' must be an odd whole number from 3 to 31; it was"),
         ("gaussian_blur(3.5)", "'kernel_size' must be an odd whole number"),
         ("gaussian_blur(border_type=mirror)", "constant or reflect or replicate or circular"),
         ("erasing(scale=0.2)", "'scale' must be a pair of numbers from 0.001 to 1, such as"),
@@ -234,7 +242,7 @@ def test_the_ends_of_every_range_work(name: str, end: str) -> None:
         if kind.kind in ("word", "switch") or parameter == "p":
             continue
         number = kind.low if end == "low" else kind.high
-        number = int(number) if kind.kind == "odd" else number
+        number = int(number) if kind.kind in ("odd", "odds") else number
         value = f"({number}, {number})" if kind.kind == "pair" else f"{number}"
         batch = pictures(3).requires_grad_()
         found = changed(f"{name}({parameter}={value}, p=1)", batch)

@@ -286,8 +286,9 @@ def test_every_setting_is_an_option(name):
     if isinstance(default, bool):
         assert given(option_name(name)) == {name: True}
         assert given(option_name(f"no_{name}")) == {name: False}
-    elif name == "image_prompt":
-        assert given("--image-prompt", "a", "--image-prompt=b") == {name: ["a", "b"]}
+    elif name in ("image_prompt", "noise_prompt"):
+        option = option_name(name)
+        assert given(option, "a", f"{option}=b") == {name: ["a", "b"]}
     else:
         assert given("a", option_name(name), "7") == {"text_input": "a", name: "7"}
 
@@ -356,6 +357,7 @@ def test_a_group_is_switched_on_by_its_values():
     switches = {meta(field)["group"] for field in VQGANCLIPSettings.model_fields.values()} - {None}
     assert switches == {
         "set_seed",
+        "use_cutout_augmentations",
         "use_mse_regularization",
         "use_tv_loss_regularization",
         "use_scrolling_zooming",

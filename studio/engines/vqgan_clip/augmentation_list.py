@@ -32,14 +32,15 @@ USUAL = (
 class Parameter:
     """One value of an augmentation.
 
-    kind: a number, a pair (from, to), a span (either), an odd whole number, a switch, or a word.
+    kind: a number; a pair (from, to); a span, which is either; each, which is a number or one for
+    each axis; odd, an odd whole number; odds, the same or one for each axis; a switch; or a word.
     low, high: of each number.
     """
 
     default: Value
     low: float = 0.0
     high: float = 1.0
-    kind: Literal["number", "pair", "span", "odd", "switch", "word"] = "number"
+    kind: Literal["number", "pair", "span", "each", "odd", "odds", "switch", "word"] = "number"
     words: tuple[str, ...] = ()
 
     def wanted(self) -> str:
@@ -49,28 +50,33 @@ class Parameter:
             "number": f"a number {span}",
             "pair": f"a pair of numbers {span}, such as {self.default}",
             "span": f"a number {span}, or a pair such as ({self.low:g}, {self.high:g})",
+            "each": f"a number {span}, or two of them",
             "odd": f"an odd whole number {span}",
+            "odds": f"an odd whole number {span}, or two of them",
             "switch": "true or false",
             "word": " or ".join(self.words),
         }[self.kind]
 
     def checked(self, value: Any) -> Value | None:
         """The value as this kind has it; None if it is not a good one."""
-        match self.kind:
-            case "word":
-                return value if value in self.words else None
-            case "switch":
-                return SWITCH.get(str(value).lower())
-            case "odd":
-                return value if self._is_number(value) and value % 2 == 1 else None
-        if isinstance(value, tuple) and self.kind != "number":
-            good = len(value) == 2 and all(map(self._is_number, value)) and value[0] <= value[1]
-            return value if good else None
+        if self.kind == "word":
+            return value if value in self.words else None
+        if self.kind == "switch":
+            return SWITCH.get(str(value).lower())
+        if isinstance(value, tuple):
+            return value if self._is_pair(value) else None
         return value if self.kind != "pair" and self._is_number(value) else None
 
+    def _is_pair(self, value: tuple[Any, ...]) -> bool:
+        good = len(value) == 2 and all(map(self._is_number, value))
+        in_order = good and value[0] <= value[1]
+        return in_order if self.kind in ("pair", "span") else good and self.kind in ("each", "odds")
+
     def _is_number(self, value: Any) -> bool:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and self.low <= value <= self.high
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        is_odd = self.kind not in ("odd", "odds") or value % 2 == 1
+        return is_odd and self.low <= value <= self.high
 
 
 def _p(usual: float) -> Parameter:
@@ -93,7 +99,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     "sharpness": {"sharpness": Parameter(0.3, high=10), "p": _p(0.5)},
     "gaussian_noise": {"mean": Parameter(0.0, -1), "std": Parameter(0.1), "p": _p(0.5)},
     "gaussian_blur": {
-        "kernel_size": Parameter(3, 3, 31, "odd"),
+        "kernel_size": Parameter(3, 3, 31, "odds"),
         "sigma": Parameter((0.1, 2.0), 0.01, 50, "span"),
         "border_type": Parameter("reflect", kind="word", words=PADDINGS),
         "p": _p(0.5),
@@ -109,16 +115,16 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     "rotation": {"degrees": Parameter(15.0, -360, 360, "span"), "p": _p(0.7)},
     "affine": {
         "degrees": Parameter(15.0, -360, 360, "span"),
-        "translate": Parameter(0.1, kind="span"),
+        "translate": Parameter(0.1, kind="each"),
         "scale": Parameter((1.0, 1.0), 0.1, 10, "pair"),
         "shear": Parameter(0.0, -80, 80, "span"),
         "padding_mode": Parameter("border", kind="word", words=BORDERS),
         "p": _p(0.7),
     },
     "elastic_transform": {
-        "kernel_size": Parameter(63, 3, 127, "odd"),
-        "sigma": Parameter(32.0, 0.1, 100),
-        "alpha": Parameter(1.0, -20, 20),
+        "kernel_size": Parameter(63, 3, 127, "odds"),
+        "sigma": Parameter(32.0, 0.1, 100, "each"),
+        "alpha": Parameter(1.0, -20, 20, "each"),
         "padding_mode": Parameter("zeros", kind="word", words=BORDERS),
         "p": _p(0.7),
     },
