@@ -27,7 +27,7 @@ OPEN = {
 FOLDED = {
     "Look": {
         *("Start from a sketch", "Use MSE regularization", "Use TV loss regularization"),
-        *("TV loss weight", "Hold to the start"),
+        *("TV loss weight", "Keep the ground"),
     },
     "Guidance": {
         *("CLIP model", "Step size", "Cutouts", "Cutout power", "Whole views"),
@@ -143,7 +143,7 @@ def test_a_heading_is_one_of_the_list_and_a_members_is_its_switchs(facts, messag
     [
         ("CUTOUT power", {"Cutout power", "Cutout method"}),
         ("clip_model", {"CLIP model"}),
-        ("optimiser", {"Step size", "Optimiser", "Hold to the start"}),
+        ("optimiser", {"Step size", "Optimiser"}),
         ("wide_f8", {"Model weights"}),
         ("--ydim", {"Xdim", "ydim"}),
         ("pick a run", {"Continue previous run"}),
