@@ -9,7 +9,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,16 @@ MAX_STUBS = 32
 StateDict = dict[str, Tensor]
 
 
-def read_state_dict(path: Path) -> StateDict:
+def read_state_dict(path: Path, keys: Sequence[str] = ("state_dict",)) -> StateDict:
     """Every tensor of a file of weights by its name, on the CPU, as stored.
 
     Takes the formats of `torch.save` (today's zip files and the older ones) with the weights under
-    "state_dict" or at the top, `.safetensors`, and TorchScript archives, of which only the numbers
-    are read. Zip files are mapped, not read, so unused weights cost no memory. Raises BadInput, in
-    one line, for anything else and for pickles that name code.
+    the first of `keys` that is there or at the top, `.safetensors`, and TorchScript archives, of
+    which only the numbers are read. Zip files are mapped, not read, so unused weights cost no
+    memory. Raises BadInput, in one line, for anything else and for pickles that name code.
     """
     try:
-        return _plain_tensors(_read(path), path)
+        return _plain_tensors(_read(path), path, keys)
     except BadInput:
         raise
     except MemoryError:
@@ -126,9 +126,10 @@ class LightningStub:
         pass
 
 
-def _plain_tensors(content: Any, path: Path) -> StateDict:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+def _plain_tensors(content: Any, path: Path, keys: Sequence[str]) -> StateDict:
+    if isinstance(content, Mapping):
+        inner = (content[key] for key in keys if isinstance(content.get(key), Mapping))
+        content = next(inner, content)
     if not isinstance(content, Mapping):
         raise BadInput(f"{path} holds a {type(content).__name__}, not a model's weights.")
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
