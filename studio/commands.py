@@ -29,6 +29,7 @@ PROGRAM = "python -m studio"
 COMMANDS = {
     "generate": Command("make a picture from a prompt", "generate:main"),
     "change": Command("change a run while it is being made", "studio.cli.changing:main"),
+    "upscale": Command("make pictures and films larger", "studio.cli.upscaling:main"),
     "app": Command("open the page in the browser", "studio.page.launch:main"),
     "gallery": Command("show all runs in the browser", "gallery:main"),
     "worker": Command("compute queued runs without the page", "worker:main"),

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = {
     "generate": "--num-steps",
     "change": "--step-size",
+    "upscale": "--scale",
     "app": "--assets-dir",
     "gallery": "--kiosk",
     "worker": "--queue-url",

@@ -66,9 +66,14 @@ def to_json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
+def is_full(error: OSError) -> bool:
+    """Whether the file system said that there is no room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def disk_failure(error: OSError) -> RunFailed:
     """An error of the file system, in words for the person."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if is_full(error):
         return DiskFull(
             "The disk is full, so the run stopped; what was done is kept."
             " Free some space, then resume the run."

@@ -18,6 +18,7 @@ from studio.engines import registry
 from studio.engines.contract import ForeignSettings
 from studio.making.changes import Change, at_its_end, changes_in
 from studio.making.frames import frame_of
+from studio.media.exif import text_in_exif
 from studio.media.pictures import opened_image
 from studio.runs import run_index, storage
 from studio.runs.details_keys import PARENT_FRAME, as_frame, engine_of
@@ -28,6 +29,7 @@ from studio.settings.values import check_values, make
 from studio.settings.weighted import parted, with_weight
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PICTURE_SIGNATURES = (PNG_SIGNATURE, b"\xff\xd8\xff", b"RIFF")
 MAX_ANCESTORS = 10_000
 GIVE = "Give the details.json or the output.PNG of a run."
 LOST_STATE = (
@@ -248,8 +250,8 @@ def _read_details(path: Path, called: str) -> dict[str, Any]:
     """called: the file in messages, which say what to give instead."""
     try:
         with path.open("rb") as file:
-            is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
-        return _details_in_png(path, called) if is_png else read_json(path, called)
+            is_picture = file.read(len(PNG_SIGNATURE)).startswith(PICTURE_SIGNATURES)
+        return _details_in_picture(path, called) if is_picture else read_json(path, called)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "a file cannot have that name"
         raise BadInput(f"{called} cannot be read: {reason}. {GIVE}") from None
@@ -257,10 +259,11 @@ def _read_details(path: Path, called: str) -> dict[str, Any]:
         raise BadInput(*error.parts, f" {GIVE}") from None
 
 
-def _details_in_png(path: Path, called: str) -> dict[str, Any]:
+def _details_in_picture(path: Path, called: str) -> dict[str, Any]:
     try:
-        with path.open("rb") as file, opened_image(file, ("PNG",)) as image:
+        with path.open("rb") as file, opened_image(file, ("PNG", "JPEG", "WEBP")) as image:
             text = image.info.get(storage.PNG_KEY)
+            text = text or text_in_exif(image.getexif()).get(storage.PNG_KEY)
     except Exception:  # a broken file makes the decoder raise whatever it likes
         raise BadInput(f"{called} is broken.") from None
     if not isinstance(text, str):

@@ -124,7 +124,7 @@ class VideoWriter:
     def _failure(self) -> Exception:
         self.abandon()
         self._messages.seek(0)
-        return _explained(self._messages.read().decode(errors="replace"))
+        return explained(self._messages.read().decode(errors="replace"))
 
 
 def finish(part: Path, path: Path, comment: str) -> None:
@@ -185,7 +185,7 @@ def _write_beside(path: Path, words: Sequence[str]) -> None:
         beside.replace(path)
         return
     beside.unlink(missing_ok=True)
-    raise _explained(done.stderr)
+    raise explained(done.stderr)
 
 
 def _comment(comment: str) -> list[str]:
@@ -277,7 +277,7 @@ def _hide(file: BinaryIO, box: _Box) -> None:
     file.write(BOX_HEADER.pack(box.end - box.start, b"free"))
 
 
-def _explained(messages: str) -> Exception:
+def explained(messages: str) -> Exception:
     """The error for what ffmpeg said as it failed: OSError for a full disk, else RunFailed."""
     if os.strerror(errno.ENOSPC) in messages:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -13,6 +13,7 @@ PARENT_FRAME = "parent_frame"  # of the parent's film, which the run continued f
 INIT_IMAGE_FROM = "init_image_from"  # the frame of a film that the starting image is
 # The engine of details without ENGINE: when they were written, there was no other.
 FIRST_ENGINE = "VQGAN-CLIP"
+UPSCALED = "upscaled"  # the key that lists upscaled files: file, scale, model, of which file
 CHANGES = "changes"  # the key with what changed while the run went: steps, settings
 REQUESTS_TAKEN = "change_requests_taken"  # the key that names the requests of the last change
 
@@ -61,6 +62,7 @@ BOOKKEEPING: Mapping[str, Key] = {
     "forever": Key(of_this_run=True, searched=False),
     "inputs_sha256": Key(),
     "schema_version": Key(),
+    UPSCALED: Key(of_this_run=True, searched=False),
 }
 OF_THIS_RUN = frozenset(key for key, facts in BOOKKEEPING.items() if facts.of_this_run)
 

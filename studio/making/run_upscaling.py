@@ -1,0 +1,36 @@
+"""Upscaled pictures of runs: where they lie in the run's folder, and what its details say of them.
+
+Never imports torch.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from studio.base.errors import BadInput
+from studio.runs.details_keys import UPSCALED
+from studio.runs.storage import ACTIVE, RunFolder
+
+
+def check_ended(folder: RunFolder) -> None:
+    """Raises BadInput for a run that is still being made."""
+    if (status := folder.live_status()) in ACTIVE:
+        raise BadInput(f"The run {folder.name} is {status}. Wait until it has ended.")
+
+
+def note_upscaled(folder: RunFolder, target: Path, origin: Mapping[str, Any]) -> None:
+    """Tell in the run's details of an upscaled file. One outside the folder is not told of."""
+    if target.parent.resolve() != folder.path.resolve():
+        return
+    entry = {"file": target.name, **origin}
+    before = upscaled_in(folder.read())
+    kept = [other for other in before if other.get("file") != target.name]
+    folder.update(**{UPSCALED: [*kept, entry]})
+
+
+def upscaled_in(details: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The upscaled files that a run's details tell of: file, scale, model, of which file."""
+    found = details.get(UPSCALED)
+    if not isinstance(found, list):
+        return []
+    return [entry for entry in found if isinstance(entry, dict)]
