@@ -24,6 +24,7 @@ import neighbours
 import plain
 import quality
 import step as benchmark
+import upscale
 from tiny_models import write_tiny_assets
 
 from studio.engines import device
@@ -140,3 +141,13 @@ def test_without_a_judge_r_precision_is_not_made_up(
     monkeypatch.setattr(evaluate, "load_judge", missing)
     quality.tell_r_precision(["a red heart"], [None], [None])
     assert "run `make judge` first" in capsys.readouterr().out
+
+
+def test_upscaling_is_measured_beside_ncnn(capsys: pytest.CaptureFixture) -> None:
+    threads = torch.get_num_threads()
+    upscale.main(["--models", "animevideov3", "--size", "16", "--turns", "1", "--threads", "1"])
+    torch.set_num_threads(threads)
+    _, line = capsys.readouterr().out.splitlines()
+    name, size, _, ours, theirs, ratio, *cpu = line.split()
+    assert (name, size) == ("animevideov3", "16") and len(cpu) == 3
+    assert float(ours) >= 0 and float(theirs) >= 0 and float(ratio) > 0
