@@ -9,6 +9,7 @@ product. CPU seconds hold where other programs take the processors, seconds wher
 """
 
 import argparse
+import importlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -97,8 +98,7 @@ def _ours(name: str, pixels: np.ndarray) -> Callable[[], Any]:
 
 
 def _ncnns(name: str, pixels: np.ndarray, threads: int) -> Callable[[], Any]:
-    import ncnn
-
+    ncnn: Any = importlib.import_module("ncnn")  # its types are not told
     net = ncnn.Net()
     net.opt.num_threads = threads
     param = upscalers.get(name, ASSETS_DIR).path

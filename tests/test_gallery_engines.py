@@ -30,6 +30,8 @@ class WaveSettings(RunSettings):
     set_seed: bool = common.set_seed()
     seed: int = common.seed()
     checkpoint_seconds: float = common.checkpoint_seconds()
+    upscale: int = common.upscale()
+    upscale_always: bool = common.upscale_always()
     use_echo: bool = setting(False, "With an echo", "Whether there is an echo.")
     echo: int = setting(
         3, "Echo's length", "How far the echo reaches.", unit="px", group="use_echo", ge=0, le=99

@@ -13,6 +13,7 @@ from studio.engines import registry
 from studio.making.recipes import image_weights, settings_in
 from studio.making.recording import Recording
 from studio.making.steering import Steering, settings_at
+from studio.making.upscale_result import ResultUpscaler
 from studio.media.pictures import load_picture
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
@@ -47,6 +48,9 @@ def execute(
     stop = stop or Stop()
     with folder.computing(claim) as claim, Recording(folder, claim) as recording:
         recording.resume()
+        settings = settings_in(recording.details)
+        upscaler = ResultUpscaler(settings, recording, assets_dir, gpu)
+        upscaler.show_live()
         run, steering = None, Steering(recording)
         for _ in _counted(recording.planned_num_steps, recording.steps_done):
             if stop.requested or folder.stop_requested():
@@ -62,6 +66,7 @@ def execute(
                 on_step(step)
         else:
             steering.refuse_the_rest()
+            upscaler.upscale(stop)
     return recording.status
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Progress:
     def __init__(self, folder: Path, planned: int) -> None:
         self._folder = folder
         self._planned = planned
+        self.enlarge: Callable[[np.ndarray], np.ndarray] | None = None  # what is shown live
         self._next = 0.0
         self.history = History(HISTORY_POINTS)
         self.clock = Clock()
@@ -45,7 +46,9 @@ class Progress:
         """Write the live picture and progress.json. Raises OSError."""
         began = time.monotonic()
         if len(pictures):
-            picture = encode_jpeg(Image.fromarray(tiled(pictures)), LIVE_QUALITY)
+            shown = tiled(pictures)
+            shown = self.enlarge(shown) if self.enlarge else shown
+            picture = encode_jpeg(Image.fromarray(shown), LIVE_QUALITY)
             atomic_write(self._folder / storage.PREVIEW, picture, durable=False)
         facts = to_json(self._facts(index, losses))
         atomic_write(self._folder / storage.PROGRESS, facts, durable=False)

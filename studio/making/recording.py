@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from PIL import Image
 
 from studio.base.errors import RunFailed, StudioError
@@ -17,6 +18,7 @@ from studio.making.changes import changes_in, in_force
 from studio.making.failures import as_failure
 from studio.making.film import Film
 from studio.making.progress import Progress, finite
+from studio.making.run_upscaling import forget_upscaled
 from studio.media.pictures import encode_png
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
@@ -98,6 +100,8 @@ class Recording:
         self._last.restore(checkpoint)
         self._progress.history.restore(checkpoint.history)
         self._tell()
+        forget_upscaled(self.folder)
+        self._details = self.folder.read()
         for number in range(len(checkpoint.pictures)):
             (self.folder.path / storage.picture_name(number + 1)).unlink(missing_ok=True)
         self._film = Film(self.folder.path, checkpoint.frames_per_second)
@@ -137,6 +141,24 @@ class Recording:
             self._tell()
         if time.monotonic() >= self._next_checkpoint:
             self._save_checkpoint()
+
+    def show_live(self, enlarge: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Show each live picture as `enlarge` makes it."""
+        self._progress.enlarge = enlarge
+
+    @property
+    def pictures(self) -> Sequence[np.ndarray]:
+        """The pictures of the last step that had any."""
+        return self._last.pictures
+
+    def text_at_the_end(self) -> dict[str, str]:
+        """The text chunks of the run's pictures, if the run ends now because it is done."""
+        return {storage.PNG_KEY: json.dumps(_lasting(self._final([]) | {"status": "done"}))}
+
+    def end_film(self) -> None:
+        """Let the film be whole in its file, before the run ends. No step may follow."""
+        self._save_checkpoint()
+        self._close_film()
 
     def stop(self) -> None:
         """Note that the loop ends early because somebody asked for it."""

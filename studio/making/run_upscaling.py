@@ -22,10 +22,15 @@ def note_upscaled(folder: RunFolder, target: Path, origin: Mapping[str, Any]) ->
     """Tell in the run's details of an upscaled file. One outside the folder is not told of."""
     if target.parent.resolve() != folder.path.resolve():
         return
-    entry = {"file": target.name, **origin}
-    before = upscaled_in(folder.read())
-    kept = [other for other in before if other.get("file") != target.name]
-    folder.update(**{UPSCALED: [*kept, entry]})
+    folder.update(**with_upscaled(folder.read(), target, origin))
+
+
+def with_upscaled(
+    details: Mapping[str, Any], target: Path, origin: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What changes in a run's details by an upscaled file in its folder."""
+    kept = [other for other in upscaled_in(details) if other.get("file") != target.name]
+    return {UPSCALED: [*kept, {"file": target.name, **origin}]}
 
 
 def upscaled_in(details: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -34,3 +39,12 @@ def upscaled_in(details: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(found, list):
         return []
     return [entry for entry in found if isinstance(entry, dict)]
+
+
+def forget_upscaled(folder: RunFolder) -> None:
+    """Delete the upscaled files of a run that goes on: they show what it was before."""
+    if not (before := upscaled_in(folder.read())):
+        return
+    for entry in before:
+        (folder.path / Path(str(entry.get("file"))).name).unlink(missing_ok=True)
+    folder.update(**{UPSCALED: []})

@@ -84,7 +84,7 @@ class Enlarger:
         pixels = planes.pixels
         if channels in (2, 4):
             pixels = with_colours_where_transparent(pixels)
-        bands = self._bands(pixels, origin["model"], target.parent, on_progress, stop)
+        bands = self.bands(pixels, origin["model"], target.parent, on_progress, stop)
         picture_files.write(target, size, bands, replace(planes, text=text))
         return origin
 
@@ -128,9 +128,9 @@ class Enlarger:
         return {"scale": self.wanted.scale, "model": model, "of": source.name}
 
     def _whole(self, pixels: np.ndarray, model: str, stop: Stop | None) -> np.ndarray:
-        return np.concatenate(list(self._bands(pixels, model, None, None, stop)))
+        return np.concatenate(list(self.bands(pixels, model, None, None, stop)))
 
-    def _bands(
+    def bands(
         self,
         pixels: np.ndarray,
         model: str,

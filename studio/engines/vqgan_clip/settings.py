@@ -73,6 +73,8 @@ class VQGANCLIPSettings(RunSettings):
     image_prompt: list[str] = common.image_prompts()
     continue_resize: Resize = common.continue_resize()
     checkpoint_seconds: float = common.checkpoint_seconds()
+    upscale: int = common.upscale()
+    upscale_always: bool = common.upscale_always()
     init_sketch: bool = setting(
         False,
         "Start from a sketch",

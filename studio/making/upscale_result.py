@@ -1,0 +1,97 @@
+"""Upscaling what a run makes, as its settings ask: the result, and perhaps all that is shown live.
+
+Never imports torch before it computes.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studio.base.errors import BadInput, RunFailed
+from studio.base.files import disk_failure
+from studio.base.stopping import Stop
+from studio.making.recording import Recording
+from studio.making.run_upscaling import with_upscaled
+from studio.making.upscaling import TEXT_KEY, Enlarger, Upscaling, target_for
+from studio.media import picture_files
+from studio.media.planes import Planes
+from studio.runs import storage
+from studio.runs.storage import RunFolder
+from studio.settings.run_settings import RunSettings
+
+
+class _EitherStop(Stop):
+    """A request to the process, or to the run in its folder."""
+
+    def __init__(self, process: Stop, folder: RunFolder) -> None:
+        super().__init__()
+        self._process, self._folder = process, folder
+
+    @property
+    def requested(self) -> bool:
+        """Whether a stop was requested."""
+        return self._process.requested or self._folder.stop_requested()
+
+
+class ResultUpscaler:
+    """Upscales for one run. What goes wrong is a warning of the run, which is done all the same."""
+
+    def __init__(
+        self, settings: RunSettings, recording: Recording, assets_dir: Path, gpu: int | None
+    ) -> None:
+        self._recording, self._settings = recording, settings
+        self._assets_dir, self._gpu = assets_dir, gpu
+        self._work: Enlarger | None = None
+
+    def show_live(self) -> None:
+        """Let the live pictures be upscaled, if the settings ask for it."""
+        if self._settings.upscale_always:
+            self._recording.show_live(self._live)
+
+    def upscale(self, stop: Stop) -> None:
+        """Upscale the result of a run whose steps are all made. A stop leaves it as it is."""
+        if not self._settings.scale or not len(self._recording.pictures):
+            return
+        stop = _EitherStop(stop, self._recording.folder)
+        try:
+            for number, picture in enumerate(self._recording.pictures, start=1):
+                self._picture(storage.picture_name(number), picture, stop)
+            if self._settings.upscale_always:
+                self._film(stop)
+        except KeyboardInterrupt:
+            self._recording.warn(["The picture was not upscaled, as the run was stopped then."])
+        except OSError as error:
+            self._recording.warn([f"The picture was not upscaled. {disk_failure(error)}"])
+        except (BadInput, RunFailed) as error:
+            self._recording.warn([f"The picture was not upscaled. {error}"])
+
+    def _enlarger(self) -> Enlarger:
+        if self._work is None:
+            wanted = Upscaling(self._settings.scale)
+            self._work = Enlarger(wanted, self._assets_dir, self._gpu)
+        return self._work
+
+    def _live(self, picture: np.ndarray) -> np.ndarray:
+        return self._enlarger().pixels(picture)
+
+    def _picture(self, name: str, picture: np.ndarray, stop: Stop) -> None:
+        work, scale = self._enlarger(), self._settings.scale
+        origin = {"scale": scale, "model": work.model_for(picture), "of": name}
+        target = target_for(self._recording.folder.path / name, scale)
+        text = {**self._recording.text_at_the_end(), TEXT_KEY: json.dumps(origin)}
+        size = (picture.shape[1] * scale, picture.shape[0] * scale)
+        bands = work.bands(picture, origin["model"], target.parent, None, stop)
+        picture_files.write(target, size, bands, Planes(picture, text))
+        self._note(target, origin)
+
+    def _film(self, stop: Stop) -> None:
+        folder = self._recording.folder.path
+        self._recording.end_film()
+        target = target_for(folder / storage.VIDEO, self._settings.scale, suffix=".mp4")
+        origin = self._enlarger().film(folder / storage.LIVE_VIDEO, target, stop=stop)
+        self._note(target, origin | {"of": storage.VIDEO})
+
+    def _note(self, target: Path, origin: dict[str, Any]) -> None:
+        self._recording.note(with_upscaled(self._recording.details, target, origin))
