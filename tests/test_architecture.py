@@ -68,7 +68,7 @@ COMPUTING = (
     *("studio/engines/vqgan_clip/cutout_methods.py", "studio/engines/vqgan_clip/cutouts.py"),
     *("studio/engines/vqgan_clip/latent.py", "studio/engines/vqgan_clip/losses.py"),
     *("studio/engines/vqgan_clip/memory.py", "studio/engines/vqgan_clip/models.py"),
-    "studio/engines/vqgan_clip/noise.py",
+    *("studio/engines/vqgan_clip/ground.py", "studio/engines/vqgan_clip/noise.py"),
     *("studio/engines/vqgan_clip/sketch.py", "studio/engines/vqgan_clip/start.py"),
     *("studio/engines/vqgan_clip/optimisers.py", "studio/engines/vqgan_clip/targets.py"),
     "studio/engines/vqgan_clip/fast/[!_]*.py",

@@ -33,7 +33,7 @@ FOLDED = {
         *("CLIP model", "Step size", "Cutouts", "Cutout power", "Whole views"),
     },
     "Motion": {"Scrolling/zooming transforms"},
-    "Saving": {"Checkpoint every ... seconds", "Deterministic"},
+    "Saving": {"Checkpoint every ... seconds", "Deterministic", "Upscale", "Upscale always"},
     "More": {
         *("Optimiser", "Cutout method", "Use cutout augmentations", "Augmentations"),
         *("Start from noise", "Noise prompts"),
