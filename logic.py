@@ -52,6 +52,8 @@ class VQGANCLIPRun(Run):
 
     Settings = VQGANCLIPSettings
     settings: VQGANCLIPSettings
+    _ground: Ground | None = None
+    _ground_found_for: tuple[Tensor | None, list[Target] | None] = None, None
 
     def load_model(self) -> None:
         self._memory = MemoryPlan(self.settings, self.assets_dir, self.device)
@@ -104,7 +106,6 @@ class VQGANCLIPRun(Run):
         return to_arrays(self._before_step or self._state())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._forget_ground()
         with misfit_explained():
             self._latent = self._latent.restored(state)
             self._optimisation_steps = int(state["optimisation_steps"])
@@ -115,7 +116,6 @@ class VQGANCLIPRun(Run):
             self._random.state = checked_random_state(state["random"])
 
     def continue_from(self, state: dict[str, Any], how: Continuing, reseed: bool) -> None:
-        self._forget_ground()
         if how == "exactly":
             self.load_state_dict(state)
             self._frames = 0
@@ -133,7 +133,6 @@ class VQGANCLIPRun(Run):
             with self._memory.lack_explained(), sharing:
                 self._targets = warm.with_room(lambda: self._find_targets(settings), run=self)
         self.settings = settings
-        self._forget_ground()
         self._comparison = Comparison(self.perceptor, self._targets, settings)
         self._latent.step_size = settings.step_size
 
@@ -165,7 +164,6 @@ class VQGANCLIPRun(Run):
             self._comparison = Comparison(self.perceptor, self._targets, self.settings)
             self._at_a_time = self._comparison.cutouts_at_a_time()
             self._latent = self._latent_at(self._first_latent())
-            self._forget_ground()
 
     def _latent_at(self, z: Tensor) -> Latent:
         """A latent that begins at z, with a fresh optimiser."""
@@ -197,19 +195,20 @@ class VQGANCLIPRun(Run):
 
     # --- the ground ---
 
-    def _forget_ground(self) -> None:
-        """To be found again at the next step: the latent's anchor or what is wished has changed."""
-        self._ground: Ground | None = None
-        self._ground_is_known = False
-
     @torch.no_grad()
     def _kept_ground(self) -> Ground | None:
-        if not self._ground_is_known and self.settings.ground_weight:
+        """Found again whenever the latent's anchor is another one, or what is wished."""
+        if not self.settings.ground_weight:
+            return None
+        found_for = self._latent.anchor, self._targets
+        if any(
+            now is not then for now, then in zip(found_for, self._ground_found_for, strict=True)
+        ):
             sketches = None
             if self._sketcher is not None and self._wished:
                 sketches = self._sketcher.draw(start.wish_of(self._wished))
             self._ground = kept_ground(self._decode(self._latent.anchor), sketches)
-            self._ground_is_known = True
+            self._ground_found_for = found_for
         return self._ground
 
     # --- a step ---
@@ -285,4 +284,3 @@ class VQGANCLIPRun(Run):
             s.zoom_factor,
         )
         self._latent = self._latent_at(start.encode(self.vqgan, moved))
-        self._forget_ground()

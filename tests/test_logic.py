@@ -514,7 +514,8 @@ def test_prompts_that_ask_for_another_ground_free_it(
     for brighter, is_kept in ((0.0, True), (0.3, False)):
         asked = begun + brighter
         monkeypatch.setattr(Sketcher, "draw", lambda *_, asked=asked: asked)
-        run.change(run.settings.model_copy(update={"text_input": "a heart on white"}))
+        words = f"a heart, {brighter}"  # other words, so the ground is found again
+        run.change(run.settings.model_copy(update={"text_input": words}))
         assert ("ground" in run.iterate().losses) == is_kept
 
 

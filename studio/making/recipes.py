@@ -20,6 +20,7 @@ from studio.making.changes import Change, at_its_end, changes_in
 from studio.making.frames import frame_of
 from studio.media.exif import text_in_exif
 from studio.media.pictures import opened_image
+from studio.media.png_writer import SIGNATURE
 from studio.runs import run_index, storage
 from studio.runs.details_keys import PARENT_FRAME, as_frame, engine_of
 from studio.runs.storage import RunFolder
@@ -28,8 +29,7 @@ from studio.settings.run_settings import RunSettings
 from studio.settings.values import check_values, make
 from studio.settings.weighted import parted, with_weight
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PICTURE_SIGNATURES = (PNG_SIGNATURE, b"\xff\xd8\xff", b"RIFF")
+PICTURE_SIGNATURES = (SIGNATURE, b"\xff\xd8\xff", b"RIFF")
 MAX_ANCESTORS = 10_000
 GIVE = "Give the details.json or the output.PNG of a run."
 LOST_STATE = (
@@ -250,7 +250,7 @@ def _read_details(path: Path, called: str) -> dict[str, Any]:
     """called: the file in messages, which say what to give instead."""
     try:
         with path.open("rb") as file:
-            is_picture = file.read(len(PNG_SIGNATURE)).startswith(PICTURE_SIGNATURES)
+            is_picture = file.read(len(SIGNATURE)).startswith(PICTURE_SIGNATURES)
         return _details_in_picture(path, called) if is_picture else read_json(path, called)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "a file cannot have that name"

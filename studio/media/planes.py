@@ -24,9 +24,9 @@ from studio.media.pictures import (
     opened_image,
     read_picture,
 )
+from studio.media.png_writer import SIGNATURE
 from studio.media.video import ffmpeg
 
-PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH, PNG_COLOUR = 24, 25  # where a PNG tells bits per channel and its colour type
 DEEP_COLOURS = {2: ("rgb48le", 3), 4: ("rgba64le", 4), 6: ("rgba64le", 4)}  # by colour type
 # What each orientation of EXIF asks for: turns to the left by 90 degrees, then a mirror image.
@@ -139,7 +139,7 @@ def _deep_pixels(image: Image.Image, data: bytes) -> np.ndarray | None:
     """Those of 16 bits a channel; None for other pictures."""
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey(image)
-    is_deep = data.startswith(PNG_START) and data[PNG_DEPTH] == 16
+    is_deep = data.startswith(SIGNATURE) and data[PNG_DEPTH] == 16
     if not is_deep or data[PNG_COLOUR] not in DEEP_COLOURS:
         return None
     layout, channels = DEEP_COLOURS[data[PNG_COLOUR]]  # Pillow would give 8 bits

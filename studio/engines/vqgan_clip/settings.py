@@ -1,6 +1,7 @@
 """The settings of VQGAN-CLIP."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -316,19 +317,15 @@ class VQGANCLIPSettings(RunSettings):
     @field_validator("noise_prompt")
     @classmethod
     def _well_formed_noise_prompts(cls, value: list[str]) -> list[str]:
-        try:
+        with _wanting("a seed and a weight"):
             parse_noise_prompts(value)
-        except BadInput as error:
-            raise ValueError(f"must be a seed and a weight. {error}".rstrip(".")) from None
         return value
 
     @field_validator("augmentations")
     @classmethod
     def _known_augmentations(cls, value: str) -> str:
-        try:
+        with _wanting("a list of augmentations"):
             parse_augmentations(value)
-        except BadInput as error:
-            raise ValueError(f"must be a list of augmentations. {error}".rstrip(".")) from None
         return value
 
     @field_validator("text_input")
@@ -422,3 +419,12 @@ class VQGANCLIPSettings(RunSettings):
         if sketcher:
             check_checkpoint(sketcher)
         return sketcher is not None
+
+
+@contextmanager
+def _wanting(what: str) -> Iterator[None]:
+    """Let BadInput from inside say of a setting's value what it must be."""
+    try:
+        yield
+    except BadInput as error:
+        raise ValueError(f"must be {what}. {error}".rstrip(".")) from None
