@@ -3,7 +3,7 @@
 A run reports facts, and draws nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from studio.engines.sharing import sharing
 from studio.engines.vqgan_clip import start
 from studio.engines.vqgan_clip.compare import Comparison
 from studio.engines.vqgan_clip.ground import Ground, kept_ground
+from studio.engines.vqgan_clip.growth import Growth, is_large, sizes, sizes_that_hold
 from studio.engines.vqgan_clip.latent import Latent, misfit_explained
 from studio.engines.vqgan_clip.losses import as_numbers, regularisation
 from studio.engines.vqgan_clip.memory import MemoryPlan
@@ -34,10 +35,13 @@ from studio.engines.vqgan_clip.targets import (
     text_targets,
     warnings_of_length,
 )
+from studio.engines.vqgan_clip.tiles import Canvas
 from studio.engines.warm import warm
 from studio.models.catalogue import find_sketcher, get_weights, picture_size
 from studio.settings.run_settings import Continuing, RunSettings
-from vqgan_utils import clamp_with_gradient, find_clip_model, move_picture, vector_quantize
+from vqgan_utils import find_clip_model, move_picture
+
+SMALLEST_PART = 0.25  # of a large picture's shorter side: its smallest cutouts
 
 __all__ = ["RandomStream", "Run", "Step", "VQGANCLIPRun"]
 
@@ -46,8 +50,9 @@ class VQGANCLIPRun(Run):
     """A VQGAN's latent z, optimised so that CLIP finds its picture close to the prompts.
 
     Each step decodes z once, compares cutouts of the picture with the prompts, and moves z by an
-    optimiser, usually Adam (Crowson et al. 2022, "VQGAN-CLIP"). All random numbers come from the
-    run's own stream, so other work in the same process changes nothing.
+    optimiser, usually Adam (Crowson et al. 2022, "VQGAN-CLIP"). A large picture begins small, grows
+    by stages, and is worked on in tiles. All random numbers come from the run's own stream, so
+    other work in the same process changes nothing.
     """
 
     Settings = VQGANCLIPSettings
@@ -67,6 +72,8 @@ class VQGANCLIPRun(Run):
             models = Models(self, self.device, compute_precision(self.device))
             self.perceptor = models.perceptor(clip_path)
             self.vqgan = models.vqgan(weights)
+            in_tiles = is_large(*self.size, self.settings.grow_from)
+            self._canvas = Canvas(self.vqgan, self.factor, in_tiles)
             sketcher = find_sketcher(clip_path) if self._needs_a_sketcher else None
             self._sketcher = sketcher and models.sketcher(sketcher, self.perceptor.embed_dim)
         warm.make_room(self._memory.needed, engine=ENGINE, run=self, device=self.device)
@@ -74,10 +81,12 @@ class VQGANCLIPRun(Run):
 
     def model_init(self) -> None:
         self._frames = self._optimisation_steps = 0
+        self._growth = self._planned_growth()
         self._has_moved_on = False  # whether the latent is beyond a frame that was filmed
         self._before_step: dict[str, Any] | None = None
         s = self.settings
         self.warnings += warnings_of_length(s.text_input, s.avoid, self.perceptor, s.clip_model)
+        self.warnings += self._growth.warnings(s.num_steps)
         with self._memory.lack_explained(), sharing:
             warm.with_room(self._begin, run=self)
 
@@ -89,6 +98,8 @@ class VQGANCLIPRun(Run):
             sharing,
             self._random,
         ):
+            if growth := self._growth.due(self._optimisation_steps):
+                warm.with_room(lambda: self._grow(growth), run=self)
             if self.settings.use_scrolling_zooming and self._has_moved_on:
                 warm.with_room(self._move, run=self)
             for _ in range(self._steps_per_frame - 1):
@@ -96,7 +107,7 @@ class VQGANCLIPRun(Run):
             picture, losses = self._optimise()
         self._frames += 1
         self._has_moved_on = True
-        step = Step(self._frames, to_uint8(picture), losses)
+        step = Step(self._frames, to_uint8(picture), losses, grows_to=self._growth.grows_to)
         self._before_step = None
         return step
 
@@ -107,7 +118,9 @@ class VQGANCLIPRun(Run):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with misfit_explained():
+            self._take_stage_of(state)
             self._latent = self._latent.restored(state)
+            self._canvas.restore(state)
             self._optimisation_steps = int(state["optimisation_steps"])
             self._frames = int(state["frames"])
             self._has_moved_on = self._frames > 0
@@ -121,7 +134,9 @@ class VQGANCLIPRun(Run):
             self._frames = 0
         with misfit_explained():
             if how == "from its latent":
+                self._take_stage_of(state)
                 self._latent = self._latent.continued(state)
+                self._canvas.restore(state)
             if not reseed:
                 self._random.state = checked_random_state(state["random"])
 
@@ -133,7 +148,7 @@ class VQGANCLIPRun(Run):
             with self._memory.lack_explained(), sharing:
                 self._targets = warm.with_room(lambda: self._find_targets(settings), run=self)
         self.settings = settings
-        self._comparison = Comparison(self.perceptor, self._targets, settings)
+        self._compare(settings)
         self._latent.step_size = settings.step_size
 
     def _state(self) -> dict[str, Any]:
@@ -144,7 +159,24 @@ class VQGANCLIPRun(Run):
             "optimisation_steps": self._optimisation_steps,
             "cutouts_at_a_time": self._at_a_time,
             "random": self._random.state.clone(),
+            **self._growth.state(),
+            **self._canvas.state(),
         }
+
+    @torch.no_grad()
+    def _grow(self, growth: Growth) -> None:
+        """Begin another stage with the picture, last update included, enlarged and encoded."""
+        larger = start.enlarged(self._canvas.decode(self._latent.z), growth.size)
+        self._begin_at(start.encode(self._canvas, larger))
+        self._growth = growth
+
+    def _take_stage_of(self, state: Mapping[str, Any]) -> None:
+        """Go on in the stage of a state, with a latent of its size."""
+        if growth := Growth.of_state(state, self.size):
+            self._growth = growth
+            width, height = growth.size
+            shape = 1, len(self._low), height // self.factor, width // self.factor
+            self._begin_at(torch.zeros(shape, device=self.device))
 
     # --- before the first step ---
 
@@ -161,13 +193,32 @@ class VQGANCLIPRun(Run):
             self._low = codebook.amin(dim=0)[:, None, None]
             self._high = codebook.amax(dim=0)[:, None, None]
             self._targets = self._find_targets(self.settings)
-            self._comparison = Comparison(self.perceptor, self._targets, self.settings)
+            self._compare(self.settings)
             self._at_a_time = self._comparison.cutouts_at_a_time()
-            self._latent = self._latent_at(self._first_latent())
+            self._begin_at(self._first_latent())
 
-    def _latent_at(self, z: Tensor) -> Latent:
-        """A latent that begins at z, with a fresh optimiser."""
-        return Latent(z, self.settings.step_size, self.settings.optimiser)
+    def _begin_at(self, z: Tensor) -> None:
+        """Go on from a latent with a fresh optimiser."""
+        self._latent = Latent(z, self.settings.step_size, self.settings.optimiser)
+
+    def _begin_at(self, z: Tensor) -> None:
+        """Go on from a latent with a fresh optimiser."""
+        self._latent = Latent(z, self.settings.step_size, self.settings.optimiser)
+        self._forget_ground()
+
+    def _planned_growth(self) -> Growth:
+        """In one stage where the picture scrolls, or begins with one of its size."""
+        s, planned = self.settings, [self.size]
+        if not s.use_scrolling_zooming:
+            planned = sizes(*self.size, self.factor, s.grow_from)
+        if self.start_image is not None:
+            planned = sizes_that_hold(planned, *self.start_image.size)
+        return Growth.planned(planned, s.grow_steps)
+
+    def _compare(self, settings: VQGANCLIPSettings) -> None:
+        """Compare pictures with the targets by these settings from here on."""
+        smallest = SMALLEST_PART if self._canvas.in_tiles else 0.0
+        self._comparison = Comparison(self.perceptor, self._targets, settings, smallest)
 
     @torch.no_grad()
     def _find_targets(self, settings: VQGANCLIPSettings) -> list[Target]:
@@ -179,14 +230,15 @@ class VQGANCLIPRun(Run):
         ]
 
     def _first_latent(self) -> Tensor:
+        size = self._growth.size
         if self.start_image is not None:
-            return start.latent_of_image(self.vqgan, self.start_image, self.size)
+            return start.latent_of_image(self._canvas, self.start_image, size)
         if self.settings.init_noise != "none":
-            return start.latent_of_noise(self.vqgan, self.settings.init_noise, self.size)
+            return start.latent_of_noise(self._canvas, self.settings.init_noise, size)
         if self._sketcher is not None and self._wished:
             sketch = start.choose_sketch(self.perceptor, self._sketcher, self._wished)
-            return start.latent_of_sketch(self.vqgan, sketch, self.size)
-        return start.latent_of_codes(self.vqgan, self.size, self.factor)
+            return start.latent_of_sketch(self._canvas, sketch, size)
+        return start.latent_of_codes(self._canvas, size, self.factor)
 
     @property
     def _wished(self) -> list[Target]:
@@ -207,7 +259,7 @@ class VQGANCLIPRun(Run):
             sketches = None
             if self._sketcher is not None and self._wished:
                 sketches = self._sketcher.draw(start.wish_of(self._wished))
-            self._ground = kept_ground(self._decode(self._latent.anchor), sketches)
+            self._ground = kept_ground(self._canvas.decode(self._latent.anchor), sketches)
             self._ground_found_for = found_for
         return self._ground
 
@@ -231,15 +283,22 @@ class VQGANCLIPRun(Run):
         """The picture and its losses, with their gradient at z."""
         latent, steps = self._latent, self._optimisation_steps
         latent.z.grad = None
-        picture = self._decode(latent.z)
+        picture = self._canvas.decode(latent.z)
         gradient, losses = self._comparison.differentiate(picture.detach(), self._at_a_time)
         held = regularisation(latent.z, latent.anchor, steps, self.settings)
-        if ground := self._kept_ground():
-            held["ground"] = self.settings.ground_weight * ground.loss(picture)
-        numbers = as_numbers(losses | held, steps)
-        pulled = (picture * gradient).sum()  # its gradient at the picture is that gradient
-        torch.autograd.backward(sum(held.values(), pulled))
+        ground, at_ground = self._differentiate_ground(picture.detach())
+        numbers = as_numbers(losses | held | ground, steps)
+        self._canvas.pull(latent.z, picture, gradient + at_ground, held.values())
         return picture.detach(), numbers
+
+    def _differentiate_ground(self, picture: Tensor) -> tuple[dict[str, Tensor], Tensor | float]:
+        """What the picture loses where its ground changed, and the gradient at it; or nothing."""
+        ground = self._kept_ground()
+        if ground is None:
+            return {}, 0.0
+        picture = picture.requires_grad_()
+        loss = self.settings.ground_weight * ground.loss(picture)
+        return {"ground": loss}, torch.autograd.grad(loss, picture)[0]
 
     def _with_fewer_cutouts_at_a_time(self, compute: Callable[[], Any]) -> Any:
         """What `compute` returns; if memory is short, the same again with more room.
@@ -264,11 +323,6 @@ class VQGANCLIPRun(Run):
             self.notes["cutouts_at_a_time"] = self._at_a_time
             release_freed_memory()
 
-    def _decode(self, z: Tensor) -> Tensor:
-        """The picture [1, 3, H, W] in [0, 1] of the codes nearest to z."""
-        decoded = self.vqgan.decode(vector_quantize(z, self.vqgan.codebook))
-        return clamp_with_gradient((decoded.float() + 1) / 2)
-
     @torch.no_grad()
     def _move(self) -> None:
         """Move the picture, last update included, encode it again, and continue from there.
@@ -277,10 +331,10 @@ class VQGANCLIPRun(Run):
         """
         s = self.settings
         moved = move_picture(
-            self._decode(self._latent.z),
+            self._canvas.decode(self._latent.z),
             s.translation_x,
             s.translation_y,
             s.rotation_angle,
             s.zoom_factor,
         )
-        self._latent = self._latent_at(start.encode(self.vqgan, moved))
+        self._begin_at(start.encode(self._canvas, moved))

@@ -95,7 +95,7 @@ def chosen_settings(args: argparse.Namespace) -> RunSettings:
     name = catalogue.default_weights(args.assets_dir)
     ((width, height),) = args.size
     recommended = catalogue.get_weights(args.assets_dir, name).recommended
-    given = {"text_input": PROMPT, "Xdim": width, "ydim": height, "cutn": args.cutn}
+    given = {"text_input": PROMPT, "Xdim": width, "ydim": height, "cutn": args.cutn, "grow_from": 0}
     return make(VQGANCLIPRun.Settings, recommended, given | {"vqgan_ckpt": name})
 
 

@@ -185,7 +185,7 @@ def test_a_second_run_waits_visibly_and_can_be_removed(page, output_dir):
         ("Num steps", 0, "'Num steps' must be 1 or more"),
         ("Num steps", -2, "'Num steps' must be a whole number from -1"),
         ("Xdim", 7, "Xdim"),
-        ("Xdim", 100_000, "4096"),
+        ("Xdim", 100_000, "16384"),
         ("ydim", -5, "ydim"),
         ("Cutouts", 0, "'Cutouts' must be a whole number from 1 to 1024; it was 0."),
         ("Step size", 0.0, "'Step size' must be a number above 0"),

@@ -71,6 +71,7 @@ COMPUTING = (
     *("studio/engines/vqgan_clip/ground.py", "studio/engines/vqgan_clip/noise.py"),
     *("studio/engines/vqgan_clip/sketch.py", "studio/engines/vqgan_clip/start.py"),
     *("studio/engines/vqgan_clip/optimisers.py", "studio/engines/vqgan_clip/targets.py"),
+    "studio/engines/vqgan_clip/tiles.py",
     "studio/engines/vqgan_clip/fast/[!_]*.py",
 )
 NAMED = re.compile(r"[a-z_][\w.]*:[A-Za-z_]\w*")  # "module:attribute", imported when it is used

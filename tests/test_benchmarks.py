@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import first_picture
 import keeping
+import large
 import neighbours
 import plain
 import quality
@@ -151,3 +153,23 @@ def test_upscaling_is_measured_beside_ncnn(capsys: pytest.CaptureFixture) -> Non
     name, size, _, ours, theirs, ratio, *cpu = line.split()
     assert (name, size) == ("animevideov3", "16") and len(cpu) == 3
     assert float(ours) >= 0 and float(theirs) >= 0 and float(ratio) > 0
+
+
+def test_a_large_picture_is_measured(tmp_path: Path) -> None:
+    write_tiny_assets(tmp_path)
+    args = Namespace(prompt="a", steps=2, grow_steps=1, cutn=2, save=tmp_path, assets_dir=tmp_path)
+    found = large.made(args, "32x48")
+    assert found["seconds"] >= found["last_step"] > 0
+    assert found["peak_mib"] >= found["weights_mib"] > 0
+    assert np.isnan([found["seams"], found["near"]]).all()  # it has one tile
+
+
+def test_seams_are_told_from_what_a_picture_shows(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(100, 110, (640, 1024, 3), np.uint8)
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(path)
+    assert large.seams_of(path, 8) == pytest.approx((1, 1), abs=0.05)
+    for border in large.borders_along(1024, 8):
+        pixels[:, border:] += 10
+    Image.fromarray(pixels).save(path)
+    assert min(large.seams_of(path, 8)) > 1.5

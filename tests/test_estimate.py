@@ -126,3 +126,34 @@ def test_frames_of_several_steps_take_several_steps():
 def test_odd_details_of_earlier_runs_do_no_harm(odd):
     past = [{"device": "CPU", "steps_per_second": None} | odd]
     assert not estimate.estimate(chosen(), WIDTHS, "CPU", past).measured
+
+
+def test_a_picture_that_grows_takes_less_time_and_memory_than_one_in_one_piece(as_measured):
+    growing = emoji(1024, 12).model_copy(update={"grow_from": 128, "num_steps": 150})
+    whole = growing.model_copy(update={"grow_from": 0})
+    few, many = (estimate.estimate(s, {"emoji_f8": 64}, THREAD, []) for s in (growing, whole))
+    assert few.seconds < 0.8 * many.seconds and few.memory_bytes < 0.6 * many.memory_bytes
+    larger = growing.model_copy(update={"Xdim": 2048, "ydim": 2048})
+    more = estimate.estimate(larger, {"emoji_f8": 64}, THREAD, [])
+    assert 2 < more.seconds / few.seconds < 4.5
+    assert more.memory_bytes - few.memory_bytes < 0.5e9
+
+
+def test_the_time_of_a_growing_picture_is_that_of_its_sizes(as_measured):
+    growing = emoji(512, 12, steps=150).model_copy(update={"grow_from": 128})
+    told = estimate.estimate(growing, {"emoji_f8": 64}, THREAD, []).seconds_per_step
+    at = {
+        side: estimate.estimate(emoji(side, 12), {"emoji_f8": 64}, THREAD, []) for side in TOOK_AT
+    }
+    expected = sum(at[side].seconds_per_step * steps for side, steps in TOOK_AT.items()) / 150
+    assert told == pytest.approx(expected)
+
+
+TOOK_AT = {128: 67, 256: 33, 512: 50}
+
+
+@pytest.mark.parametrize("older", [{}, {"grow_steps": 100}])
+def test_earlier_runs_without_growth_still_tell(as_measured, older):
+    details = past_run(emoji(128, 12), 1 / TOOK[128, 12], 59) | {"device": THREAD}
+    past = {k: v for k, v in details.items() if k not in ("grow_from", "grow_steps")} | older
+    assert estimate.estimate(emoji(128, 12), {"emoji_f8": 64}, THREAD, [past]).measured

@@ -330,7 +330,7 @@ def test_help_tells_everything(capsys):
     assert ended.value.code == 0
     for name in VQGANCLIPSettings.model_fields:
         assert option_name(name) in text
-    for word in ("8 to 4096 px", "default: 150", "--gpu", "--continue-run", "--settings"):
+    for word in ("8 to 16384 px", "default: 150", "--gpu", "--continue-run", "--settings"):
         assert word in text
 
 

@@ -32,7 +32,13 @@ from studio.engines.vqgan_clip.sketch import Sketcher, fit
 from studio.engines.warm import WarmModels
 from studio.runs import checkpoints
 from studio.settings.values import make
-from vqgan_utils import CLIP_MEAN, CLIP_STD, load_vqgan_model, move_picture
+from vqgan_utils import (
+    CLIP_MEAN,
+    CLIP_STD,
+    clamp_with_gradient,
+    load_vqgan_model,
+    move_picture,
+)
 
 CPU = torch.device("cpu")
 BASE = {
@@ -159,7 +165,7 @@ def test_equals_a_plain_loop(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch)
     for _ in range(2):
         z_q, _, _ = vqgan.quantize(z)
         picture = (vqgan.decoder(vqgan.post_quant_conv(z_q)) + 1) / 2
-        picture = logic.clamp_with_gradient(picture)
+        picture = clamp_with_gradient(picture)
         views = torch.cat([picture[..., y : y + s, x : x + s] for s, x, y in places])
         images = clip.encode_image((views - mean) / std)
         images = images / images.norm(dim=1, keepdim=True)

@@ -29,7 +29,7 @@ FIELDS = KIND.model_fields
         ("num_steps", True),
         ("num_steps", None),
         ("Xdim", 7),
-        ("ydim", 4097),
+        ("ydim", 16_385),
         ("seed", -1),
         ("seed", MAX_SEED + 1),
         ("seed", "0x10"),
@@ -109,7 +109,7 @@ def test_every_wrong_value_is_named():
     with pytest.raises(BadInput) as refused:
         make(KIND, {"text_input": "a", "Xdim": 1, "cutn": 0})
     assert str(refused.value) == (
-        "--xdim must be a whole number from 8 to 4096 px; it was 1."
+        "--xdim must be a whole number from 8 to 16384 px; it was 1."
         " --cutn must be a whole number from 1 to 1024; it was 0."
     )
     assert refused.value.on_page.startswith("'Xdim' must be") and "'Cutouts'" in (

@@ -33,6 +33,7 @@ class Step:
     index: counts from 1. picture: uint8 [H, W, 3], or None for a step that shows nothing.
     losses: by name, if the engine has any; "total" is what a curve shows.
     pictures: all of them, of one size, if a run makes several; `picture` is then the first.
+    grows_to: width and height of the finished picture, in a run whose pictures grow.
 
     Raises ValueError for an index or a picture that is not as told here.
     """
@@ -41,6 +42,7 @@ class Step:
     picture: np.ndarray | None = None
     losses: Mapping[str, float] = field(default_factory=dict)
     pictures: Sequence[np.ndarray] = ()
+    grows_to: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.picture is None and len(self.pictures):

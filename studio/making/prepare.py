@@ -20,7 +20,14 @@ from studio.making import changes, recipes
 from studio.making.changes import Change
 from studio.making.recipes import Recipe
 from studio.media.frame_marks import FrameOf, mark_of, marked_jpeg
-from studio.media.pictures import crop_or_cover, load_picture, read_picture, saved_copy, scaled
+from studio.media.pictures import (
+    at_size,
+    crop_or_cover,
+    load_picture,
+    read_picture,
+    saved_copy,
+    scaled,
+)
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
 from studio.runs.details_keys import engine_of
@@ -206,7 +213,8 @@ def _changes(
 def _picture_before(origin: Recipe | None, checkpoint: Checkpoint | None) -> Image.Image | None:
     """The last picture of the run that this one continues, at the earlier run's size."""
     if checkpoint and checkpoint.picture is not None:
-        return Image.fromarray(checkpoint.picture)
+        (picture,) = at_size([checkpoint.picture], checkpoint.grows_to)
+        return Image.fromarray(picture)
     start = origin.start if origin else None
     if start is None or isinstance(start, Image.Image):
         return start

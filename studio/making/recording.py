@@ -19,7 +19,7 @@ from studio.making.failures import as_failure
 from studio.making.film import Film
 from studio.making.progress import Progress, finite
 from studio.making.run_upscaling import forget_upscaled
-from studio.media.pictures import encode_png
+from studio.media.pictures import at_size, encode_png
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
 from studio.runs.claims import Claim
@@ -105,7 +105,7 @@ class Recording:
         for number in range(len(checkpoint.pictures)):
             (self.folder.path / storage.picture_name(number + 1)).unlink(missing_ok=True)
         self._film = Film(self.folder.path, checkpoint.frames_per_second)
-        if self._film.resume(checkpoint.pictures, checkpoint.frames):
+        if self._film.resume(checkpoint.pictures, checkpoint.frames, checkpoint.grows_to):
             self.warn([FILM_LACKS.format(checkpoint.index)])
 
     def loaded(self, run: "Run", device: str, facts: Mapping[str, Any]) -> None:
@@ -134,7 +134,7 @@ class Recording:
         """Keep a step: into the film, and now and then into the live files and a checkpoint."""
         self._check_claim()
         assert self._film  # since `loaded`
-        self._film.add(step.pictures)
+        self._film.add(step.pictures, step.grows_to)
         self._last.take(step)
         self._progress.add(step.index, step.losses)
         if self._progress.is_due:
@@ -217,6 +217,7 @@ class Recording:
             checkpoint = Checkpoint(
                 index=last.index,
                 pictures=last.pictures,
+                grows_to=last.grows_to,
                 losses=last.losses,
                 frames=film.frames,
                 frames_per_second=film.frames_per_second,
@@ -267,7 +268,8 @@ class Recording:
 
     def _save_pictures(self, details: dict[str, Any]) -> None:
         text = {storage.PNG_KEY: json.dumps(_lasting(details))}
-        for number, picture in enumerate(self._last.pictures, start=1):
+        pictures = at_size(self._last.pictures, self._last.grows_to)
+        for number, picture in enumerate(pictures, start=1):
             data = encode_png(Image.fromarray(picture), text)
             atomic_write(self.folder.path / storage.picture_name(number), data)
 
@@ -289,17 +291,19 @@ class LastStep:
         self.index = self.saved_index = 0  # saved: the one in the checkpoint file
         self.losses: Mapping[str, float] = {}
         self.pictures: Sequence[Any] = ()
+        self.grows_to: tuple[int, int] | None = None
 
     def take(self, step: "Step") -> None:
         """Replace it by this step."""
         self.index, self.losses = step.index, step.losses
         if len(step.pictures):
-            self.pictures = step.pictures
+            self.pictures, self.grows_to = step.pictures, step.grows_to
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the step that a checkpoint was saved after."""
         self.index = self.saved_index = checkpoint.index
         self.losses, self.pictures = checkpoint.losses, checkpoint.pictures
+        self.grows_to = checkpoint.grows_to
 
 
 def _attempt(save: Callable[..., None], *args: Any) -> StudioError | None:

@@ -140,6 +140,13 @@ def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
+def at_size(pictures: Sequence[np.ndarray], size: tuple[int, int] | None) -> Sequence[np.ndarray]:
+    """Pictures [H, W, 3] of one size at `size` (width, height); None leaves them as they are."""
+    if size is None or not len(pictures) or pictures[0].shape[1::-1] == size:
+        return pictures
+    return [np.asarray(scaled(Image.fromarray(picture), size)) for picture in pictures]
+
+
 def crop_or_cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The middle of the picture where both sides are large enough, else `cover`."""
     left, top = ((have - want) // 2 for have, want in zip(image.size, size, strict=True))

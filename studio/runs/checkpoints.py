@@ -22,7 +22,7 @@ from studio.media.video import FPS
 JSON_KEY = "run"  # the header's entry that holds the JSON
 PICTURE = "picture"
 STATE = "state"
-MAX_BYTES = 2_000_000_000
+MAX_BYTES = 8_000_000_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Checkpoint:
     engine, settings: what made it; the pictures in `image_prompt` by digest instead of by name.
     history: the course of the loss so far, as `progress.History` keeps it.
     frames, frames_per_second: of the film so far.
+    grows_to: width and height of the finished picture, in a run whose pictures grow.
     """
 
     index: int
@@ -45,6 +46,7 @@ class Checkpoint:
     history: Mapping[str, Any]
     frames: int
     frames_per_second: float
+    grows_to: tuple[int, int] | None = None
 
     @property
     def picture(self) -> np.ndarray | None:
@@ -66,6 +68,8 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "frames": checkpoint.frames,
         "frames_per_second": checkpoint.frames_per_second,
     }
+    if checkpoint.grows_to:
+        plain["grows_to"] = checkpoint.grows_to
     named = zip(_picture_keys(), checkpoint.pictures, strict=False)
     pictures = {key: np.asarray(picture, order="C") for key, picture in named}
     return save(pictures | arrays, metadata={JSON_KEY: json.dumps(plain)})
@@ -109,6 +113,9 @@ def _checkpoint(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> Checkpo
         raise ValueError("its frames are not those of its steps")
     if not 0.01 <= film["frames_per_second"] <= 1000:
         raise ValueError("its film has no usable frame rate")
+    if grows_to := plain.pop("grows_to", None):
+        width, height = map(int, grows_to)
+        film["grows_to"] = width, height
     state, engine = _tree(state | arrays)[STATE], plain.pop("model")
     return Checkpoint(pictures=pictures, state=state, engine=engine, **film, **plain)
 

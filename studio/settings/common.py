@@ -9,6 +9,7 @@ from studio.settings.declare import setting
 
 MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
+MAX_GROWN_SIDE = 16_384  # of an engine that makes large pictures bit by bit
 MAX_STEPS = 10_000_000
 Resize = Literal["scale", "crop", "keep"]
 SCALES = (2, 3, 4, 8)  # of upscaling
@@ -32,18 +33,18 @@ def num_steps(default: int, *, frames: str = "", published: int | None = None) -
     return setting(default, "Num steps", help, published=published, **how)
 
 
-def width(default: int, *, published: int | None = None) -> Any:
+def width(default: int, *, published: int | None = None, most: int = MAX_SIDE) -> Any:
     """`Xdim: int`"""
-    return _side(default, "Xdim", "Width of the picture.", published)
+    return _side(default, "Xdim", "Width of the picture.", published, most)
 
 
-def height(default: int, *, published: int | None = None) -> Any:
+def height(default: int, *, published: int | None = None, most: int = MAX_SIDE) -> Any:
     """`ydim: int`"""
-    return _side(default, "ydim", "Height of the picture.", published)
+    return _side(default, "ydim", "Height of the picture.", published, most)
 
 
-def _side(default: int, label: str, help: str, published: int | None) -> Any:
-    return setting(default, label, help, unit="px", published=published, ge=8, le=MAX_SIDE)
+def _side(default: int, label: str, help: str, published: int | None, most: int) -> Any:
+    return setting(default, label, help, unit="px", published=published, ge=8, le=most)
 
 
 def set_seed() -> Any:

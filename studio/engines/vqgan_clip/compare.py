@@ -25,11 +25,16 @@ from vqgan_utils import Perceptor, prompt_loss
 
 @dataclass(frozen=True)
 class Comparison:
-    """Compares pictures with targets. settings: how many cutouts, where, and how augmented."""
+    """Compares pictures with targets. settings: how many cutouts, where, and how augmented.
+
+    smallest: a cutout's side in shares of the picture's shorter side, where that is more pixels
+    than CLIP sees.
+    """
 
     perceptor: Perceptor
     targets: Sequence[Target]
     settings: VQGANCLIPSettings
+    smallest: float = 0.0
 
     def cutouts_at_a_time(self) -> int:
         """How many of all cutouts CLIP looks at together, if there is enough memory."""
@@ -69,7 +74,8 @@ class Comparison:
         if self._views:
             return self._views.draw(height, width), None, int(torch.randint(2**31, ()))
         s, side = self.settings, self.perceptor.input_resolution
-        windows = random_windows(width, height, s.cutn, side, s.cut_pow, s.whole_views)
+        smallest = max(side, int(self.smallest * min(height, width)))
+        windows = random_windows(width, height, s.cutn, smallest, s.cut_pow, s.whole_views)
         augmentations = random_augmentations(s.cutn, side) if s.use_cutout_augmentations else None
         return windows, augmentations, int(torch.randint(2**31, ()))
 

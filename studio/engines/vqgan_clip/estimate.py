@@ -23,6 +23,7 @@ import numpy as np
 from studio.base.errors import BadInput
 from studio.base.machine import cpu_flags, machine_memory
 from studio.engines.estimate import Estimate
+from studio.engines.vqgan_clip import growth
 from studio.models.catalogue import find_weights, first_stage
 from studio.settings.run_settings import RunSettings
 
@@ -63,7 +64,12 @@ BASE_BYTES = {"cpu": 0.8e9, "gpu": 0.8e9}
 WEIGHTS_BYTES = {"cpu": 0.9e9, "gpu": 0.5e9}  # VQGAN and CLIP of published width
 BYTES_PER_PIXEL = {"cpu": 8e3, "gpu": 4.5e3}  # activations at published width; goes with ch
 BYTES_PER_CUTOUT = {"cpu": 40e6, "gpu": 24e6}  # of ViT-B/32; goes with CLIP's multiply-adds
+# Of the whole picture while only tiles of it are decoded: the picture, its gradient, what CLIP sees
+# of it, and what film, files and checkpoint take.
+BYTES_PER_PIXEL_IN_TILES = 90
+TILE_WORK = 1.8  # multiply-adds of the decoder in tiles, which overlap and are decoded twice
 SIDES = 32  # a size that is proposed has sides that are multiples of so many pixels
+PERCENT = 100
 
 
 def estimate(
@@ -105,15 +111,18 @@ def decoder_widths(assets_dir: Path) -> dict[str, int]:
 
 def macs_per_step(settings: Mapping[str, Any], widths: Mapping[str, int]) -> float:
     """Multiply-adds of one optimisation step."""
-    decoder = settings["Xdim"] * settings["ydim"] * DECODER_MACS_PER_PIXEL
-    decoder *= _width(settings, widths) ** 2
+    pixels = settings["Xdim"] * settings["ydim"]
+    decoder = pixels * DECODER_MACS_PER_PIXEL * _width(settings, widths) ** 2
+    decoder *= TILE_WORK if pixels > _pixels_at_once(settings) else 1
     return PASSES * (decoder + settings["cutn"] * _clip_macs(settings))
 
 
 def memory_bytes(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
     """Peak memory of the worker's process, or of the GPU. device: in words."""
     kind, width = _kind(device), _width(settings, widths)
-    picture = settings["Xdim"] * settings["ydim"] * BYTES_PER_PIXEL[kind] * width
+    at_once, pixels = _pixels_at_once(settings), settings["Xdim"] * settings["ydim"]
+    picture = at_once * BYTES_PER_PIXEL[kind] * width
+    picture += pixels * BYTES_PER_PIXEL_IN_TILES if pixels > at_once else 0
     cutouts = min(settings["cutn"], CUTOUTS_AT_A_TIME) * BYTES_PER_CUTOUT[kind]
     cutouts *= _clip_macs(settings) / CLIP_MACS["ViT-B/32"]
     return BASE_BYTES[kind] + WEIGHTS_BYTES[kind] * width**2 + picture + cutouts
@@ -123,11 +132,12 @@ def size_that_fits(
     settings: Mapping[str, Any], widths: Mapping[str, int], device: str, limit: float
 ) -> tuple[int, int] | None:
     """The largest width and height of about the same shape that take at most `limit` bytes."""
-    nothing = memory_bytes({**settings, "Xdim": 0, "ydim": 0}, widths, device)
-    picture = memory_bytes(settings, widths, device) - nothing
-    scale = math.sqrt(max(limit - nothing, 0) / picture)
-    width, height = (int(settings[side] * scale) // SIDES * SIDES for side in ("Xdim", "ydim"))
-    return (width, height) if min(width, height) >= 2 * SIDES else None
+    for scale in reversed(range(1, PERCENT + 1)):
+        sides = {s: settings[s] * scale // PERCENT // SIDES * SIDES for s in ("Xdim", "ydim")}
+        if memory_bytes({**settings, **sides}, widths, device) <= limit:
+            width, height = sides.values()
+            return (width, height) if min(width, height) >= 2 * SIDES else None
+    return None
 
 
 def too_large(
@@ -192,7 +202,17 @@ def _seconds_to_begin(
 
 
 def _guessed_step(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
-    """A guess of the seconds that this machine takes for a step (with scrolling: a frame)."""
+    """A guess of the seconds of a step (with scrolling: a frame), the mean over a run's sizes."""
+    parts = _sizes_and_steps(settings)
+    seconds = sum(
+        steps * _guessed_step_at({**settings, "Xdim": size[0], "ydim": size[1]}, widths, device)
+        for size, steps in parts
+    )
+    return seconds / sum(steps for _, steps in parts)
+
+
+def _guessed_step_at(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
+    """A guess of the seconds that this machine takes for a step at the size of the settings."""
     work, kind = macs_per_step(settings, widths), _kind(device)
     if kind == "gpu":
         seconds = STEP_SECONDS[kind] + work / GPU_MACS_PER_SECOND
@@ -235,6 +255,26 @@ def _width(settings: Mapping[str, Any], widths: Mapping[str, int]) -> float:
 
 def _clip_macs(settings: Mapping[str, Any]) -> float:
     return CLIP_MACS.get(settings["clip_model"], SMALL_CLIP_MACS)
+
+
+def _pixels_at_once(settings: Mapping[str, Any]) -> int:
+    """How many pixels of the picture are decoded together: those of a tile, or all."""
+    width, height = settings["Xdim"], settings["ydim"]
+    if not growth.is_large(width, height, settings.get("grow_from") or 0):
+        return width * height
+    return min(width, growth.TILE) * min(height, growth.TILE)
+
+
+def _sizes_and_steps(settings: Mapping[str, Any]) -> list[tuple[growth.Size, int]]:
+    """The sizes that a run goes through, and how many steps each takes; endless ones count once."""
+    size, steps = (settings["Xdim"], settings["ydim"]), settings["num_steps"]
+    begins_large = settings.get("init_image") or settings.get("use_scrolling_zooming")
+    if begins_large or steps < 1 or "grow_steps" not in settings:
+        return [(size, 1)]
+    sizes = growth.sizes(*size, 1, settings.get("grow_from") or 0)
+    firsts = growth.first_steps(len(sizes), settings["grow_steps"])
+    ends = [min(steps, first) for first in [*firsts[1:], steps]]
+    return [(s, end - min(steps, first)) for s, first, end in zip(sizes, firsts, ends, strict=True)]
 
 
 def _kind(device: str) -> str:

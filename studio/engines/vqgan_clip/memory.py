@@ -17,6 +17,7 @@ from studio.engines.device import (
     total_memory,
 )
 from studio.engines.vqgan_clip import estimate
+from studio.engines.vqgan_clip.growth import is_large
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 
 ROOMIER = (0.7, 0.4)  # the sizes that are proposed take these shares of what was too much
@@ -31,9 +32,14 @@ class MemoryPlan:
     device: torch.device
 
     def keep_freed_memory(self) -> None:
-        """Keep freed memory if the run needs at most half of all. Pictures stay the same."""
+        """Keep freed memory if a run of ordinary size needs at most half of all.
+
+        Pictures stay the same.
+        """
         on_cpu = self.device.type == "cpu"
-        keep_freed_memory(not on_cpu or self.needed <= self.there / 2)
+        s = self.settings
+        roomy = self.needed <= self.there / 2 and not is_large(s.Xdim, s.ydim, s.grow_from)
+        keep_freed_memory(not on_cpu or roomy)
 
     @property
     def warnings(self) -> list[str]:

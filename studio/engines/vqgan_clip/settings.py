@@ -9,6 +9,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 
 from studio.base.errors import BadInput, Wording, shortened
 from studio.engines.vqgan_clip.augmentation_list import USUAL, parse_augmentations
+from studio.engines.vqgan_clip.growth import USUAL_BEGINNING, WHOLE_UP_TO
 from studio.engines.vqgan_clip.libraries import check_library
 from studio.engines.vqgan_clip.noise_prompts import parse_noise_prompts, split_noise_prompts
 from studio.engines.vqgan_clip.prompts import AVOIDING_WEIGHT, parse_avoided, parse_prompts
@@ -21,7 +22,7 @@ from studio.models.catalogue import (
     picture_size,
 )
 from studio.settings import common
-from studio.settings.common import MAX_SIDE, MAX_STEPS, Resize
+from studio.settings.common import MAX_GROWN_SIDE, MAX_SIDE, MAX_STEPS, Resize
 from studio.settings.declare import BY_WEIGHTS, default_of, label_of, setting
 from studio.settings.run_settings import RunSettings, is_partial
 from studio.settings.values import check_values
@@ -66,8 +67,8 @@ class VQGANCLIPSettings(RunSettings):
     num_steps: int = common.num_steps(
         150, frames="with scrolling: how many frames to make", published=500
     )
-    Xdim: int = common.width(128, published=640)
-    ydim: int = common.height(128, published=480)
+    Xdim: int = common.width(128, published=640, most=MAX_GROWN_SIDE)
+    ydim: int = common.height(128, published=480, most=MAX_GROWN_SIDE)
     set_seed: bool = common.set_seed()
     seed: int = common.seed()
     init_image: str | None = common.starting_image(instead_of="random tokens")
@@ -76,6 +77,29 @@ class VQGANCLIPSettings(RunSettings):
     checkpoint_seconds: float = common.checkpoint_seconds()
     upscale: int = common.upscale()
     upscale_always: bool = common.upscale_always()
+    grow_from: int = setting(
+        0,
+        "Grow from",
+        "A larger picture begins about as large as a square of this side, where its composition"
+        " forms, and doubles its sides until it has its size. So it shows the prompt once, with"
+        f" detail. 0 makes pictures of up to {WHOLE_UP_TO}x{WHOLE_UP_TO} pixels in one piece, and"
+        f" lets larger ones grow from {USUAL_BEGINNING}. Scrolling pictures never grow.",
+        heading="Look",
+        unset=BY_WEIGHTS,
+        unit="px",
+        ge=0,
+        le=MAX_GROWN_SIDE,
+    )
+    grow_steps: int = setting(
+        100,
+        "Steps to full size",
+        "After how many steps a picture that grows has its full size. The small beginning takes"
+        " about half of them. All later steps refine the picture at its full size.",
+        heading="Look",
+        unit="steps",
+        ge=1,
+        le=MAX_STEPS,
+    )
     init_sketch: bool = setting(
         False,
         "Start from a sketch",
