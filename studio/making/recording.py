@@ -148,8 +148,8 @@ class Recording:
 
     @property
     def pictures(self) -> Sequence[np.ndarray]:
-        """The pictures of the last step that had any."""
-        return self._last.pictures
+        """The pictures of the last step that had any, at the size of the finished ones."""
+        return at_size(self._last.pictures, self._last.grows_to)
 
     def text_at_the_end(self) -> dict[str, str]:
         """The text chunks of the run's pictures, if the run ends now because it is done."""
@@ -268,8 +268,7 @@ class Recording:
 
     def _save_pictures(self, details: dict[str, Any]) -> None:
         text = {storage.PNG_KEY: json.dumps(_lasting(details))}
-        pictures = at_size(self._last.pictures, self._last.grows_to)
-        for number, picture in enumerate(pictures, start=1):
+        for number, picture in enumerate(self.pictures, start=1):
             data = encode_png(Image.fromarray(picture), text)
             atomic_write(self.folder.path / storage.picture_name(number), data)
 
