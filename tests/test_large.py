@@ -424,7 +424,7 @@ def test_a_run_that_ended_small_is_continued_at_its_own_size(begin: Begin, asset
 def test_too_few_steps_to_grow_are_told(assets: Path, steps: int, is_told: bool) -> None:
     warnings = ready(assets, num_steps=steps).warnings
     assert any("full size after 3 steps" in warning for warning in warnings) == is_told
-    assert not ready(assets, num_steps=steps, Xdim=24).warnings
+    assert not ready(assets, num_steps=steps, Xdim=24, ydim=24).warnings
 
 
 def test_a_size_up_to_16384_is_taken() -> None:
