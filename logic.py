@@ -286,19 +286,13 @@ class VQGANCLIPRun(Run):
         picture = self._canvas.decode(latent.z)
         gradient, losses = self._comparison.differentiate(picture.detach(), self._at_a_time)
         held = regularisation(latent.z, latent.anchor, steps, self.settings)
-        ground, at_ground = self._differentiate_ground(picture.detach())
-        numbers = as_numbers(losses | held | ground, steps)
-        self._canvas.pull(latent.z, picture, gradient + at_ground, held.values())
+        kept = {}
+        if ground := self._kept_ground():
+            weight = self.settings.ground_weight
+            kept["ground"] = ground.differentiate(picture, weight, gradient)
+        numbers = as_numbers(losses | held | kept, steps)
+        self._canvas.pull(latent.z, picture, gradient, held.values())
         return picture.detach(), numbers
-
-    def _differentiate_ground(self, picture: Tensor) -> tuple[dict[str, Tensor], Tensor | float]:
-        """What the picture loses where its ground changed, and the gradient at it; or nothing."""
-        ground = self._kept_ground()
-        if ground is None:
-            return {}, 0.0
-        picture = picture.requires_grad_()
-        loss = self.settings.ground_weight * ground.loss(picture)
-        return {"ground": loss}, torch.autograd.grad(loss, picture)[0]
 
     def _with_fewer_cutouts_at_a_time(self, compute: Callable[[], Any]) -> Any:
         """What `compute` returns; if memory is short, the same again with more room.

@@ -166,3 +166,19 @@ def test_the_bundled_weights_free_a_ground_when_asked_for_another(prompt, is_kep
     start.paste((220, 30, 30), (40, 40, 88, 88))
     (step,) = bundled_steps(1, start, text_input=prompt)
     assert ("ground" in step.losses) == is_kept
+
+
+@pytest.mark.parametrize("rows", [3, 8, 100])
+def test_the_ground_is_differentiated_row_by_row(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.engines.vqgan_clip.ground.ROWS", rows)
+    torch.manual_seed(0)
+    kept = Ground(torch.rand(1, 3, 16, 10), torch.rand(1, 1, 16, 10).round())
+    picture = torch.rand(1, 3, 16, 10, requires_grad=True)
+    expected = 0.7 * kept.loss(picture)
+    (wanted,) = torch.autograd.grad(expected, picture)
+    gradient = torch.ones_like(picture)
+    found = kept.differentiate(picture, 0.7, gradient)
+    torch.testing.assert_close(found, expected.detach())
+    torch.testing.assert_close(gradient, 1 + wanted.detach())

@@ -15,7 +15,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 def to_uint8(picture: Tensor) -> np.ndarray:
     """A picture [1, 3, H, W] in [0, 1] as uint8 [H, W, 3]."""
-    return (picture[0] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return (picture[0] * 255).round_().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def to_arrays(state: Any) -> Any:

@@ -64,8 +64,10 @@ BASE_BYTES = {"cpu": 0.8e9, "gpu": 0.8e9}
 WEIGHTS_BYTES = {"cpu": 0.9e9, "gpu": 0.5e9}  # VQGAN and CLIP of published width
 BYTES_PER_PIXEL = {"cpu": 8e3, "gpu": 4.5e3}  # activations at published width; goes with ch
 BYTES_PER_CUTOUT = {"cpu": 40e6, "gpu": 24e6}  # of ViT-B/32; goes with CLIP's multiply-adds
-# Of the whole picture while only tiles of it are decoded: the picture, its gradient, what CLIP sees
-# of it, and what film, files and checkpoint take.
+# Of a picture that is made in tiles: for a tile's pixels as above, but freed memory is given back;
+# and for all pixels the picture, its gradient, what CLIP sees of it, its latent, and what film,
+# files and checkpoint take.
+BYTES_PER_TILE_PIXEL = 5e3
 BYTES_PER_PIXEL_IN_TILES = 90
 TILE_WORK = 1.8  # multiply-adds of the decoder in tiles, which overlap and are decoded twice
 SIDES = 32  # a size that is proposed has sides that are multiples of so many pixels
@@ -120,9 +122,12 @@ def macs_per_step(settings: Mapping[str, Any], widths: Mapping[str, int]) -> flo
 def memory_bytes(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
     """Peak memory of the worker's process, or of the GPU. device: in words."""
     kind, width = _kind(device), _width(settings, widths)
-    at_once, pixels = _pixels_at_once(settings), settings["Xdim"] * settings["ydim"]
-    picture = at_once * BYTES_PER_PIXEL[kind] * width
-    picture += pixels * BYTES_PER_PIXEL_IN_TILES if pixels > at_once else 0
+    picture = settings["Xdim"] * settings["ydim"]
+    if _is_large(settings):
+        tile = _pixels_at_once(settings) * BYTES_PER_TILE_PIXEL * width
+        picture = tile + picture * BYTES_PER_PIXEL_IN_TILES
+    else:
+        picture *= BYTES_PER_PIXEL[kind] * width
     cutouts = min(settings["cutn"], CUTOUTS_AT_A_TIME) * BYTES_PER_CUTOUT[kind]
     cutouts *= _clip_macs(settings) / CLIP_MACS["ViT-B/32"]
     return BASE_BYTES[kind] + WEIGHTS_BYTES[kind] * width**2 + picture + cutouts
@@ -257,10 +262,15 @@ def _clip_macs(settings: Mapping[str, Any]) -> float:
     return CLIP_MACS.get(settings["clip_model"], SMALL_CLIP_MACS)
 
 
+def _is_large(settings: Mapping[str, Any]) -> bool:
+    grow_from = settings.get("grow_from") or 0
+    return growth.is_large(settings["Xdim"], settings["ydim"], grow_from)
+
+
 def _pixels_at_once(settings: Mapping[str, Any]) -> int:
     """How many pixels of the picture are decoded together: those of a tile, or all."""
     width, height = settings["Xdim"], settings["ydim"]
-    if not growth.is_large(width, height, settings.get("grow_from") or 0):
+    if not _is_large(settings):
         return width * height
     return min(width, growth.TILE) * min(height, growth.TILE)
 

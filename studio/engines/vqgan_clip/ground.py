@@ -15,6 +15,7 @@ NEAR = 0.1  # colours of one ground differ from its usual one by at most this mu
 SAME = 0.2  # two grounds of the same name, such as white, differ by less
 LEAST = 0.5  # of the border's pixels: fewer make no ground
 SIDE = 128  # px; the shorter side at which the ground is followed inwards
+ROWS = 1024  # of a picture, that are differentiated at a time: memory grows with them
 SOFT = 0.02  # differences below this count by their square, as rounding makes small ones
 
 
@@ -48,6 +49,17 @@ class Ground:
         """
         away = ((picture - self.picture).square() + SOFT**2).sqrt() - SOFT
         return (self.mask * away).mean()
+
+    def differentiate(self, picture: Tensor, weight: float, gradient: Tensor) -> Tensor:
+        """`weight` times the loss of a picture; adds its gradient there to `gradient`."""
+        height, losses = picture.shape[-2], []
+        for top in range(0, height, ROWS):
+            rows = slice(top, min(top + ROWS, height))
+            part = picture[..., rows, :].detach().requires_grad_()
+            of_part = Ground(self.picture[..., rows, :], self.mask[..., rows, :]).loss(part)
+            losses.append(weight * of_part * ((rows.stop - top) / height))
+            gradient[..., rows, :] += torch.autograd.grad(losses[-1], part)[0]
+        return torch.stack(losses).sum().detach()
 
 
 def border(picture: Tensor) -> Tensor:
