@@ -201,11 +201,6 @@ class VQGANCLIPRun(Run):
         """Go on from a latent with a fresh optimiser."""
         self._latent = Latent(z, self.settings.step_size, self.settings.optimiser)
 
-    def _begin_at(self, z: Tensor) -> None:
-        """Go on from a latent with a fresh optimiser."""
-        self._latent = Latent(z, self.settings.step_size, self.settings.optimiser)
-        self._forget_ground()
-
     def _planned_growth(self) -> Growth:
         """In one stage where the picture scrolls, or begins with one of its size."""
         s, planned = self.settings, [self.size]
