@@ -74,7 +74,7 @@ class VQGANCLIPRun(Run):
             self.vqgan = models.vqgan(weights)
             in_tiles = is_large(*self.size, self.settings.grow_from)
             self._canvas = Canvas(self.vqgan, self.factor, in_tiles)
-            sketcher = find_sketcher(clip_path) if self._needs_a_sketcher else None
+            sketcher = find_sketcher(clip_path) if self.settings.init_sketch else None
             self._sketcher = sketcher and models.sketcher(sketcher, self.perceptor.embed_dim)
         warm.make_room(self._memory.needed, engine=ENGINE, run=self, device=self.device)
         release_freed_memory()
@@ -179,11 +179,6 @@ class VQGANCLIPRun(Run):
             self._begin_at(torch.zeros(shape, device=self.device))
 
     # --- before the first step ---
-
-    @property
-    def _needs_a_sketcher(self) -> bool:
-        s = self.settings
-        return s.init_sketch and (self.start_image is None or s.ground_weight > 0)
 
     @torch.no_grad()
     def _begin(self) -> None:

@@ -369,13 +369,9 @@ def test_what_is_not_wished_is_not_sketched(make_run: MakeRun, sketcher: Sketche
     assert torch.equal(latent(nothing), latent(make_run(text_input="b:-1")))
 
 
-def test_a_starting_image_leaves_nothing_to_sketch(make_run: MakeRun, assets: Path) -> None:
+def test_a_starting_image_leaves_nothing_to_sketch(make_run: MakeRun, sketcher: Sketcher) -> None:
     image = random_picture(48, 32)
-    (assets / "tiny_clip.sketcher.safetensors").write_bytes(b"none")
-    try:
-        with_sketch = make_run(image, init_sketch=True)
-    finally:
-        (assets / "tiny_clip.sketcher.safetensors").unlink()
+    with_sketch = make_run(image, init_sketch=True)
     assert torch.equal(latent(with_sketch), latent(make_run(image)))
 
 
@@ -523,6 +519,18 @@ def test_prompts_that_ask_for_another_ground_free_it(
         words = f"a heart, {brighter}"  # other words, so the ground is found again
         run.change(run.settings.model_copy(update={"text_input": words}))
         assert ("ground" in run.iterate().losses) == is_kept
+
+
+def test_a_ground_weight_that_was_raised_on_the_way_resumes_exactly(
+    make_run: MakeRun, sketcher: Sketcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dark = torch.zeros(1, 3, 32, 48)
+    monkeypatch.setattr(Sketcher, "draw", lambda *_: dark)
+    free, kept = (make_run(on_white(), init_sketch=True, ground_weight=w) for w in (0.0, 5.0))
+    free.iterate()
+    free.change(kept.settings)
+    kept.load_state_dict(free.state_dict())
+    assert kept.iterate().losses == free.iterate().losses
 
 
 def test_a_continued_run_keeps_the_ground_that_it_continues_from(make_run: MakeRun) -> None:
