@@ -79,6 +79,20 @@ def test_ranks_count_the_texts_that_are_more_similar(monkeypatch):
     assert evaluate.ranks(None, blank, [2, 2], ["a", "b", "c"]) == [2, 0]
 
 
+def test_the_judge_sees_pictures_of_every_size_alike(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        evaluate, "encode_images", lambda judge, x: seen.append(x) or torch.ones(1, 1)
+    )
+    monkeypatch.setattr(evaluate, "encode_texts", lambda judge, x: torch.ones(1, 1))
+    small = torch.rand(1, 3, 128, 128)
+    large = small.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    for picture in (small, large):
+        evaluate.ranks(None, picture, [0], ["a"])
+    assert seen[0].shape == (1, 3, 64, 64)
+    torch.testing.assert_close(seen[1], seen[0], atol=0.05, rtol=0)
+
+
 def test_real_pictures_come_from_each_set_that_has_all_parts(composer):
     single = evaluate.real_scenes(composer, Prompt("an apple", "single", ("apple",)))
     assert [scene.parts[0].icon for scene in single] == [0, 2, 4]
@@ -101,6 +115,8 @@ def test_pictures_are_made_with_the_settings_of_the_command_line(tmp_path, monke
     assert settings == plan.settings
     assert (settings.num_steps, settings.Xdim, settings.ydim) == (150, 128, 128)
     assert settings.clip_model == "tiny_clip"
+    other = evaluate.default_settings("a cat", tmp_path, others={"Xdim": "64"})
+    assert other == settings.model_copy(update={"Xdim": 64})
     short = settings.model_copy(update={"num_steps": 2, "Xdim": 32, "ydim": 32, "step_size": 5.0})
     first, last = evaluate.generate(short, tmp_path)
     assert first.size == last.size == (32, 32)
@@ -115,8 +131,9 @@ def test_other_weights_or_settings_have_another_fingerprint(tmp_path, monkeypatc
     config = tmp_path / "tiny_f8.yaml"
     config.write_text(config.read_text().replace("cutn: 4", "cutn: 5"))
     others = evaluate.fingerprint(tmp_path)
+    larger = evaluate.fingerprint(tmp_path, {"Xdim": "64"})
     (tmp_path / "tiny_clip.sketcher.safetensors").write_bytes(b"draws otherwise")
-    assert len({before, others, evaluate.fingerprint(tmp_path)}) == 3
+    assert len({before, others, larger, evaluate.fingerprint(tmp_path)}) == 4
 
 
 def test_another_engine_or_precision_has_another_fingerprint(tmp_path, monkeypatch):
@@ -149,8 +166,8 @@ def test_what_was_generated_before_is_not_generated_again(tmp_path, monkeypatch)
         made.append(settings)
         return Image.new("RGB", (16, 16), "white"), Image.new("RGB", (16, 16), (0, 0, 255))
 
-    monkeypatch.setattr(evaluate, "fingerprint", lambda assets: "some-weights")
-    monkeypatch.setattr(evaluate, "default_settings", lambda text, assets: text)
+    monkeypatch.setattr(evaluate, "fingerprint", lambda assets, others: "some-weights")
+    monkeypatch.setattr(evaluate, "default_settings", lambda text, assets, others: text)
     monkeypatch.setattr(evaluate, "generate", draw)
     prompts = [Prompt(text, "single", ()) for text in ("a cat", "a dog", "a cow")]
     evaluate.generated_pictures(prompts[:2], tmp_path)

@@ -1,4 +1,6 @@
-"""R-precision of the bundled models: `python -m training.evaluate [--sample N] [--clean]`.
+"""R-precision of the bundled models.
+
+    python -m training.evaluate [--sample N] [--clean] [--set NAME=VALUE ...]
 
 For each prompt of training/prompts.yaml a picture is generated with the default settings (150
 steps, 128x128). A judge, trained by `make judge` on icon sets that the bundled weights never saw,
@@ -9,6 +11,8 @@ pictures: those of the judge's sets, composed for backgrounds and pairs. What co
 The judge learnt from these pictures, so its scores for real pictures that it has not seen, those of
 the training sets, are given too.
 Pictures that were made before, with the same weights and settings, are not made again.
+
+`--set Xdim=512 ydim=512` measures other settings. The judge sees pictures at 128x128.
 
 `--clean` measures how clean the pictures of single things are instead, in their first and last
 frames, beside real icons of the same things: see `cleanness.py`.
@@ -21,12 +25,13 @@ import json
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal, get_args
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -60,6 +65,8 @@ ENGINE = (
     *(ROOT / "studio/engines" / f"{name}.py" for name in ("arrays", "device", "random_stream")),
     *sorted((ROOT / "studio" / "engines" / "vqgan_clip").rglob("[!_]*.py")),
 )
+SIDE = 128  # of the pictures that the judge sees
+NO_OTHERS: Mapping[str, Any] = MappingProxyType({})
 Frame = Literal["first", "last"]
 # What generated pictures should reach, relative to real ones: (top-1, top-5).
 TARGETS = {"single": (0.8, 0.9), "background": (0.6, 0.6), "pair": (0.6, 0.6)}
@@ -107,9 +114,14 @@ def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
     return [prompts[i * len(prompts) // count] for i in range(count)]
 
 
-def default_settings(text: str, assets: Path = ASSETS, seed: int = 1) -> VQGANCLIPSettings:
-    """What `python generate.py TEXT --seed SEED` uses with the bundled weights."""
-    given = {"text_input": text, "vqgan_ckpt": WEIGHTS, "set_seed": True, "seed": seed}
+def default_settings(
+    text: str, assets: Path = ASSETS, seed: int = 1, others: Mapping[str, Any] = NO_OTHERS
+) -> VQGANCLIPSettings:
+    """What `python generate.py TEXT --seed SEED` uses with the bundled weights.
+
+    others: settings that differ from the default ones.
+    """
+    given = {"text_input": text, "vqgan_ckpt": WEIGHTS, "set_seed": True, "seed": seed, **others}
     defaults = registry.defaults(registry.DEFAULT)
     recommended = VQGANCLIPSettings.recommended(given, assets)
     return make(VQGANCLIPSettings, recommended, defaults, given)
@@ -127,9 +139,9 @@ def generate(settings: VQGANCLIPSettings, assets: Path = ASSETS) -> tuple[Image.
     return first, last
 
 
-def fingerprint(assets: Path = ASSETS) -> str:
+def fingerprint(assets: Path = ASSETS, others: Mapping[str, Any] = NO_OTHERS) -> str:
     """A digest of weights, settings and engine: pictures of others are not reused."""
-    settings = default_settings("any", assets)
+    settings = default_settings("any", assets, others=others)
     weights = get_weights(assets, WEIGHTS).checkpoint_path
     digest = blake2b(settings.model_dump_json().encode(), digest_size=6)
     digest.update(str(device.compute_precision(torch.device("cpu"))).encode())
@@ -144,12 +156,13 @@ def generated_pictures(
     output_dir: Path = CACHE / "evaluation",
     assets: Path = ASSETS,
     frame: Frame = "last",
+    others: Mapping[str, Any] = NO_OTHERS,
 ) -> Tensor:
     """The prompts' pictures [n, 3, H, W] in [0, 1]; makes those that are missing.
 
-    frame: of which step they are.
+    frame: of which step they are. others: settings that differ from the default ones.
     """
-    folder = output_dir / fingerprint(assets)
+    folder = output_dir / fingerprint(assets, others)
     for name in get_args(Frame):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for number, prompt in enumerate(prompts, start=1):
@@ -157,7 +170,7 @@ def generated_pictures(
         if all(path.exists() for path in paths):
             continue
         started = time.monotonic()
-        pictures = generate(default_settings(prompt.text, assets), assets)
+        pictures = generate(default_settings(prompt.text, assets, others=others), assets)
         for path, picture in zip(paths, pictures, strict=True):
             publish(path, partial(picture.save, format="PNG"))
         seconds = time.monotonic() - started
@@ -187,7 +200,8 @@ def real_scenes(composer: Composer, prompt: Prompt) -> list[Scene]:
 
 def ranks(judge: CLIP, pictures: Tensor, own: Sequence[int], texts: Sequence[str]) -> list[int]:
     """The place, from 0, that each picture's own text (an index) takes among all texts."""
-    pictures = F.interpolate(pictures, SIZE, mode="bilinear", antialias=True)
+    for side in (SIDE, SIZE):
+        pictures = F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
     with torch.inference_mode():
         similarity = encode_images(judge, pictures) @ encode_texts(judge, list(texts)).T
     mine = similarity.gather(1, torch.tensor(own)[:, None])
@@ -309,11 +323,15 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, default=CACHE / "evaluation")
     parser.add_argument("--assets-dir", type=Path, default=ASSETS, help="other weights to measure")
     parser.add_argument("--clean", action="store_true", help="measure how clean pictures are")
+    parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=[], help="other settings")
     options = parser.parse_args()
-    folder = options.output_dir / fingerprint(options.assets_dir)
+    others = dict(setting.split("=", 1) for setting in options.set)
+    folder = options.output_dir / fingerprint(options.assets_dir, others)
     prompts = [p for p in read_prompts() if p.group == "single" or not options.clean]
     chosen = spread(prompts, options.sample or len(prompts))
-    pictures = partial(generated_pictures, chosen, options.output_dir, options.assets_dir)
+    pictures = partial(
+        generated_pictures, chosen, options.output_dir, options.assets_dir, others=others
+    )
     if options.clean:
         report_cleanness(chosen, pictures(frame="first"), pictures(), folder)
     else:
