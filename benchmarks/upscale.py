@@ -91,7 +91,7 @@ def _ours(name: str, pixels: np.ndarray) -> Callable[[], Any]:
     network = load(upscalers.get(name, ASSETS_DIR), pick_device())
 
     def enlarge() -> None:
-        for _ in enlarging.bands(pixels, network, Fraction(SCALE), lambda: None):
+        for _ in enlarging.bands(pixels, network, Fraction(SCALE)):
             pass
 
     return enlarge

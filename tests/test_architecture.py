@@ -60,7 +60,10 @@ DEVELOPMENT = ("training/*.py", "benchmarks/*.py", "tests/*.py")
 # Of the modules that people's machines run, those that bring torch as they are imported.
 COMPUTING = (
     *("logic.py", "vqgan_utils.py", "studio/models/weight_files.py"),
-    *(f"studio/models/{name}.py" for name in ("enlarging", "fast_upscalers", "ncnn_weights")),
+    *(
+        f"studio/models/{name}.py"
+        for name in ("enlarging", "fast_upscalers", "ncnn_weights", "side_by_side")
+    ),
     *("studio/models/upscaler_networks.py", "studio/models/without_memory.py"),
     *(f"studio/engines/{name}.py" for name in ("arrays", "device", "random_stream", "sharing")),
     "studio/engines/warm.py",

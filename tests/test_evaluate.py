@@ -152,7 +152,7 @@ def test_another_engine_or_precision_has_another_fingerprint(tmp_path, monkeypat
     assert len(found) == 1 + len(evaluate.ENGINE) + 1
     no_matter = {"studio/models/weight_files.py", "studio/models/without_memory.py"}
     no_matter |= {"studio/engines/sharing.py", "studio/engines/warm.py"}
-    upscaling = ("enlarging", "fast_upscalers", "ncnn_weights", "upscaler_networks")
+    upscaling = ("enlarging", "fast_upscalers", "ncnn_weights", "side_by_side", "upscaler_networks")
     no_matter |= {f"studio/models/{name}.py" for name in upscaling}  # after a run's picture is made
     named = {path.relative_to(ROOT).as_posix() for path in evaluate.ENGINE}
     computing = {path for path in known_files() if matching(path, COMPUTING)}

@@ -1,6 +1,8 @@
 """Upscaling networks: the published weights against ncnn, the quick forms against spandrel's."""
 
+import itertools
 import pickle
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +18,7 @@ from studio.base.errors import BadInput
 from studio.base.paths import ASSETS_DIR
 from studio.media.tiles import spans
 from studio.models import enlarging, fast_upscalers, ncnn_weights, upscaler_networks, upscalers
+from studio.models.side_by_side import nothing, side_by_side
 from studio.models.upscaler_networks import Network, load, passes
 
 CPU = torch.device("cpu")
@@ -117,24 +120,104 @@ def test_another_picture_does_not_agree():
 def test_the_quick_forms_compute_what_spandrels_networks_compute(name, winograd, monkeypatch):
     monkeypatch.setattr(fast_upscalers, "winograd_works", lambda: winograd)
     monkeypatch.setattr(fast_upscalers, "BAND", 400)
-    monkeypatch.setattr(fast_upscalers, "ROWS", 7)
     monkeypatch.setattr(fast_upscalers, "TAIL_ROWS", 5)
     module = upscaler_networks.descriptor(upscalers.get(name, ASSETS_DIR)).model.eval()
     x = torch.from_numpy(pictures()["soft"][:45, :38] / 255.0).float().permute(2, 0, 1)[None]
     with torch.inference_mode():
         wanted = module(x)
-        found = fast_upscalers.quick(module)(x)
-    assert fast_upscalers.quick(module) is not module
+        found = quick_form(module)(x, nothing)
     torch.testing.assert_close(found, wanted, atol=5e-4, rtol=0)
 
 
+def quick_form(module: torch.nn.Module) -> fast_upscalers.Forward:
+    found = fast_upscalers.quick(module)
+    assert found
+    return found
+
+
+@pytest.fixture
+def threads():
+    """Sets how many threads torch may use."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("height", [1, 2, 3, 7, 17, 18, 19, 40])
-def test_bands_make_the_same_picture_as_the_whole(height):
+def test_bands_make_the_same_picture_as_the_whole(height, monkeypatch, threads):
+    monkeypatch.setattr(fast_upscalers, "BAND", 5)
+    threads(2)
     module = upscaler_networks.descriptor(upscalers.get("animevideov3", ASSETS_DIR)).model
     quick = fast_upscalers.Compact(module)
     x = torch.rand(1, 3, height, 5, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(quick(x), module(x), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["animevideov3", "x4plus-anime"])
+def test_any_number_of_threads_makes_the_same_bytes(name, monkeypatch, threads):
+    monkeypatch.setattr(fast_upscalers, "BAND", 100)
+    network = shipped(name)
+    picture = pictures()["photograph"][:50, :24]
+    found = []
+    for count in (1, 2, 5):
+        threads(count)
+        found.append(enlarging.enlarged(picture, network, Fraction(4)))
+        assert torch.get_num_threads() == count
+    assert all((other == found[0]).all() for other in found)
+
+
+def test_pieces_run_side_by_side(threads):
+    """Each of two pieces waits until the other one has begun."""
+    threads(2)
+    both = threading.Barrier(2, timeout=20)
+    with side_by_side(CPU) as carry_out:
+        carry_out([both.wait, both.wait])
+        assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_fails_in_a_band_is_raised_and_no_other_band_waits(count, threads, monkeypatch):
+    monkeypatch.setattr(fast_upscalers, "BAND", 100)
+    network, inside = shipped("animevideov3"), fast_upscalers._Conv.inside
+    threads(count)
+    calls = iter(range(30))
+
+    def failing(self, x):
+        if next(calls, None) is None:
+            raise MemoryError("none left")
+        return inside(self, x)
+
+    monkeypatch.setattr(fast_upscalers._Conv, "inside", failing)
+    with pytest.raises(MemoryError, match="none left"):
+        network.enlarge(torch.rand(1, 3, 60, 20))
+    assert torch.get_num_threads() == count
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("kind", [*upscalers.PUBLISHED, "own"])
+def test_what_the_pulse_raises_ends_the_work_at_once(kind, count, tmp_path, threads, monkeypatch):
+    monkeypatch.setattr(fast_upscalers, "BAND", 20)
+    if kind == "own":
+        own_upscaler(tmp_path / "upscalers" / "own.pth")
+        monkeypatch.setattr(upscaler_networks, "quick", lambda module: None)
+    network = load(upscalers.get(kind, tmp_path), CPU)
+    threads(count)
+    x, calls = torch.rand(1, 3, 40, 8), itertools.count(1)
+    network.enlarge(x, lambda: next(calls))
+    pulses = next(calls) - 1
+    assert pulses >= 4
+
+    left = iter(range(pulses // 2))
+
+    def stopping():
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        network.enlarge(x, stopping)
+    assert torch.get_num_threads() == count
+    network.enlarge(x)  # without the earlier pulse
 
 
 @pytest.mark.parametrize("scale", [3, 4])

@@ -4,8 +4,8 @@
     work = Enlarger(Upscaling(), assets_dir)
     work.picture(source, target, on_progress=print, stop=stop)   # or work.film, or work.pixels
 
-A target appears when it is whole. A request to stop ends the work with a KeyboardInterrupt between
-two tiles, and leaves nothing half-written.
+A target appears when it is whole. A request to stop ends the work with a KeyboardInterrupt within
+about a second, and leaves nothing half-written.
 """
 
 import json
@@ -144,9 +144,9 @@ class Enlarger:
 
         network = self._network(model)
         ratios = passes(network.scale, self.wanted.scale)
-        after_tile = _counting(pixels, ratios, network, on_progress, stop)
+        after_tile = _counting(pixels, ratios, network, on_progress)
         for number, ratio in enumerate(ratios, start=1):
-            made = bands(pixels, network, ratio, after_tile)
+            made = bands(pixels, network, ratio, after_tile, lambda: _end_if_asked(stop))
             if number == len(ratios):
                 yield from made
             else:
@@ -168,9 +168,8 @@ def _counting(
     ratios: Iterable[Fraction],
     network: "Network",
     on_progress: OnProgress | None,
-    stop: Stop | None,
 ) -> Callable[[], None]:
-    """What to call after each tile: it tells the progress, and carries out a request to stop."""
+    """What to call after each tile: it tells the progress."""
     from studio.models.enlarging import tile_count
 
     (height, width), total, done = pixels.shape[:2], 0, 0
@@ -183,10 +182,13 @@ def _counting(
         done += 1
         if on_progress:
             on_progress(done / total)
-        if stop and stop.requested:
-            raise KeyboardInterrupt
 
     return after_tile
+
+
+def _end_if_asked(stop: Stop | None) -> None:
+    if stop and stop.requested:
+        raise KeyboardInterrupt
 
 
 def _kept(bands: Iterable[np.ndarray], scratch: Path | None) -> np.ndarray:

@@ -8,31 +8,34 @@ the tests hold it.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from concurrent.futures import Future
+from functools import cache, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BAND = 8192  # pixels that go through all layers at once, as many as the processor's cache holds
-LEAST_ROWS = 8  # of a band
-ROWS = 32  # that a single convolution computes at once, to need little memory
-TAIL_ROWS, TAIL_SIGHT = 32, 2  # of what goes through the end of an RRDBNet at once; seen beside it
+from studio.models.side_by_side import CarryOut, Piece, Pulse, nothing, side_by_side
+
+BAND = 4608  # pixels that go through a layer at once, as many as the processor's cache holds
+WINOGRAD = 6  # rows that NNPACK makes at once
+TAIL_ROWS, TAIL_SIGHT = 30, 2  # of what goes through the end of an RRDBNet at once; seen beside it
 WORTHWHILE = 16  # channels in and out, from which Winograd's convolutions save time
 SLOPE = 0.2  # of an RRDBNet's leaky ReLUs
 SHARE = 0.2  # of what a block of an RRDBNet adds to its input
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[[Tensor, Pulse], Tensor]
+Edge = Future[Tensor]  # the last rows that a layer saw of a band
 
 
-def quick(module: nn.Module) -> Forward:
-    """The network as a function of pictures [1, 3, H, W] in float32; other networks as they are."""
+def quick(module: nn.Module) -> Forward | None:
+    """The network as a function of pictures [1, 3, H, W] in float32; None for other networks."""
     if _is_compact(module):
         return Compact(module)
     if _is_plain_rrdb(module):
         return RRDB(module)
-    return module
+    return None
 
 
 def _is_compact(module: Any) -> bool:
@@ -79,16 +82,28 @@ class _Conv:
         self.weight, self.bias = conv.weight, conv.bias
         self.rectifies = rectifies
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The convolution of a picture with zeros around it, a band of rows at a time."""
-        y = x.new_empty(1, len(self.weight), *x.shape[2:])
-        padded = F.pad(x[:, :, :0], (0, 0, 1, 0))  # a row of zeros
-        for top in range(0, x.shape[2], ROWS):
-            above = x[:, :, top - 1 : top] if top else padded
-            below = x[:, :, top + ROWS : top + ROWS + 1]
-            rows = [above, x[:, :, top : top + ROWS], below if below.shape[2] else padded]
-            y[:, :, top : top + ROWS] = self.inside(torch.cat(rows, 2))
+    def whole(
+        self, x: Tensor, carry_out: CarryOut, out: Tensor | None = None, onto: Tensor | None = None
+    ) -> Tensor:
+        """The convolution of a picture with zeros around it, a band of rows at a time.
+
+        out: where it is written. onto: what a share of it is added to.
+        """
+        y = x.new_empty(1, len(self.weight), *x.shape[2:]) if out is None else out
+        tops = range(0, x.shape[2], band_rows(x.shape[3]))
+        carry_out(partial(self._band, x, slice(top, top + tops.step), y, onto) for top in tops)
         return y
+
+    def _band(self, x: Tensor, rows: slice, y: Tensor, onto: Tensor | None) -> None:
+        zeros = F.pad(x[:, :, :0], (0, 0, 1, 0))  # a row of them
+        above = x[:, :, rows.start - 1 : rows.start] if rows.start else zeros
+        below = x[:, :, rows.stop : rows.stop + 1]
+        seen = [above, x[:, :, rows], below if below.shape[2] else zeros]
+        made = self.inside(torch.cat(seen, 2))
+        if onto is None:
+            y[:, :, rows] = made
+        else:
+            torch.add(onto[:, :, rows], made, alpha=SHARE, out=y[:, :, rows])
 
     def inside(self, x: Tensor) -> Tensor:
         """The convolution for all rows but the first and the last."""
@@ -103,7 +118,8 @@ class Compact:
     """An SRVGGNetCompact that takes a picture through all its layers in bands of rows.
 
     Each layer keeps the last two rows that it saw for its next band, so no row is computed twice,
-    and a picture is the same as if it went through as a whole.
+    and a picture is the same as if it went through as a whole. A band may follow the one above it a
+    layer behind, in another thread.
     """
 
     def __init__(self, module: Any) -> None:
@@ -112,33 +128,53 @@ class Compact:
         self.slopes = [part.weight for part in module.body if isinstance(part, nn.PReLU)]
         self.scale = module.upscale
 
-    def __call__(self, x: Tensor) -> Tensor:
-        change = torch.cat([F.pixel_shuffle(band, self.scale) for band in self._bands(x)], 2)
-        return change.add_(F.interpolate(x, scale_factor=self.scale, mode="nearest"))
+    def __call__(self, x: Tensor, pulse: Pulse = nothing) -> Tensor:
+        height, width = x.shape[2:]
+        made = x.new_empty(1, 3, height * self.scale, width * self.scale)
+        with side_by_side(x.device, pulse) as carry_out:
+            carry_out(self._bands(x, made))
+        return made
 
-    def _bands(self, x: Tensor) -> Iterator[Tensor]:
-        """What the last convolution makes of [1, 3, H, W], a few rows at a time."""
-        seen = [self._row_of_zeros(conv, x) for conv in self.convs]
-        rows = max(LEAST_ROWS, BAND // x.shape[3])
-        for top in range(0, x.shape[2], rows):
-            is_last = top + rows >= x.shape[2]
-            band: Tensor | None = x[:, :, top : top + rows]
-            for number, conv in enumerate(self.convs):
-                band = self._through(number, conv, band, seen, is_last)
-                if band is None:
-                    break
+    def _bands(self, x: Tensor, made: Tensor) -> Iterator[Piece]:
+        """Pieces that each take a few rows of [1, 3, H, W] through all layers, into `made`."""
+        rows, height = band_rows(x.shape[3]), x.shape[2]
+        above = [_known(self._row_of_zeros(conv, x)) for conv in self.convs]
+        for top in range(0, height, rows):
+            below = [Future[Tensor]() for _ in self.convs]
+            yield partial(self._band, x, slice(top, min(top + rows, height)), made, above, below)
+            above = below
+
+    def _band(
+        self, x: Tensor, rows: slice, made: Tensor, above: list[Edge], below: list[Edge]
+    ) -> None:
+        """A band through all layers. above, below: each layer's rows for this band and the next."""
+        is_last = rows.stop == x.shape[2]
+        band: Tensor | None = x[:, :, rows]
+        try:
+            for number in range(len(self.convs)):
+                band = self._through(number, band, above[number], below[number], is_last)
             if band is not None:
-                yield band
+                late = len(self.convs)  # each layer makes one row less, until the last band
+                self._show(band, x, slice(max(0, rows.start - late), None), made)
+        except BaseException as error:
+            for edge in below:
+                if not edge.done():
+                    edge.set_exception(error)  # who waits for it gets it
+            raise
 
     def _through(
-        self, number: int, conv: _Conv, band: Tensor, seen: list[Tensor], is_last: bool
+        self, number: int, band: Tensor | None, above: Edge, below: Edge, is_last: bool
     ) -> Tensor | None:
-        """A band through one layer; None while there are too few rows. seen: rows from before."""
-        rows = [seen[number], band]
+        """A band through one layer; None while there are too few rows."""
+        conv, seen = self.convs[number], above.result()
+        if band is None:
+            below.set_result(seen)
+            return None
+        rows = [seen, band]
         if is_last:
             rows.append(self._row_of_zeros(conv, band))
         band = torch.cat(rows, 2)
-        seen[number] = band[:, :, -2:].clone()
+        below.set_result(band[:, :, -2:].clone())
         if band.shape[2] < 3:
             return None
         y = conv.inside(band)
@@ -146,8 +182,27 @@ class Compact:
             return y
         return F.prelu(y, self.slopes[number])
 
+    def _show(self, band: Tensor, x: Tensor, rows: slice, made: Tensor) -> None:
+        """Write rows: what the last convolution made, as pixels, and the picture's own beneath."""
+        scale, (height, width) = self.scale, band.shape[2:]
+        change = band.view(1, 3, scale, scale, height, width).permute(0, 1, 4, 2, 5, 3)
+        beneath = x[:, :, rows][:, :, :height, None, :, None]
+        parts = made.view(1, 3, -1, scale, width, scale)
+        torch.add(change, beneath, out=parts[:, :, rows][:, :, :height])
+
     def _row_of_zeros(self, conv: _Conv, like: Tensor) -> Tensor:
         return like.new_zeros(1, conv.weight.shape[1], 1, like.shape[3])
+
+
+def _known(rows: Tensor) -> Edge:
+    edge: Edge = Future()
+    edge.set_result(rows)
+    return edge
+
+
+def band_rows(width: int) -> int:
+    """How many rows of a picture go through a layer at once."""
+    return -(-BAND // (width * WINOGRAD)) * WINOGRAD
 
 
 class RRDB:
@@ -163,25 +218,31 @@ class RRDB:
         self.ups = [_Conv(conv, rectifies=True) for conv in (up, up_again)]
         self.hr, self.last = _Conv(hr, rectifies=True), _Conv(last)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        trunk = start = self.first(x)
+    def __call__(self, x: Tensor, pulse: Pulse = nothing) -> Tensor:
+        with side_by_side(x.device, pulse) as carry_out:
+            seen = self._seen(x, carry_out)
+            return torch.cat(list(self._enlarged(seen, carry_out)), 2)
+
+    def _seen(self, x: Tensor, carry_out: CarryOut) -> Tensor:
+        """What the blocks see in a picture."""
+        trunk = start = self.first.whole(x, carry_out)
         room = x.new_empty(1, self.blocks[0][0][-1].weight.shape[1], *x.shape[2:])
         for blocks in self.blocks:
             inner = trunk
             for convs in blocks:
-                inner = torch.add(inner, _through_dense(convs, inner, room), alpha=SHARE)
+                inner = _through_dense(convs, inner, room, carry_out)
             trunk = torch.add(trunk, inner, alpha=SHARE)
-        seen = start + self.after(trunk)
-        return torch.cat(list(self._enlarged(seen)), 2)
+        return self.after.whole(trunk, carry_out).add_(start)
 
-    def _enlarged(self, x: Tensor) -> Iterator[Tensor]:
+    def _enlarged(self, x: Tensor, carry_out: CarryOut) -> Iterator[Tensor]:
         """The end of the network, in bands that see a little beyond their rows."""
         for top in range(0, x.shape[2], TAIL_ROWS):
             above = min(TAIL_SIGHT, top)
             y = x[:, :, top - above : top + TAIL_ROWS + TAIL_SIGHT]
             for up in self.ups:
-                y = up(F.interpolate(y, scale_factor=2, mode="nearest"))
-            yield self.last(self.hr(y))[:, :, 4 * above :][:, :, : 4 * TAIL_ROWS]
+                y = up.whole(F.interpolate(y, scale_factor=2, mode="nearest"), carry_out)
+            y = self.last.whole(self.hr.whole(y, carry_out), carry_out)
+            yield y[:, :, 4 * above :][:, :, : 4 * TAIL_ROWS]
 
 
 def _dense(block: Any) -> list[_Conv]:
@@ -189,12 +250,12 @@ def _dense(block: Any) -> list[_Conv]:
     return [*(_Conv(conv[0], rectifies=True) for conv in growing), _Conv(last[0])]
 
 
-def _through_dense(convs: list[_Conv], x: Tensor, seen: Tensor) -> Tensor:
+def _through_dense(convs: list[_Conv], x: Tensor, seen: Tensor, carry_out: CarryOut) -> Tensor:
     """Each convolution sees the input and what all before it made. seen: room for all of these."""
     *growing, last = convs
     end = x.shape[1]
     seen[:, :end] = x
     for conv in growing:
         begin, end = end, end + len(conv.weight)
-        seen[:, begin:end] = conv(seen[:, :begin])
-    return last(seen)
+        conv.whole(seen[:, :begin], carry_out, out=seen[:, begin:end])
+    return last.whole(seen, carry_out, onto=x)

@@ -5,7 +5,7 @@ Synthetic Data") publishes two architectures: SRVGGNetCompact (animevideov3) and
 Both classes are spandrel's, which also knows the architectures of other files.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from studio.base.errors import BadInput, shortened
 from studio.models import ncnn_weights
-from studio.models.fast_upscalers import RRDB, quick
+from studio.models.fast_upscalers import RRDB, Forward, quick
 from studio.models.ncnn_weights import Layer
+from studio.models.side_by_side import Pulse, nothing
 from studio.models.upscalers import SCALES, Upscaler
 from studio.models.weight_files import read_state_dict
 
@@ -35,7 +36,8 @@ SIDE, SIDE_OF_RRDB, SIDE_OF_OTHERS = 480, 288, 192  # of a tile
 class Network:
     """An upscaling network.
 
-    enlarge: pictures [1, 3, H, W] in [0, 1] to [1, 3, H scale, W scale], float32 on the CPU.
+    enlarge: pictures [1, 3, H, W] in [0, 1] to [1, 3, H scale, W scale], float32 on the CPU; it
+    calls its pulse at least several times a second.
     margin: how many pixels around a tile make a difference to it.
     side: of a tile, such that a tile fits into a few hundred MB.
     """
@@ -43,7 +45,7 @@ class Network:
     scale: int
     margin: int
     side: int
-    enlarge: Callable[[Tensor], Tensor]
+    enlarge: Forward
 
 
 def load(upscaler: Upscaler, device: torch.device) -> Network:
@@ -51,8 +53,8 @@ def load(upscaler: Upscaler, device: torch.device) -> Network:
     found = descriptor(upscaler)
     module = found.model.eval().requires_grad_(False).to(device)
     forward = quick(module)
-    if forward is module:
-        forward = found  # pads the picture as the network needs
+    if forward is None:
+        forward = _with_pulse(found)
         return Network(found.scale, MARGIN_OF_OTHERS, SIDE_OF_OTHERS, _on(device, forward))
     side = SIDE_OF_RRDB if isinstance(forward, RRDB) else SIDE
     return Network(found.scale, _margin(module), side, _on(device, forward))
@@ -115,10 +117,28 @@ def _margin(module: nn.Module) -> int:
     return min(sum(sights) + BICUBIC_SIGHT, MOST_MARGIN)
 
 
-def _on(device: torch.device, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def enlarge(x: Tensor) -> Tensor:
+def _with_pulse(found: Any) -> Forward:
+    """spandrel's network, which pads the picture as it needs. The pulse is before each layer."""
+    pulses: list[Pulse] = []
+
+    def before_layer(*_: Any) -> None:
+        pulses[-1]()
+
+    for layer in found.model.modules():
+        if not any(layer.children()):
+            layer.register_forward_pre_hook(before_layer)
+
+    def forward(x: Tensor, pulse: Pulse) -> Tensor:
+        pulses[:] = [pulse]
+        return found(x)
+
+    return forward
+
+
+def _on(device: torch.device, forward: Forward) -> Forward:
+    def enlarge(x: Tensor, pulse: Pulse = nothing) -> Tensor:
         with torch.inference_mode():
-            return forward(x.to(device)).float().cpu()
+            return forward(x.to(device), pulse).float().cpu()
 
     return enlarge
 
