@@ -107,10 +107,11 @@ def test_colours_of_16_bits_keep_their_depth(channels, tmp_path):
 
 
 def write_png(path: Path, pixels: np.ndarray, band: int = 7) -> None:
-    writer = PngWriter(path, (pixels.shape[1], pixels.shape[0]), pixels)
-    for top in range(0, len(pixels), band):
-        writer.add(pixels[top : top + band])
-    writer.close()
+    with path.open("wb") as file:
+        writer = PngWriter(file, (pixels.shape[1], pixels.shape[0]), pixels)
+        for top in range(0, len(pixels), band):
+            writer.add(pixels[top : top + band])
+        writer.close()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

@@ -49,7 +49,9 @@ weight_decay: 1e-9
 cuda_device: cuda:0
 cudnn_determinism: True
 max_split_size_mb: 2048
-realesrgan: False
+realesrgan: True
+realesrgan_model: x2
+upscale_always: False
 nine_type:
 smooth: 0.3
 """
@@ -151,6 +153,8 @@ def test_what_has_a_counterpart_is_taken(program: Path) -> None:
         "transform_interval": 7,
         "translation_x": 3,
         "translation_y": 0,
+        "upscale": 2,
+        "upscale_always": False,
     }
     assert parse_augmentations(lists) == parse_augmentations(
         "sharpness(0.4, p=0.25) | colour_jitter(0.1, 0.2, 0.3, 0.4, p=0.5)"
@@ -207,6 +211,23 @@ def test_what_is_not_said_is_not_set(program: Path, values: dict, missing: str) 
 
 
 @pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({}, (2, False)),
+        ({"realesrgan_model": "x4", "upscale_always": True}, (4, True)),
+        ({"realesrgan_model": "x8", "upscale_always": None}, (8, False)),
+        ({"realesrgan": False, "upscale_always": True}, (0, False)),
+        ({"realesrgan": None}, (None, None)),
+    ],
+)
+def test_upscaling_is_taken_as_it_is_switched_on(
+    program: Path, values: dict, wanted: tuple[int | None, bool | None]
+) -> None:
+    found = changed(program, **values).values
+    assert (found.get("upscale"), found.get("upscale_always")) == wanted
+
+
+@pytest.mark.parametrize(
     ("values", "key", "reason"),
     [
         ({"prompts": "one ^ two"}, "prompts after the first ^", "there are no stories yet"),
@@ -215,6 +236,9 @@ def test_what_is_not_said_is_not_set(program: Path, values: dict, missing: str) 
         ({"optimiser": "Adam"}, "weight_decay", "it is DiffGrad's alone"),
         ({"cut_method": "updated"}, "jitter", "the cutout method updated takes no others"),
         ({"init_weight": 0.5}, "init_weight", ""),
+        ({"realesrgan": False}, "realesrgan_model", "it is not used"),
+        ({"realesrgan_model": "x16"}, "realesrgan_model", "there is no x16"),
+        ({"realesrgan_model": None}, "realesrgan_model", "it is empty"),
     ],
 )
 def test_what_is_left_has_its_reason(program: Path, values: dict, key: str, reason: str) -> None:

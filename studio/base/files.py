@@ -4,9 +4,10 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from studio.base.errors import BadInput, DiskFull, RunFailed, Wording, shortened
 
@@ -14,15 +15,16 @@ MAX_JSON_BYTES = 4_000_000
 MAX_PATH = 200  # characters of a path that messages quote
 
 
-def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write `data` to `path`, whole or not at all. durable: also wait for the disk.
+@contextmanager
+def whole_or_absent(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file to write in; it appears at `path` when all is written. durable: and on the disk.
 
-    Raises OSError, and then leaves nothing behind.
+    What is raised inside leaves nothing behind. Raises OSError.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with beside.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
@@ -30,6 +32,15 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write `data` to `path`, whole or not at all. durable: also wait for the disk.
+
+    Raises OSError, and then leaves nothing behind.
+    """
+    with whole_or_absent(path, durable=durable) as file:
+        file.write(data)
 
 
 def read_json(path: Path, called: str | None = None) -> dict[str, Any]:

@@ -171,9 +171,7 @@ def _target(source: Path, scale: int, output: Path | None) -> Path:
     suffix = ".mp4" if is_film else ""
     if output is None or not _is_file_name(output):
         return target_for(source, scale, output, suffix)
-    allowed = (".mp4",) if is_film else picture_files.SUFFIXES
-    if output.suffix.lower() not in allowed:
-        raise BadInput(f"{output} cannot be written. Give a name ending in {', '.join(allowed)}.")
+    picture_files.check_suffix(output, (".mp4",) if is_film else picture_files.SUFFIXES)
     if not output.parent.is_dir():
         raise BadInput(f"There is no folder {output.parent}. Make it first.")
     if output.exists() and output.samefile(source):

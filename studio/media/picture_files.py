@@ -1,7 +1,7 @@
 """Large pictures to files: PNGs in bands of rows, other formats at once. Never imports torch."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from studio.base.errors import BadInput
-from studio.base.files import atomic_write
+from studio.base.files import atomic_write, whole_or_absent
 from studio.media.exif import with_text
 from studio.media.pictures import JPEG_QUALITY, MAX_PIXELS
 from studio.media.planes import Planes, to_eight_bits
@@ -20,11 +20,16 @@ AT_ONCE = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 SUFFIXES = (STREAMED, *AT_ONCE)
 
 
+def check_suffix(path: Path, allowed: Sequence[str] = SUFFIXES) -> None:
+    """Raises BadInput for a format that cannot be written."""
+    if path.suffix.lower() not in allowed:
+        raise BadInput(f"{path} cannot be written. Give a name ending in {', '.join(allowed)}.")
+
+
 def check_target(path: Path, size: tuple[int, int]) -> None:
     """Raises BadInput for a format that cannot be written, or not at that size."""
+    check_suffix(path)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise BadInput(f"{path} cannot be written. Give a name ending in {', '.join(SUFFIXES)}.")
     if suffix != STREAMED and size[0] * size[1] > MAX_PIXELS:
         raise BadInput(
             f"{path} would be {size[0]}x{size[1]}, too large for this format. Give a .png."
@@ -45,17 +50,13 @@ def write(path: Path, size: tuple[int, int], bands: Iterable[np.ndarray], beside
 
 def _stream(path: Path, size: tuple[int, int], bands: Iterable[np.ndarray], beside: Planes) -> None:
     chunks = chunks_of(beside.text, beside.exif, beside.icc)
-    writer = None
-    try:
+    with whole_or_absent(path) as file:
+        writer = None
         for band in bands:
-            writer = writer or PngWriter(path, size, band, chunks)
+            writer = writer or PngWriter(file, size, band, chunks)
             writer.add(band)
         assert writer  # a picture has rows
         writer.close()
-    except BaseException:
-        if writer:
-            writer.abandon()
-        raise
 
 
 def _encoded(pixels: np.ndarray, path: Path, beside: Planes) -> bytes:

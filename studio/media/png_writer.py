@@ -1,15 +1,12 @@
 """A PNG that is written in bands of rows, so that it may be larger than the memory.
 
-Facts from the PNG specification (W3C, third edition). The file appears when it is whole.
+Facts from the PNG specification (W3C, third edition).
 """
 
-import os
-import secrets
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL.PngImagePlugin import PngInfo
@@ -27,21 +24,18 @@ Chunk = tuple[bytes, bytes]
 
 
 class PngWriter:
-    """Writes rows [n, W, C] of uint8 or uint16, C from 1 to 4, into a PNG at `path`.
+    """Writes rows [n, W, C] of uint8 or uint16, C from 1 to 4, as a PNG into a file.
 
-    All methods raise OSError for a full disk or a place that cannot be written; nothing is left
-    behind then, once `abandon` was called.
+    All methods raise OSError for a full disk.
     """
 
     def __init__(
-        self, path: Path, size: tuple[int, int], like: np.ndarray, chunks: Iterable[Chunk] = ()
+        self, file: BinaryIO, size: tuple[int, int], like: np.ndarray, chunks: Iterable[Chunk] = ()
     ) -> None:
-        self.path = path
-        self._beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        self._file = file
         self._deflate = zlib.compressobj(LEVEL)
         (width, height), channels = size, like.shape[2]
         self._before = np.zeros((1, width * channels * like.itemsize), np.uint8)
-        self._file = self._beside.open("wb")
         self._file.write(SIGNATURE)
         kind = (8 * like.itemsize, COLOUR_TYPES[channels], 0, 0, 0)
         self._chunk(b"IHDR", HEADER.pack(width, height, *kind))
@@ -65,18 +59,9 @@ class PngWriter:
             self._chunk(b"IDAT", packed)
 
     def close(self) -> None:
-        """Let the whole file appear."""
+        """Write what is left, once all rows are there."""
         self._chunk(b"IDAT", self._deflate.flush())
         self._chunk(b"IEND", b"")
-        self._file.flush()
-        os.fsync(self._file)
-        self._file.close()
-        self._beside.replace(self.path)
-
-    def abandon(self) -> None:
-        """Leave nothing behind."""
-        self._file.close()
-        self._beside.unlink(missing_ok=True)
 
     def _chunk(self, name: bytes, data: bytes) -> None:
         self._file.write(struct.pack(">I", len(data)) + name)

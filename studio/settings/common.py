@@ -111,8 +111,8 @@ def continue_resize() -> Any:
     )
 
 
-def upscale() -> Any:
-    """`upscale: int`"""
+def upscale(*, unset: str = "off") -> Any:
+    """`upscale: int`. unset: what happens while nobody sets it."""
     return setting(
         0,
         "Upscale",
@@ -120,7 +120,7 @@ def upscale() -> Any:
         " not. The picture itself stays as it was made; the larger one lies beside it, as"
         " output-x4.PNG.",
         heading="Saving",
-        unset="off",
+        unset=unset,
         changes_steps=False,
         ge=0,
         le=8,

@@ -29,6 +29,7 @@ DEFAULT_AUGMENTS = ("Af", "Pe", "Ji", "Er")
 NOISE_FACTOR = 0.1  # ours, too
 SMALL_DECAY = 1e-9  # of DiffGrad, ours too
 OPTIMISERS = {name.lower(): name for name in Optimiser.__args__}
+UPSCALERS = {"x2": 2, "x4": 4, "x8": 8}  # by name: the scale
 
 # Ours by theirs, where the value stays as it is.
 SAME = {
@@ -120,7 +121,7 @@ class _Reader:
     def _readers(self) -> Iterator[Callable[[], None]]:
         yield from (self._prompts, self._size, self._seed, self._weights, self._choices)
         yield from (self._pictures, self._noise_prompts, self._decay, self._noise)
-        yield from (self._augmentations, self._zoom)
+        yield from (self._upscaling, self._augmentations, self._zoom)
 
     def _given(self) -> set[str]:
         return {key for key, value in self._content.items() if value not in (None, "", [], "None")}
@@ -210,6 +211,21 @@ class _Reader:
             self._left["weight_decay"] = f"DiffGrad's is {SMALL_DECAY:g} here"
         else:
             self._take("weight_decay")
+
+    def _upscaling(self) -> None:
+        if "realesrgan" not in self._given():
+            return
+        others = {"realesrgan_model", "upscale_always"} & self._given()
+        if self._content["realesrgan"] is not True:
+            self._take("realesrgan", upscale=0, upscale_always=False)
+            self._left |= dict.fromkeys(others, "it is not used")
+            return
+        scale = UPSCALERS.get(name := self._text("realesrgan_model").lower())
+        if scale is None:
+            self._left["realesrgan_model"] = f"there is no {name}" if name else "it is empty"
+            return
+        always = self._content.get("upscale_always") is True
+        self._take("realesrgan", *others, upscale=scale, upscale_always=always)
 
     # --- augment_config.yaml ---
 
