@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from studio.base.errors import BadInput
+from studio.base.paths import ASSETS_DIR
 from studio.base.stopping import Stop
-from studio.making import recording
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.making import recording, upscale_result
 from studio.making.execute import execute
 from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
@@ -139,6 +141,22 @@ def test_a_full_disk_costs_the_upscaled_picture_alone(begin, assets, monkeypatch
     assert execute(folder, assets_dir=assets) == "done"
     assert "output.PNG" in files(folder) and "output-x2.PNG" not in files(folder)
     assert any("was not upscaled" in warning for warning in folder.read()["warnings"])
+
+
+def test_what_would_be_too_large_stays_as_it_is(begin, assets, monkeypatch):
+    monkeypatch.setattr(upscale_result, "LARGEST", 63)
+    folder = begin(upscale=2)
+    assert execute(folder, assets_dir=assets) == "done"
+    assert "output.PNG" in files(folder) and "output-x2.PNG" not in files(folder)
+    assert (
+        "The picture was not upscaled. It would be 64x48, over 63 px a side."
+        in (folder.read()["warnings"])
+    )
+
+
+def test_the_bundled_weights_recommend_it():
+    values = VQGANCLIPSettings.recommended({"vqgan_ckpt": "emoji_f8"}, ASSETS_DIR)
+    assert values["upscale"] == 4
 
 
 def test_a_stop_while_it_upscales_keeps_the_run(begin, assets, monkeypatch):

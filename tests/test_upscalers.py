@@ -2,6 +2,8 @@
 
 import itertools
 import pickle
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from fractions import Fraction
@@ -22,6 +24,7 @@ from studio.models.side_by_side import nothing, side_by_side
 from studio.models.upscaler_networks import Network, load, passes
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[1]
 BY_SCALE = "REALESRGAN_ANIMAVIDEOV3_UP{}X"
 TINY = {"num_feat": 8, "num_conv": 2, "upscale": 2}
 
@@ -148,7 +151,7 @@ def test_bands_make_the_same_picture_as_the_whole(height, monkeypatch, threads):
     monkeypatch.setattr(fast_upscalers, "BAND", 5)
     threads(2)
     module = upscaler_networks.descriptor(upscalers.get("animevideov3", ASSETS_DIR)).model
-    quick = fast_upscalers.Compact(module)
+    quick = fast_upscalers.Compact.of(module)
     x = torch.rand(1, 3, height, 5, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(quick(x), module(x), atol=1e-4, rtol=0)
@@ -256,6 +259,18 @@ def test_tiles_cover_an_axis_once_with_whole_margins(length, margin):
         assert span.end in (length, span.core_end) or span.end - span.core_end >= margin
         assert span.start == 0 or span.core_start - span.start >= margin
         assert span.start % 12 == span.core_start % 12 == 0
+
+
+def test_flat_art_needs_no_spandrel():
+    """Its import takes longer than upscaling a small picture, and 150 MB."""
+    code = (
+        "import sys, numpy; from studio.making.upscaling import *; from studio.base.paths import *;"
+        "work = Enlarger(Upscaling(), ASSETS_DIR); work.pixels(numpy.zeros((8, 8, 3), 'uint8'));"
+        "print({'spandrel', 'torchvision'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(

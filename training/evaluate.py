@@ -143,7 +143,8 @@ def fingerprint(assets: Path = ASSETS, others: Mapping[str, Any] = NO_OTHERS) ->
     """A digest of weights, settings and engine: pictures of others are not reused."""
     settings = default_settings("any", assets, others=others)
     weights = get_weights(assets, WEIGHTS).checkpoint_path
-    digest = blake2b(settings.model_dump_json().encode(), digest_size=6)
+    said = settings.model_dump_json(exclude={"upscale", "upscale_always"})  # come afterwards
+    digest = blake2b(said.encode(), digest_size=6)
     digest.update(str(device.compute_precision(torch.device("cpu"))).encode())
     clip = find_clip_model(settings.clip_model, assets)
     for path in (weights, clip, find_sketcher(clip), *ENGINE):

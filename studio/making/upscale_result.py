@@ -21,6 +21,8 @@ from studio.runs import storage
 from studio.runs.storage import RunFolder
 from studio.settings.run_settings import RunSettings
 
+LARGEST = 16384  # pixels a side: weights recommend upscaling whatever a picture's size
+
 
 class _EitherStop(Stop):
     """A request to the process, or to the run in its folder."""
@@ -82,6 +84,8 @@ class ResultUpscaler:
         target = target_for(self._recording.folder.path / name, scale)
         text = {**self._recording.text_at_the_end(), TEXT_KEY: json.dumps(origin)}
         size = (picture.shape[1] * scale, picture.shape[0] * scale)
+        if max(size) > LARGEST:
+            raise BadInput(f"It would be {size[0]}x{size[1]}, over {LARGEST} px a side.")
         bands = work.bands(picture, origin["model"], target.parent, None, stop)
         picture_files.write(target, size, bands, Planes(picture, text))
         self._note(target, origin)

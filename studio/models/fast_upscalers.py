@@ -7,7 +7,8 @@ that the processor's cache holds. Everything else is as in the modules of spandr
 the tests hold it.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import cache, partial
 from typing import Any
@@ -32,7 +33,7 @@ Edge = Future[Tensor]  # the last rows that a layer saw of a band
 def quick(module: nn.Module) -> Forward | None:
     """The network as a function of pictures [1, 3, H, W] in float32; None for other networks."""
     if _is_compact(module):
-        return Compact(module)
+        return Compact.of(module)
     if _is_plain_rrdb(module):
         return RRDB(module)
     return None
@@ -76,11 +77,14 @@ def _by_nnpack(x: Tensor, weight: Tensor, bias: Tensor, rows: int) -> Tensor:
 class _Conv:
     """A 3x3 convolution, perhaps with a leaky ReLU after it."""
 
-    def __init__(self, conv: Any, rectifies: bool = False) -> None:
-        pays = min(conv.weight.shape[:2]) >= WORTHWHILE
-        self.by_winograd = pays and conv.weight.device.type == "cpu" and winograd_works()
-        self.weight, self.bias = conv.weight, conv.bias
-        self.rectifies = rectifies
+    def __init__(self, weight: Tensor, bias: Tensor, rectifies: bool = False) -> None:
+        pays = min(weight.shape[:2]) >= WORTHWHILE
+        self.by_winograd = pays and weight.device.type == "cpu" and winograd_works()
+        self.weight, self.bias, self.rectifies = weight, bias, rectifies
+
+    @classmethod
+    def of(cls, module: Any, rectifies: bool = False) -> "_Conv":
+        return cls(module.weight, module.bias, rectifies)
 
     def whole(
         self, x: Tensor, carry_out: CarryOut, out: Tensor | None = None, onto: Tensor | None = None
@@ -122,11 +126,22 @@ class Compact:
     layer behind, in another thread.
     """
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, convs: Iterable[tuple[Tensor, ...]], slopes: Sequence[Tensor]) -> None:
+        """convs: weights and biases. slopes: of the PReLUs after all convolutions but the last."""
+        self.convs, self.slopes = [_Conv(*conv) for conv in convs], slopes
+        self.scale = math.isqrt(len(self.convs[-1].weight) // 3)
+
+    @classmethod
+    def of(cls, module: Any) -> "Compact":
+        """That of spandrel."""
         convs = [part for part in module.body if isinstance(part, nn.Conv2d)]
-        self.convs = [_Conv(conv) for conv in convs]
-        self.slopes = [part.weight for part in module.body if isinstance(part, nn.PReLU)]
-        self.scale = module.upscale
+        slopes = [part.weight for part in module.body if isinstance(part, nn.PReLU)]
+        return cls([(conv.weight, conv.bias) for conv in convs], slopes)
+
+    @property
+    def sight(self) -> int:
+        """How many pixels away something makes a difference."""
+        return len(self.convs)
 
     def __call__(self, x: Tensor, pulse: Pulse = nothing) -> Tensor:
         height, width = x.shape[2:]
@@ -211,12 +226,12 @@ class RRDB:
     def __init__(self, module: Any) -> None:
         first, shortcut, *rest = module.model
         *blocks, after = shortcut.sub
-        self.first = _Conv(first)
+        self.first = _Conv.of(first)
         self.blocks = [[_dense(b) for b in (r.RDB1, r.RDB2, r.RDB3)] for r in blocks]
-        self.after = _Conv(after)
+        self.after = _Conv.of(after)
         up, up_again, hr, last = (part for part in rest if isinstance(part, nn.Conv2d))
-        self.ups = [_Conv(conv, rectifies=True) for conv in (up, up_again)]
-        self.hr, self.last = _Conv(hr, rectifies=True), _Conv(last)
+        self.ups = [_Conv.of(conv, rectifies=True) for conv in (up, up_again)]
+        self.hr, self.last = _Conv.of(hr, rectifies=True), _Conv.of(last)
 
     def __call__(self, x: Tensor, pulse: Pulse = nothing) -> Tensor:
         with side_by_side(x.device, pulse) as carry_out:
@@ -247,7 +262,7 @@ class RRDB:
 
 def _dense(block: Any) -> list[_Conv]:
     *growing, last = (block.conv1, block.conv2, block.conv3, block.conv4, block.conv5)
-    return [*(_Conv(conv[0], rectifies=True) for conv in growing), _Conv(last[0])]
+    return [*(_Conv.of(conv[0], rectifies=True) for conv in growing), _Conv.of(last[0])]
 
 
 def _through_dense(convs: list[_Conv], x: Tensor, seen: Tensor, carry_out: CarryOut) -> Tensor:

@@ -2,7 +2,7 @@
 
 Real-ESRGAN (Wang et al. 2021, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure
 Synthetic Data") publishes two architectures: SRVGGNetCompact (animevideov3) and RRDBNet (x4plus).
-Both classes are spandrel's, which also knows the architectures of other files.
+The classes are spandrel's, which also knows the architectures of other files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from studio.base.errors import BadInput, shortened
 from studio.models import ncnn_weights
-from studio.models.fast_upscalers import RRDB, Forward, quick
+from studio.models.fast_upscalers import RRDB, Compact, Forward, quick
 from studio.models.ncnn_weights import Layer
 from studio.models.side_by_side import Pulse, nothing
 from studio.models.upscalers import SCALES, Upscaler
 from studio.models.weight_files import read_state_dict
 
 KEYS = ("state_dict", "params_ema", "params-ema", "params", "model_state_dict", "model", "net")
+PRELU = "PReLU"  # a kind of layer, which of the published networks SRVGGNetCompact alone has
 CONVS_PER_BLOCK = 15  # of an RRDB: three dense blocks of five
 ENDS = ("conv_up1", "conv_up2", "conv_hr", "conv_last")  # after the blocks of an RRDBNet
 MOST_MARGIN = 96  # pixels; an RRDBNet sees further, but what is there changes nothing by 1/255
@@ -50,6 +51,9 @@ class Network:
 
 def load(upscaler: Upscaler, device: torch.device) -> Network:
     """The network of an upscaler, ready to compute. Raises BadInput."""
+    if upscaler.is_published and (compact := published_compact(upscaler.path, device)):
+        margin = compact.sight + BICUBIC_SIGHT
+        return Network(compact.scale, margin, SIDE, _on(device, compact))
     found = descriptor(upscaler)
     module = found.model.eval().requires_grad_(False).to(device)
     forward = quick(module)
@@ -83,16 +87,33 @@ def descriptor(upscaler: Upscaler) -> Any:
 
 def published(param: Path) -> dict[str, Tensor]:
     """The weights of a file in ncnn's format by the names of Real-ESRGAN. Raises BadInput."""
-    layers = [layer for layer in ncnn_weights.read(param) if layer.weights]
-    kinds = {layer.kind for layer in layers}
-    if not layers:
-        raise BadInput(f"{param} holds no weights.")
-    names = [f"body.{n}" for n in range(len(layers))] if "PReLU" in kinds else _rrdb_names(layers)
+    layers = _layers(param)
+    is_compact = any(layer.kind == PRELU for layer in layers)
+    names = [f"body.{n}" for n in range(len(layers))] if is_compact else _rrdb_names(layers)
     return {
         f"{name}.{key}": tensor
         for name, layer in zip(names, layers, strict=True)
         for key, tensor in zip(("weight", "bias"), layer.weights, strict=False)
     }
+
+
+def published_compact(param: Path, device: torch.device) -> Compact | None:
+    """An SRVGGNetCompact from a file in ncnn's format; None for another network. Raises BadInput.
+
+    It takes no spandrel, whose import would take longer than most pictures.
+    """
+    layers = _layers(param)
+    slopes = [layer.weights[0].to(device) for layer in layers if layer.kind == PRELU]
+    convs = [tuple(part.to(device) for part in x.weights) for x in layers if x.kind != PRELU]
+    return Compact(convs, slopes) if slopes else None
+
+
+def _layers(param: Path) -> list[Layer]:
+    """Those with weights."""
+    layers = [layer for layer in ncnn_weights.read(param) if layer.weights]
+    if not layers:
+        raise BadInput(f"{param} holds no weights.")
+    return layers
 
 
 def _rrdb_names(layers: Sequence[Layer]) -> list[str]:
