@@ -5,11 +5,21 @@ Never imports torch.
 
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gallery_utils import ANIMATIONS, KINDS, PICTURES, FoundRun, Shelf, is_run_name, kind_of
+from gallery_utils import (
+    ANIMATIONS,
+    KINDS,
+    PICTURES,
+    UPSCALED,
+    FoundRun,
+    Shelf,
+    is_run_name,
+    kind_of,
+)
 from studio.base.errors import BadInput
 from studio.base.faces import address_of
 from studio.gallery import curation, search
@@ -53,7 +63,7 @@ class Options:
     def kinds(self) -> Collection[str]:
         """The kinds of files that are shown."""
         if self.kiosk:
-            return (*PICTURES, *ANIMATIONS)
+            return (*PICTURES, UPSCALED, *ANIMATIONS)
         return KINDS if self.can_change else [kind for kind in KINDS if kind not in OF_THE_MACHINE]
 
 
@@ -166,6 +176,9 @@ class Library:
         """A small JPEG of a run's picture. Raises BadInput, which the index then remembers."""
         if not tile.picture:
             raise BadInput("It has no picture.")
+        if tile.is_small and (larger := self._larger(tile)):
+            with suppress(OSError, BadInput):
+                return self.thumbnail(self.shelf, tile.name, larger)
         try:
             return self.thumbnail(self.shelf, tile.name, tile.picture, active=tile.status in ACTIVE)
         except OSError as error:
@@ -174,6 +187,16 @@ class Library:
             if tile.status not in ACTIVE:
                 self.index.note_problem(tile.name, tile.stamp, str(error))
             raise
+
+    def _larger(self, tile: Tile) -> str:
+        """The file that a finished run's picture was upscaled to; "" if it was not."""
+        if not tile.picture or tile.status in ACTIVE:
+            return ""
+        try:
+            found = FoundRun(tile.name, self.shelf.files(tile.name)).upscaled(tile.picture)
+        except OSError:
+            return ""
+        return found[0] if found else ""
 
     def _small_pictures(self) -> "Thumbnails":
         if self._thumbnails is None:

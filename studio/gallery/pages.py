@@ -98,6 +98,7 @@ def run(run_id: str) -> Any:
         run=found,
         files=found.files,
         pictures=found.pictures,
+        larger=found.upscaled(tile.picture or ""),
         engine=engine_of(found.details),
         settings=settings,
         records=records,
@@ -192,7 +193,9 @@ def _is_shown_in_kiosk(run_id: str, name: str) -> bool:
     tile = library().tile(run_id)
     if tile is None:
         return False
-    return name in (tile.picture, tile.animation) or name in library().run(tile.name).pictures
+    run = library().run(tile.name)
+    larger, _ = run.upscaled(tile.picture or "") or ("", 1)
+    return name in (tile.picture, tile.animation, larger, *run.pictures)
 
 
 @pages.get("/thumbs/<run_id>")
