@@ -13,7 +13,7 @@ from studio.base.errors import BadInput
 from studio.base.paths import ASSETS_DIR
 from studio.base.stopping import Stop
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
-from studio.making import recording, upscale_result
+from studio.making import recording, upscale_result, upscaling
 from studio.making.execute import execute
 from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
@@ -152,6 +152,14 @@ def test_what_would_be_too_large_stays_as_it_is(begin, assets, monkeypatch):
         "The picture was not upscaled. It would be 64x48, over 63 px a side."
         in (folder.read()["warnings"])
     )
+
+
+def test_a_small_picture_is_upscaled_by_the_quick_network(begin, assets, monkeypatch):
+    monkeypatch.setattr(upscaling, "is_flat_art", lambda pixels: False)
+    folder = begin(upscale=2)
+    assert execute(folder, assets_dir=assets) == "done"
+    (told,) = folder.read()["upscaled"]
+    assert told["model"] == "animevideov3"
 
 
 def test_the_bundled_weights_recommend_it():

@@ -17,10 +17,12 @@ from studio.making.run_upscaling import with_upscaled
 from studio.making.upscaling import TEXT_KEY, Enlarger, Upscaling, target_for
 from studio.media import picture_files
 from studio.media.planes import Planes
+from studio.models.upscalers import AUTO, FLAT_ART
 from studio.runs import storage
 from studio.runs.storage import RunFolder
 from studio.settings.run_settings import RunSettings
 
+SMALL = 256  # pixels a side: up to here the quick upscaler serves, whatever the picture shows
 LARGEST = 16384  # pixels a side: weights recommend upscaling whatever a picture's size
 
 
@@ -69,17 +71,18 @@ class ResultUpscaler:
         except (BadInput, RunFailed) as error:
             self._recording.warn([f"The picture was not upscaled. {error}"])
 
-    def _enlarger(self) -> Enlarger:
+    def _enlarger(self, picture: np.ndarray) -> Enlarger:
         if self._work is None:
-            wanted = Upscaling(self._settings.scale)
+            model = FLAT_ART if max(picture.shape) <= SMALL else AUTO
+            wanted = Upscaling(self._settings.scale, model)
             self._work = Enlarger(wanted, self._assets_dir, self._gpu)
         return self._work
 
     def _live(self, picture: np.ndarray) -> np.ndarray:
-        return self._enlarger().pixels(picture)
+        return self._enlarger(picture).pixels(picture)
 
     def _picture(self, name: str, picture: np.ndarray, stop: Stop) -> None:
-        work, scale = self._enlarger(), self._settings.scale
+        work, scale = self._enlarger(picture), self._settings.scale
         origin = {"scale": scale, "model": work.model_for(picture), "of": name}
         target = target_for(self._recording.folder.path / name, scale)
         text = {**self._recording.text_at_the_end(), TEXT_KEY: json.dumps(origin)}
@@ -94,7 +97,9 @@ class ResultUpscaler:
         folder = self._recording.folder.path
         self._recording.end_film()
         target = target_for(folder / storage.VIDEO, self._settings.scale, suffix=".mp4")
-        origin = self._enlarger().film(folder / storage.LIVE_VIDEO, target, stop=stop)
+        origin = self._enlarger(self._recording.pictures[0]).film(
+            folder / storage.LIVE_VIDEO, target, stop=stop
+        )
         self._note(target, origin | {"of": storage.VIDEO})
 
     def _note(self, target: Path, origin: dict[str, Any]) -> None:

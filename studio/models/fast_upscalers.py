@@ -126,7 +126,7 @@ class Compact:
     layer behind, in another thread.
     """
 
-    def __init__(self, convs: Iterable[tuple[Tensor, ...]], slopes: Sequence[Tensor]) -> None:
+    def __init__(self, convs: Iterable[Sequence[Any]], slopes: Sequence[Tensor]) -> None:
         """convs: weights and biases. slopes: of the PReLUs after all convolutions but the last."""
         self.convs, self.slopes = [_Conv(*conv) for conv in convs], slopes
         self.scale = math.isqrt(len(self.convs[-1].weight) // 3)
