@@ -8,8 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from studio.base.errors import BadInput
+from studio.base.stopping import Stop
 from studio.runs.details_keys import UPSCALED
 from studio.runs.storage import ACTIVE, RunFolder
+
+
+class EitherStop(Stop):
+    """A request to the process, or to the run (or the upscaling) in its folder."""
+
+    def __init__(self, process: Stop, folder: RunFolder) -> None:
+        super().__init__()
+        self._process, self._folder = process, folder
+
+    @property
+    def requested(self) -> bool:
+        """Whether a stop was requested."""
+        return self._process.requested or self._folder.stop_requested()
 
 
 def check_ended(folder: RunFolder) -> None:

@@ -4,6 +4,7 @@ A widget keeps its value in Streamlit's session state under the setting's name.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -11,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from studio.engines.contract import Choices
 from studio.page.form_values import fits_browser
-from studio.settings.declare import choices, meta, value_type
+from studio.settings.declare import choice_in_words, choices, meta, value_type
 
 LONG = 60  # characters of a text that needs several lines
 
@@ -33,7 +34,7 @@ def show_widget(
     about: dict[str, Any] = {**about_setting(name, field, key), "on_change": on_change}
     kept: dict[str, Any] = {**about, "persist_state": "page"}
     if words := choices(field):
-        st.selectbox(**kept, options=words)
+        st.selectbox(**kept, options=words, format_func=partial(choice_in_words, field))
     elif offered is not None:
         _choice_box(offered, about)
     elif value_type(field) is bool:

@@ -12,7 +12,8 @@ MAX_SIDE = 4096
 MAX_GROWN_SIDE = 16_384  # of an engine that makes large pictures bit by bit
 MAX_STEPS = 10_000_000
 Resize = Literal["scale", "crop", "keep"]
-SCALES = (2, 3, 4, 8)  # of upscaling
+Scale = Literal[0, 2, 3, 4, 8]  # of upscaling; 0 does not
+SCALES = (2, 3, 4, 8)
 ALWAYS = 4  # by how much `upscale_always` upscales by itself
 
 
@@ -112,7 +113,7 @@ def continue_resize() -> Any:
 
 
 def upscale() -> Any:
-    """`upscale: int`"""
+    """`upscale: Scale`"""
     return setting(
         0,
         "Upscale",
@@ -122,8 +123,6 @@ def upscale() -> Any:
         heading="Saving",
         unset="off",
         changes_steps=False,
-        ge=0,
-        le=8,
     )
 
 

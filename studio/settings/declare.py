@@ -81,13 +81,13 @@ def value_type(field: FieldInfo) -> type:
     kind = field.annotation
     if get_origin(kind) is list:
         return list
-    if choices(field):
-        return str
+    if of := choices(field):
+        return type(of[0])
     return next(c for c in (kind, *get_args(kind)) if c in (bool, int, float, str))
 
 
-def choices(field: FieldInfo) -> tuple[str, ...]:
-    """The words that the setting chooses from; none if it takes other values."""
+def choices(field: FieldInfo) -> tuple[Any, ...]:
+    """The words or the numbers that the setting chooses from; none if it takes other values."""
     return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
 
 
@@ -103,6 +103,11 @@ def number_range(field: FieldInfo) -> tuple[float | None, float | None]:
     return low, high
 
 
+def choice_in_words(field: FieldInfo, value: Any) -> str:
+    """What the form calls one of the choices; 0 is called what it means."""
+    return str(value or meta(field)["unset"])
+
+
 def default_text(field: FieldInfo, default: Any) -> str:
     """The default in words: `default`, unless something else happens while nobody sets it."""
     if isinstance(default, bool):
@@ -113,7 +118,7 @@ def default_text(field: FieldInfo, default: Any) -> str:
 
 def range_text(field: FieldInfo) -> str:
     """The range in words with its unit, such as "8 to 4096 px"; "" if there is none."""
-    if words := choices(field):
+    if words := list(map(str, choices(field))):
         return f"{', '.join(words[:-1])} or {words[-1]}"
     low, high = number_range(field)
     if low is None:
