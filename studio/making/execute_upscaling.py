@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,27 +39,36 @@ def execute(
     the run is gone. Raises BadInput and RunFailed after recording them, and Taken.
     """
     with job.computing(claim) as claim:
-        status = "done"
         try:
-            job.sweep()
-            began = {"status": "running", "start_time": storage.now(), "host": socket.gethostname()}
-            job.update(**began, heartbeat=storage.now(), error=None)
+            _begin(job)
             with job.heartbeat(claim):
                 _Upscaling(job, claim, on_step).carry_out(assets_dir, gpu, stop or Stop())
         except KeyboardInterrupt:
-            status = "stopped"
-            job.update(status=status, end_time=storage.now())
+            _end(job, status="stopped")
+            return "stopped"
         except Taken:
             raise
         except Exception as error:
             if not _is_run_gone(job):
                 failure = _failure(error, job)
-                job.update(status="failed", error=failure.on_page, end_time=storage.now())
+                _end(job, status="failed", error=failure.on_page)
                 raise failure from None
-        (job.path / storage.PROGRESS).unlink(missing_ok=True)
-        if status == "done":
-            job.remove()
-        return status
+        job.remove()
+        return "done"
+
+
+def _begin(job: RunFolder) -> None:
+    job.sweep()
+    beat = {"start_time": storage.now(), "heartbeat": storage.now(), "host": socket.gethostname()}
+    job.update(status="running", error=None, **beat)
+
+
+def _end(job: RunFolder, **how: Any) -> None:
+    """Say how it ended without a large picture, and leave nothing of one."""
+    for path in (job.path / storage.PROGRESS, *job.path.glob("*-x*")):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # a disk that is still full: then it counts as interrupted
+        job.update(**how, end_time=storage.now())
 
 
 class _Upscaling:
