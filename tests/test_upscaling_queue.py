@@ -242,8 +242,11 @@ def test_those_that_ended_are_swept_once_their_run_is_nowhere(run, output_dir, a
 
 @pytest.mark.parametrize(
     "asked",
-    [None, [], {}, {"run": NAME}, {"run": "../x", "scale": 2, "model": "auto"}]
-    + [{"run": NAME, "scale": "2", "model": "auto"}, {"run": 1, "scale": 2, "model": "auto"}],
+    [
+        *(None, [], {}, {"run": NAME}, {"run": "../x", "scale": 2, "model": "auto"}),
+        {"run": NAME, "scale": "2", "model": "auto"},
+        {"run": 1, "scale": 2, "model": "auto"},
+    ],
 )
 def test_a_folder_that_asks_for_nothing_is_skipped(output_dir, asked):
     folder = output_dir / ".upscaling" / "x"

@@ -1,7 +1,8 @@
 """The queue: the run folders whose status is queued, in their order. Never imports torch.
 
-The folders of upscalings (`upscalings.py`) wait in it like those of runs. The folders are the truth, and claims (`claims.py`) decide which process may change one. Messages
-(`delivery.py`) only wake workers up; nothing here depends on them.
+The folders of upscalings (`upscalings.py`) wait in it like those of runs. The folders are the
+truth, and claims (`claims.py`) decide which process may change one. Messages (`delivery.py`) only
+wake workers up; nothing here depends on them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,8 @@ from typing import Any
 
 from studio.base.errors import BadInput, DiskFull, RunFailed
 from studio.base.files import atomic_write
-from studio.making.prepare import Plan
 from studio.making.ask_upscaling import ask
+from studio.making.prepare import Plan
 from studio.making.submit import reopen, submit
 from studio.making.upscaling import Upscaling
 from studio.queue.delivery import notify
