@@ -45,8 +45,10 @@ _IMAGE = r"\.(png|jpe?g|webp)"
 # output.PNG, output-2.PNG and so on. Numbered frames are all that some other programs leave.
 KINDS = {
     "picture": re.compile(rf"output(-\d{{1,6}})?{_IMAGE}", re.IGNORECASE),
+    "larger picture": re.compile(rf"(output(-\d{{1,6}})?|preview)-x[2348]{_IMAGE}", re.IGNORECASE),
     "preview": re.compile(re.escape(storage.PREVIEW), re.IGNORECASE),
     "animation": re.compile(r"(anim|output)\.mp4", re.IGNORECASE),
+    "larger animation": re.compile(r"(anim|output)(\.part)?-x[2348]\.mp4", re.IGNORECASE),
     "live animation": re.compile(re.escape(storage.LIVE_VIDEO), re.IGNORECASE),
     "chain animation": re.compile(re.escape(storage.CHAIN_VIDEO), re.IGNORECASE),
     "details": re.compile(r"details\.(json|txt)", re.IGNORECASE),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gallery_utils import ANIMATIONS, KINDS, PICTURES, FoundRun, Shelf, is_run_name, kind_of
 from studio.base.errors import BadInput
 from studio.base.faces import address_of
+from studio.base.paths import ASSETS_DIR
 from studio.gallery import curation, search
 from studio.gallery.index import Index
 from studio.gallery.plain import plain_details, plain_json, plain_media
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
 
 APP_URL = "http://localhost:8501"
 OF_THE_MACHINE = ("traceback", "checkpoint")  # kinds of files
+LARGER = "larger picture"  # another
 
 
 @dataclass(frozen=True)
 class Options:
     """How the gallery is shown. interval: seconds that the slideshow shows each picture.
 
-    app_url: where the app is; "" to look for it.
+    app_url: where the app is; "" to look for it. assets_dir: where a person's upscalers are.
     """
 
     per_page: int = 24
@@ -43,6 +45,7 @@ class Options:
     app_url: str = ""
     interval: float = 10.0
     hosts: tuple[str, ...] = ()  # names of this machine, beside localhost and numbers
+    assets_dir: Path = ASSETS_DIR
 
     @property
     def can_change(self) -> bool:
@@ -53,7 +56,7 @@ class Options:
     def kinds(self) -> Collection[str]:
         """The kinds of files that are shown."""
         if self.kiosk:
-            return (*PICTURES, *ANIMATIONS)
+            return (*PICTURES, LARGER, *ANIMATIONS)
         return KINDS if self.can_change else [kind for kind in KINDS if kind not in OF_THE_MACHINE]
 
 
@@ -137,6 +140,12 @@ class Library:
             return run
         files = {kind: files for kind, files in run.files.items() if kind in self.options.kinds}
         return replace(run, files=files, details=plain_details(run.details))
+
+    def upscalers(self) -> list[str]:
+        """The models that an upscaling may choose from."""
+        from studio.models import upscalers  # pydantic, behind it, would slow the start
+
+        return upscalers.names(self.options.assets_dir)
 
     def open(self, run: str, name: str) -> Opened:
         """A file of a run, for strangers without its metadata. Raises OSError."""

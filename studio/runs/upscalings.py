@@ -41,8 +41,11 @@ def is_upscaling(folder: RunFolder) -> bool:
 
 def entries(output_dir: Path) -> list[Entry]:
     """All upscalings that wait, are computed, or ended without a picture; the newest first."""
-    found = run_index.entries(output_dir / UPSCALINGS)
-    return [entry for entry in found if asked_in(entry.details)]
+    home = output_dir / UPSCALINGS
+    if home.is_symlink():  # it may lead anywhere
+        return []
+    found = run_index.entries(home)
+    return [e for e in found if asked_in(e.details) and not e.folder.path.is_symlink()]
 
 
 def of_run(output_dir: Path, name: str) -> list[Entry]:
