@@ -37,7 +37,7 @@ def site(output):
 
 def ask(tab, scale):
     tab.locator(".upscale summary").click()
-    tab.get_by_label("Scale").select_option(str(scale))
+    tab.locator(".upscale select[name=scale]").select_option(str(scale))
     tab.get_by_role("button", name="Upscale now").click()
     tab.get_by_text(f"Upscaling ×{scale} waits in the queue.").wait_for()
 

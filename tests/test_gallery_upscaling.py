@@ -122,7 +122,7 @@ def test_one_that_ended_says_how_and_is_begun_again_or_forgotten(output, status,
     assert said in words(page_of(client, folder))
     post(client, f"/runs/{folder.name}/upscale", scale=4, model="auto")
     assert job.read()["status"] == "queued" and said not in words(page_of(client, folder))
-    job.update(status=status)
+    job.update(status=status, heartbeat="2020-01-01")
     post(client, f"/runs/{folder.name}/upscale/forget")
     assert not job.path.exists()
 
