@@ -61,7 +61,7 @@ from studio.page.watching import (
     worker_keeper,
 )
 from studio.queue.options import StudioOptions
-from studio.runs import run_index
+from studio.runs import run_index, upscalings
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE
 
@@ -110,7 +110,8 @@ def draw(options: StudioOptions) -> None:
         show_notify(runs)
         st.session_state["seen"] = snapshot(options, runs)
         st.session_state["seconds"] = waiting
-        is_active = any(entry.status in ACTIVE for entry in runs)
+        jobs = upscalings.entries(options.output_dir)
+        is_active = any(entry.status in ACTIVE for entry in (*runs, *jobs))
         st.fragment(watch, run_every=FAST if is_active else SLOW)(options)
     with result:
         show_removed(options)

@@ -3,7 +3,7 @@
     python gallery.py [PATH] [-n 24] [--kiosk] [--read-only] [--host 127.0.0.1] [--port 5000]
 
 It never imports torch. It writes into a run's folder only when a person cancels a waiting run or
-moves it up.
+moves it up. An upscaling that a person asks for goes into the queue.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from studio.base import faces
 from studio.base.errors import BadInput
-from studio.base.options import Parser
-from studio.base.paths import OUTPUT_DIR, STATIC_DIR
+from studio.base.options import Parser, add_assets_dir
+from studio.base.paths import ASSETS_DIR, OUTPUT_DIR, STATIC_DIR
 from studio.base.ports import free_port
 from studio.base.stopping import when_stdin_closes
 from studio.gallery import guard
@@ -152,6 +152,7 @@ def _parse(argv: Sequence[str], prog: str | None) -> argparse.Namespace:
         default="",
         help="the address of the app [default: found if it runs, else http://localhost:8501]",
     )
+    add_assets_dir(parser, default=ASSETS_DIR, help="where upscalers of your own are")
     add("--until-stdin-closes", action="store_true",
         help="end when standard input closes, for programs that start the gallery")  # fmt: skip
     args = parser.parse_args(argv)
@@ -163,6 +164,7 @@ def _parse(argv: Sequence[str], prog: str | None) -> argparse.Namespace:
         app_url=args.app_url.rstrip("/"),
         interval=args.interval,
         hosts=(args.host,),
+        assets_dir=args.assets_dir.absolute(),
     )
     return args
 

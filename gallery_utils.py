@@ -45,9 +45,10 @@ _IMAGE = r"\.(png|jpe?g|webp)"
 # output.PNG, output-2.PNG and so on. Numbered frames are all that some other programs leave.
 KINDS = {
     "picture": re.compile(rf"output(-\d{{1,6}})?{_IMAGE}", re.IGNORECASE),
-    "upscaled": re.compile(r"output(-\d{1,6})?-x[2348]\.png", re.IGNORECASE),
+    "larger picture": re.compile(rf"(output(-\d{{1,6}})?|preview)-x[2348]{_IMAGE}", re.IGNORECASE),
     "preview": re.compile(re.escape(storage.PREVIEW), re.IGNORECASE),
     "animation": re.compile(r"(anim|output)\.mp4", re.IGNORECASE),
+    "larger animation": re.compile(r"(anim|output)(\.part)?-x[2348]\.mp4", re.IGNORECASE),
     "live animation": re.compile(re.escape(storage.LIVE_VIDEO), re.IGNORECASE),
     "chain animation": re.compile(re.escape(storage.CHAIN_VIDEO), re.IGNORECASE),
     "details": re.compile(r"details\.(json|txt)", re.IGNORECASE),
@@ -61,7 +62,7 @@ KINDS = {
     "frame": re.compile(r"\d{1,9}\.(png|jpe?g)", re.IGNORECASE),
 }
 PICTURES = ("picture", "preview", "frame")
-UPSCALED = "upscaled"
+LARGER = "larger picture"
 JUDGED = ("details", *PICTURES)  # the kinds whose content is checked
 ANIMATIONS = ("animation", "live animation")
 
@@ -129,13 +130,6 @@ class FoundRun:
         for name in results:
             by_number.setdefault(_number(name), name)
         return list(by_number.values())
-
-    def upscaled(self, picture: str) -> tuple[str, int] | None:
-        """The largest file that one of the pictures was upscaled to, and by how much."""
-        stem = picture.rpartition(".")[0].lower()
-        made = ((name, *_parted(name)) for name in self.files.get(UPSCALED, ()))
-        found = [(name, scale) for name, of, scale in made if of == stem]
-        return max(found, key=lambda one: one[1], default=None)
 
     @property
     def animation(self) -> str | None:
@@ -387,12 +381,6 @@ def _rank(name: str) -> tuple[int, int, str]:
 def _number(name: str) -> int:
     """The number in a file's name, 0 without one."""
     return int(re.sub(r"\D", "", name.rpartition(".")[0]) or 0)
-
-
-def _parted(name: str) -> tuple[str, int]:
-    """The stem and the scale in the name of an upscaled file."""
-    stem, _, scale = name.rpartition(".")[0].lower().rpartition("-x")
-    return stem, int(scale)
 
 
 def _measure(file: BinaryIO, name: str) -> tuple[tuple[int, int], str]:

@@ -4,7 +4,7 @@ import { say } from "./gallery.js";
 
 const POLL = 1500; // milliseconds between looks at what changed
 const IN_STEP = ["csrf-token", "main"]; // ids of the elements that are taken over from the page when it is loaded again
-const LEFT_ALONE = ["open", "inert", "hidden"]; // attributes that people and scripts set, not the server
+const LEFT_ALONE = ["open", "inert", "hidden", "style"]; // attributes that people and scripts set, not the server
 
 const main = document.getElementById("main");
 let latest; // the refresh that was started last; what earlier ones bring is dropped
@@ -117,7 +117,7 @@ export function focusRun(name) {
 
 /** Whether the server would show another page now. */
 async function isStale() {
-  if (isPostponed || main.querySelector("[data-status='running']")) return true;
+  if (isPostponed || main.querySelector("[data-status='running'], [data-live]")) return true;
   const { status, text } = await ask("/api/activity");
   return status === 200 && JSON.parse(text).revision !== main.dataset.revision;
 }

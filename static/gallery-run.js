@@ -4,6 +4,7 @@
 import { change, isOurs, say } from "./gallery.js";
 import { follow, refresh } from "./gallery-refresh.js";
 import { remove } from "./gallery-removal.js";
+import { layOver } from "./gallery-slider.js";
 
 const find = (id) => document.getElementById(id);
 const { run: name, remove: removal } = find("run").dataset;
@@ -48,6 +49,16 @@ document.addEventListener(
     setZoom((now) => now * 1.2 ** -Math.sign(event.deltaY));
   },
   { passive: false },
+);
+
+// --- Before and after ---------------------------------------------------------------------------
+
+document.addEventListener(
+  "toggle",
+  ({ target }) => {
+    if (target.matches?.(".before-after[open]")) layOver(target.querySelector(".compare"));
+  },
+  true,
 );
 
 // --- Animation ----------------------------------------------------------------------------------

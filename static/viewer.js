@@ -15,7 +15,10 @@ export default function ({ parentElement, data }) {
   const on = (target, kind, act, options) =>
     target.addEventListener(kind, act, { signal, ...options });
   const isFull = () => parentElement.fullscreenElement === viewer;
-  const picture = () => data.pictures[state.shown] ?? data.pictures[0];
+  const made = () => data.pictures[state.shown] ?? data.pictures[0];
+  // The upscaled ones come first, the newest before the others.
+  const sizes = () => [...(made().larger ?? []), { ...made(), called: "As made" }];
+  const picture = () => sizes().find(({ called }) => called === state.size) ?? sizes()[0];
 
   // --- Zoom -------------------------------------------------------------------------------------
 
@@ -148,10 +151,20 @@ export default function ({ parentElement, data }) {
   // --- Before and after -------------------------------------------------------------------------
 
   const compare = find(".compare");
-  compare.hidden = !data.before;
-  if (data.before) {
-    before.src = below(data.before.address);
-    find(".called").textContent = `Before: ${data.before.called}`;
+
+  /** What the picture is compared with: of an upscaled one, the picture as it was made. */
+  function beside() {
+    const isLarger = picture().address !== made().address;
+    return isLarger ? { ...made(), called: "as it was made", crisp: true } : data.before;
+  }
+
+  function layBefore() {
+    const other = beside();
+    compare.hidden = !other;
+    viewer.classList.toggle("crisp-before", Boolean(other?.crisp));
+    if (!other) return;
+    if (before.getAttribute("src") !== below(other.address)) before.src = below(other.address);
+    find(".called").textContent = `Before: ${other.called}`;
   }
 
   function showCut() {
@@ -159,7 +172,8 @@ export default function ({ parentElement, data }) {
   }
 
   function showComparing() {
-    state.comparing &&= Boolean(data.before);
+    layBefore();
+    state.comparing &&= !compare.hidden;
     before.hidden = find(".slider").hidden = !state.comparing;
     compare.setAttribute("aria-pressed", state.comparing);
     viewer.classList.toggle("comparing", state.comparing);
@@ -172,13 +186,28 @@ export default function ({ parentElement, data }) {
     showComparing();
   });
 
-  // --- Several pictures -------------------------------------------------------------------------
+  // --- Several sizes, several pictures ----------------------------------------------------------
 
-  const strip = find(".strip");
+  const [strip, choice] = [".strip", ".sizes"].map(find);
+
+  function sizeButton({ called, width, height }) {
+    const button = document.createElement("button");
+    button.textContent = `${called} · ${width}×${height}`;
+    button.setAttribute("aria-pressed", called === picture().called);
+    on(button, "click", () => {
+      state.size = called;
+      state.zoom = 0;
+      show(state.shown);
+    });
+    return button;
+  }
 
   function show(number) {
     state.shown = number;
-    after.src = below(picture().address);
+    if (after.getAttribute("src") !== below(picture().address)) after.src = below(picture().address);
+    choice.hidden = sizes().length < 2;
+    choice.replaceChildren(...(choice.hidden ? [] : sizes().map(sizeButton)));
+    showComparing();
     after.alt = data.pictures.length > 1 ? `Picture ${number + 1}: ${data.alt}` : data.alt;
     [...strip.children].forEach((button, at) => button.setAttribute("aria-pressed", at === number));
     draw();
@@ -197,8 +226,7 @@ export default function ({ parentElement, data }) {
   strip.hidden = data.pictures.length < 2;
   strip.replaceChildren(...(strip.hidden ? [] : data.pictures.map(thumbnail)));
   show(Math.min(state.shown, data.pictures.length - 1));
-  showComparing();
-  for (const image of data.before ? [before, after] : [after]) askAgain(image, signal);
+  for (const image of [before, after]) if (image.hasAttribute("src")) askAgain(image, signal);
 
   const observer = new ResizeObserver(draw);
   observer.observe(viewer);

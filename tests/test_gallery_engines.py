@@ -30,7 +30,7 @@ class WaveSettings(RunSettings):
     set_seed: bool = common.set_seed()
     seed: int = common.seed()
     checkpoint_seconds: float = common.checkpoint_seconds()
-    upscale: int = common.upscale()
+    upscale: common.Scale = common.upscale()
     upscale_always: bool = common.upscale_always()
     use_echo: bool = setting(False, "With an echo", "Whether there is an echo.")
     echo: int = setting(

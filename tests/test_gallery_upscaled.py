@@ -1,6 +1,7 @@
 """How the gallery shows a run whose picture was upscaled."""
 
 import io
+import json
 
 import pytest
 from gallery_runs import look_again, make_run, open_gallery
@@ -10,7 +11,13 @@ BLUE, RED = (0, 0, 200), (200, 0, 0)
 
 
 def add_upscaled(folder, name, size, colour=RED):
+    """A file beside the picture, and what details.json says of it."""
     Image.new("RGB", size, colour).save(folder / name)
+    stem, _, scale = name.partition(".")[0].rpartition("-x")
+    told = {"file": name, "scale": int(scale), "model": "animevideov3", "of": f"{stem}.PNG"}
+    details = json.loads((folder / "details.json").read_text())
+    details.setdefault("upscaled", []).append(told)
+    (folder / "details.json").write_text(json.dumps(details))
 
 
 def colour_of(answer) -> tuple[int, ...]:
@@ -36,7 +43,7 @@ def test_the_upscaled_picture_is_shown_first(folder, mode):
     page = client.get(f"/runs/{folder.name}").text
     (line,) = (line for line in page.splitlines() if 'id="picture"' in line)
     assert f'src="/files/{folder.name}/output-x4.PNG' in line and 'width="128"' in line
-    assert "output.PNG?download=1" in page and "output-x4.PNG?download=1" in page
+    assert "output-x4.PNG?download=1" in page
     assert 'class="stage"' in page
     assert colour_of(client.get(f"/files/{folder.name}/output-x4.PNG")) == RED
     assert colour_of(client.get(f"/thumbs/{folder.name}")) == RED
@@ -50,6 +57,7 @@ def test_without_one_the_picture_is_shown_with_pixels_as_squares(folder):
 
 
 def test_one_that_is_broken_leaves_the_pictures_thumbnail(folder):
+    add_upscaled(folder, "output-x4.PNG", (128, 96))
     (folder / "output-x4.PNG").write_bytes(b"none")
     client = open_gallery(folder.parent)
     assert colour_of(client.get(f"/thumbs/{folder.name}")) == BLUE
@@ -59,6 +67,5 @@ def test_one_that_is_broken_leaves_the_pictures_thumbnail(folder):
 
 def test_other_names_are_not_served(folder):
     for name in ("output-x5.PNG", "outputs-x4.PNG", "output-x4.PNG.tmp"):
-        add_upscaled(folder, "a.png", (9, 9))
-        (folder / "a.png").rename(folder / name)
+        Image.new("RGB", (9, 9)).save(folder / name, format="PNG")
         assert open_gallery(folder.parent).get(f"/files/{folder.name}/{name}").status_code == 404

@@ -28,7 +28,7 @@ class GreySettings(RunSettings):
     seed: int = common.seed()
     darkness: float = setting(0.5, "Darkness", "How dark the picture is.", ge=0, le=1)
     checkpoint_seconds: float = common.checkpoint_seconds()
-    upscale: int = common.upscale()
+    upscale: common.Scale = common.upscale()
     upscale_always: bool = common.upscale_always()
 
 

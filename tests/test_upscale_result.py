@@ -113,7 +113,7 @@ def prepare_scale(folder: RunFolder) -> int:
 
 @pytest.mark.parametrize("scale", [1, 5, 7])
 def test_other_scales_are_refused(scale, begin):
-    with pytest.raises(BadInput, match="2, 3, 4, 8"):
+    with pytest.raises(BadInput, match="0, 2, 3, 4 or 8"):
         begin(upscale=scale)
 
 

@@ -30,7 +30,7 @@ class TilesSettings(RunSettings):
     set_seed: bool = common.set_seed()
     seed: int = common.seed()
     checkpoint_seconds: float = common.checkpoint_seconds()
-    upscale: int = common.upscale()
+    upscale: common.Scale = common.upscale()
     upscale_always: bool = common.upscale_always()
     palette: str = setting("warm", "Palette", "The colours of the tiles.")
     tiles: int = setting(2, "Tiles", "How many pictures to make; 0 makes none.", ge=0, le=9)

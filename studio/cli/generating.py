@@ -458,7 +458,7 @@ def _metavar(name: str, field: FieldInfo) -> str:
     if "image" in name:
         return "FILE"
     if words := choices(field):
-        return f"{{{','.join(words)}}}"
+        return f"{{{','.join(map(str, words))}}}"
     return {int: "N", float: "X", list: "TEXT"}.get(value_type(field), "NAME")
 
 

@@ -12,8 +12,10 @@ from flask import Blueprint, jsonify, redirect, request, url_for
 from studio.base.errors import BadInput
 from studio.gallery import curation
 from studio.gallery.pages import library, local_address, need_tile
-from studio.runs import trash
+from studio.runs import trash, upscalings
 from studio.runs.storage import RunFolder
+
+MAX_DIGITS = 4  # of a scale
 
 changes = Blueprint("changes", __name__)
 
@@ -74,6 +76,38 @@ def move_up(run_id: str) -> Any:
     return _done(name)
 
 
+@changes.post("/runs/<run_id>/upscale")
+def upscale(run_id: str) -> Any:
+    """Put an upscaling of a run's pictures into the queue (scale=4, model=auto)."""
+    from studio.making.upscaling import Upscaling
+    from studio.queue import run_queue
+
+    folder, own = _folder(run_id), library()
+    wanted = Upscaling(_scale(), request.form.get("model", "auto"))
+    with _told():
+        run_queue.enqueue_upscaling(folder, wanted, own.options.assets_dir)
+    return _done(folder.name)
+
+
+@changes.post("/runs/<run_id>/upscale/stop")
+def stop_upscaling(run_id: str) -> Any:
+    """Stop an upscaling after its current tile, or take it out of the queue (scale=4)."""
+    from studio.queue import run_queue
+
+    folder = _folder(run_id)
+    with _told():
+        run_queue.withdraw_upscaling(upscalings.folder_of(folder, _scale()))
+    return _done(folder.name)
+
+
+@changes.post("/runs/<run_id>/upscale/forget")
+def forget_upscalings(run_id: str) -> Any:
+    """Forget the upscalings of a run that ended without a picture."""
+    folder = _folder(run_id)
+    upscalings.forget(library().output_dir, folder.name)
+    return _done(folder.name)
+
+
 @changes.post("/runs/<run_id>/trash")
 def remove(run_id: str) -> Any:
     """Move a run to the trash."""
@@ -93,6 +127,18 @@ def restore(run_id: str) -> Any:
     trash.restore(library().output_dir, run_id)
     library().catch_up()
     return _done(run_id)
+
+
+def _folder(run_id: str) -> RunFolder:
+    return RunFolder(library().output_dir / need_tile(run_id).name)
+
+
+def _scale() -> int:
+    """The scale that was asked for. Raises BadInput for what is no number."""
+    text = request.form.get("scale", "")
+    if not text.isdecimal() or len(text) > MAX_DIGITS:
+        raise BadInput("Say the scale: 2, 3, 4 or 8.")
+    return int(text)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from gallery_utils import (
     ANIMATIONS,
     KINDS,
+    LARGER,
     PICTURES,
-    UPSCALED,
     FoundRun,
     Shelf,
     is_run_name,
@@ -22,6 +22,7 @@ from gallery_utils import (
 )
 from studio.base.errors import BadInput
 from studio.base.faces import address_of
+from studio.base.paths import ASSETS_DIR
 from studio.gallery import curation, search
 from studio.gallery.index import Index
 from studio.gallery.plain import plain_details, plain_json, plain_media
@@ -29,6 +30,7 @@ from studio.gallery.query import Asked, read_query
 from studio.gallery.search import Page, Query, Tile
 from studio.gallery.sending import Opened
 from studio.gallery.store import Store
+from studio.gallery.upscaling import larger_of
 from studio.runs.storage import ACTIVE, ID_LENGTH
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ OF_THE_MACHINE = ("traceback", "checkpoint")  # kinds of files
 class Options:
     """How the gallery is shown. interval: seconds that the slideshow shows each picture.
 
-    app_url: where the app is; "" to look for it.
+    app_url: where the app is; "" to look for it. assets_dir: where a person's upscalers are.
     """
 
     per_page: int = 24
@@ -53,6 +55,7 @@ class Options:
     app_url: str = ""
     interval: float = 10.0
     hosts: tuple[str, ...] = ()  # names of this machine, beside localhost and numbers
+    assets_dir: Path = ASSETS_DIR
 
     @property
     def can_change(self) -> bool:
@@ -63,7 +66,7 @@ class Options:
     def kinds(self) -> Collection[str]:
         """The kinds of files that are shown."""
         if self.kiosk:
-            return (*PICTURES, UPSCALED, *ANIMATIONS)
+            return (*PICTURES, LARGER, *ANIMATIONS)
         return KINDS if self.can_change else [kind for kind in KINDS if kind not in OF_THE_MACHINE]
 
 
@@ -148,6 +151,12 @@ class Library:
         files = {kind: files for kind, files in run.files.items() if kind in self.options.kinds}
         return replace(run, files=files, details=plain_details(run.details))
 
+    def upscalers(self) -> list[str]:
+        """The models that an upscaling may choose from."""
+        from studio.models import upscalers  # pydantic, behind it, would slow the start
+
+        return upscalers.names(self.options.assets_dir)
+
     def open(self, run: str, name: str) -> Opened:
         """A file of a run, for strangers without its metadata. Raises OSError."""
         kind = kind_of(name)
@@ -192,11 +201,9 @@ class Library:
         """The file that a finished run's picture was upscaled to; "" if it was not."""
         if not tile.picture or tile.status in ACTIVE:
             return ""
-        try:
-            found = FoundRun(tile.name, self.shelf.files(tile.name)).upscaled(tile.picture)
-        except OSError:
-            return ""
-        return found[0] if found else ""
+        with suppress(OSError, BadInput):
+            return larger_of(self.run(tile.name), tile.picture)
+        return ""
 
     def _small_pictures(self) -> "Thumbnails":
         if self._thumbnails is None:

@@ -28,6 +28,7 @@ from studio.gallery.lineage import Lineage, lineage
 from studio.gallery.query import SORTS, Query
 from studio.gallery.search import Tile
 from studio.gallery.sending import send_file
+from studio.gallery.upscaling import Job, jobs_of, larger_files, shown_pictures
 from studio.gallery.zipping import as_zip
 from studio.runs import trash
 from studio.runs.details_keys import engine_of
@@ -97,8 +98,9 @@ def run(run_id: str) -> Any:
         tile=tile,
         run=found,
         files=found.files,
-        pictures=found.pictures,
-        larger=found.upscaled(tile.picture or ""),
+        shown=shown_pictures(found, tile, request.args.get("shown", "")),
+        jobs=_jobs(own, tile),
+        upscalers=own.upscalers() if own.options.can_change and not tile.is_active else [],
         engine=engine_of(found.details),
         settings=settings,
         records=records,
@@ -193,9 +195,9 @@ def _is_shown_in_kiosk(run_id: str, name: str) -> bool:
     tile = library().tile(run_id)
     if tile is None:
         return False
-    run = library().run(tile.name)
-    larger, _ = run.upscaled(tile.picture or "") or ("", 1)
-    return name in (tile.picture, tile.animation, larger, *run.pictures)
+    found = library().run(tile.name)
+    pictures = {*found.pictures, *larger_files(found)}
+    return name in (tile.picture, tile.animation) or name in pictures
 
 
 @pages.get("/thumbs/<run_id>")
@@ -265,6 +267,13 @@ def _removed(run_id: str) -> str:
     return ""
 
 
+def _jobs(own: Library, tile: Tile) -> list[Job]:
+    """The upscalings of a run; strangers see those that are under way, and a kiosk none."""
+    if own.options.kiosk:
+        return []
+    return [job for job in jobs_of(own.output_dir, tile) if job.is_active or own.options.can_change]
+
+
 def _trash() -> Shelf:
     """The removed runs. Answers 404 to people who may not restore them."""
     if not library().options.can_change:
@@ -321,6 +330,10 @@ def query_address(query: Query, **changes: Any) -> str:
     return url_for("pages.wall", **query.as_arguments(**changes))
 
 
-def run_address(tile: Tile, query: Query) -> str:
-    """The address of a run's page, with the list that it was opened from."""
-    return url_for("pages.run", run_id=tile.name, **query.as_arguments(page=1))
+def run_address(tile: Tile, query: Query, shown: str | None = None) -> str:
+    """The address of a run's page, with the list that it was opened from.
+
+    shown: which version of its picture, by the key of `upscaling.Version`.
+    """
+    asked = query.as_arguments(page=1)
+    return url_for("pages.run", run_id=tile.name, shown=shown, **asked)

@@ -4,12 +4,36 @@ Never imports torch.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from studio.base.errors import BadInput
+from studio.base.stopping import Stop
 from studio.runs.details_keys import UPSCALED
 from studio.runs.storage import ACTIVE, RunFolder
+
+
+@dataclass(frozen=True)
+class Larger:
+    """An upscaled file of a run: how many times as large, and by which model."""
+
+    path: Path
+    scale: int
+    model: str
+
+
+class EitherStop(Stop):
+    """A request to the process, or to the run (or the upscaling) in its folder."""
+
+    def __init__(self, process: Stop, folder: RunFolder) -> None:
+        super().__init__()
+        self._process, self._folder = process, folder
+
+    @property
+    def requested(self) -> bool:
+        """Whether a stop was requested."""
+        return self._process.requested or self._folder.stop_requested()
 
 
 def check_ended(folder: RunFolder) -> None:
@@ -39,6 +63,17 @@ def upscaled_in(details: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(found, list):
         return []
     return [entry for entry in found if isinstance(entry, dict)]
+
+
+def larger_of(folder: RunFolder, details: Mapping[str, Any], of: str) -> list[Larger]:
+    """The upscaled files of a run that are there, made of the file of that name; newest first."""
+    found = (entry for entry in reversed(upscaled_in(details)) if entry.get("of") == of)
+    paths = ((folder.path / Path(str(entry.get("file"))).name, entry) for entry in found)
+    return [
+        Larger(path, entry["scale"], str(entry.get("model")))
+        for path, entry in paths
+        if path.is_file() and isinstance(entry.get("scale"), int)
+    ]
 
 
 def forget_upscaled(folder: RunFolder) -> None:

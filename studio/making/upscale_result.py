@@ -13,30 +13,16 @@ from studio.base.errors import BadInput, RunFailed
 from studio.base.files import disk_failure
 from studio.base.stopping import Stop
 from studio.making.recording import Recording
-from studio.making.run_upscaling import with_upscaled
+from studio.making.run_upscaling import EitherStop, with_upscaled
 from studio.making.upscaling import TEXT_KEY, Enlarger, Upscaling, target_for
 from studio.media import picture_files
 from studio.media.planes import Planes
 from studio.models.upscalers import AUTO, FLAT_ART
 from studio.runs import storage
-from studio.runs.storage import RunFolder
 from studio.settings.run_settings import RunSettings
 
 SMALL = 256  # pixels a side: up to here the quick upscaler serves, whatever the picture shows
 LARGEST = 16384  # pixels a side: weights recommend upscaling whatever a picture's size
-
-
-class _EitherStop(Stop):
-    """A request to the process, or to the run in its folder."""
-
-    def __init__(self, process: Stop, folder: RunFolder) -> None:
-        super().__init__()
-        self._process, self._folder = process, folder
-
-    @property
-    def requested(self) -> bool:
-        """Whether a stop was requested."""
-        return self._process.requested or self._folder.stop_requested()
 
 
 class ResultUpscaler:
@@ -58,7 +44,7 @@ class ResultUpscaler:
         """Upscale the result of a run whose steps are all made. A stop leaves it as it is."""
         if not self._settings.scale or not len(self._recording.pictures):
             return
-        stop = _EitherStop(stop, self._recording.folder)
+        stop = EitherStop(stop, self._recording.folder)
         try:
             for number, picture in enumerate(self._recording.pictures, start=1):
                 self._picture(storage.picture_name(number), picture, stop)

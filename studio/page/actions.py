@@ -15,6 +15,7 @@ from studio.queue import run_queue
 from studio.queue.options import StudioOptions
 from studio.runs import trash
 from studio.runs.run_index import Entry
+from studio.runs.upscalings import is_upscaling
 
 ECHO_SECONDS = 0.2  # nobody presses a button again within this time
 PROBLEM = "problem"
@@ -115,7 +116,14 @@ def resume(entry: Entry, options: StudioOptions) -> None:
 
 
 def remove(entry: Entry, options: StudioOptions) -> None:
-    """Move a run to the trash; one that the worker has just taken stops instead."""
+    """Move a run to the trash; one that the worker has just taken stops instead.
+
+    An upscaling that waits is gone: nothing of it is worth an undo.
+    """
+    if is_upscaling(entry.folder):
+        with attempt(QUEUE):
+            run_queue.withdraw_upscaling(entry.folder)
+        return
     waited = entry.status == "queued"
     with attempt(QUEUE if waited else RESULT):
         behind = run_queue.behind(options.output_dir, entry.name)

@@ -14,6 +14,7 @@ from studio.runs import run_index, trash
 from studio.runs.batches import members
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE
+from studio.runs.upscalings import is_upscaling
 
 
 def clear(names: Container[str], options: StudioOptions) -> None:
@@ -49,12 +50,14 @@ def remove_all(batch: str, options: StudioOptions) -> None:
 
 
 def _clear(names: Container[str], options: StudioOptions) -> None:
-    line = run_queue.waiting(run_index.entries(options.output_dir))
+    line = run_queue.line(options.output_dir)
     st.session_state[REMOVED] = removed = {}
     for place, entry in enumerate(line):
         if entry.name in names:
             with suppress(BadInput):  # another tab was quicker
-                if run_queue.withdraw(entry.folder):
+                if is_upscaling(entry.folder):
+                    run_queue.withdraw_upscaling(entry.folder)
+                elif run_queue.withdraw(entry.folder):
                     behind = [later.name for later in line[place + 1 :]]
                     _to_trash(entry, options, removed, behind)
 

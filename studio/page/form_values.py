@@ -27,7 +27,7 @@ class FormValues:
         self.kind = registry.get(engine).settings
         self.choices = registry.get(engine).choices(assets_dir)
 
-    def options(self, name: str) -> Sequence[str] | None:
+    def options(self, name: str) -> Sequence[Any] | None:
         """What a person chooses from; None for a value that is typed."""
         words = choices(self.kind.model_fields[name])
         if words or name not in self.choices:

@@ -99,6 +99,7 @@ def _process(options: StudioOptions, log: Path) -> "subprocess.Popen[bytes]":
         return running[0]
     host = st.get_option("server.address") or ""
     command = [sys.executable, str(ROOT / "gallery.py"), str(options.output_dir)]
+    command += ["--assets-dir", str(options.assets_dir)]
     command += [] if not host or faces.is_loopback(host) else ["--host", host]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:

@@ -21,6 +21,7 @@ from studio.page.like_it import show_four_like_it
 from studio.page.picker import can_continue
 from studio.page.pictures import show_thumbnail
 from studio.page.text import plain, prompt_of
+from studio.page.upscaling import show_upscale, show_upscalings
 from studio.queue.options import StudioOptions
 from studio.runs import trash
 from studio.runs.run_index import Entry
@@ -36,6 +37,7 @@ def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOp
     use: puts the run's settings and pictures into the form. continue_: lets Run! continue it.
     """
     show_problem(RESULT)
+    show_upscalings(entry, options)
     with st.container(horizontal=True, key=f"actions-{entry.name}"):
         if entry.status != "done" and entry.folder.can_resume:
             st.button(
@@ -55,6 +57,7 @@ def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOp
                 args=(entry.name,),
             )
             show_four_like_it(entry, options)
+        show_upscale(entry, options)
         if entry.details.get("ancestors"):
             _show_chain_film(entry)
         st.button("Use these settings", key=f"use-{entry.name}", on_click=use, args=(entry.name,))

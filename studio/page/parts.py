@@ -11,7 +11,7 @@ from studio.settings.declare import members, meta, option_name
 from studio.settings.run_settings import RunSettings
 
 PROMPT, AVOID = "text_input", "avoid"  # of engines that have them; in the main area
-Options = Callable[[str], Sequence[str] | None]
+Options = Callable[[str], Sequence[object] | None]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from studio.page.text import plain
 from studio.queue import run_queue
 from studio.queue.options import StudioOptions
 from studio.runs.run_index import Entry
+from studio.runs.upscalings import is_upscaling
 
 
 def show_queue(
@@ -20,7 +21,7 @@ def show_queue(
     seconds: Mapping[str, float],
     options: StudioOptions,
 ) -> None:
-    """The runs that are being computed, then those that wait, in the order of their turns.
+    """The runs that are being computed, then what waits, in the order of their turns.
 
     seconds: how long the queue needs for each run, by its name, if that is known; see
     `estimates.seconds_to_come`.
@@ -29,7 +30,8 @@ def show_queue(
     pause = run_queue.paused(options.output_dir)
     if not waiting and not pause:
         return
-    _show_head(waiting, finish_in_words(waiting, running, seconds, pause), options, pause)
+    runs = [entry for entry in waiting if not is_upscaling(entry.folder)]
+    _show_head(waiting, finish_in_words(runs, running, seconds, pause), options, pause)
     for entry in running:
         show_running(entry)
     show_line(waiting, len(running), seconds, pause is not None, options)

@@ -14,12 +14,20 @@ from studio.engines.estimate import duration
 from studio.page.actions import remove
 from studio.page.batch_actions import clear
 from studio.page.pictures import thumbnail
-from studio.page.text import plain, progress_in_words, prompt_of, stage_and_seed
+from studio.page.text import (
+    plain,
+    progress_in_words,
+    prompt_of,
+    stage_and_seed,
+    turn_in_words,
+)
+from studio.page.upscaling import called, origin
 from studio.queue import run_queue
 from studio.queue.options import StudioOptions
 from studio.runs import storage
 from studio.runs.batches import batch_of
 from studio.runs.run_index import Entry
+from studio.runs.upscalings import is_upscaling
 
 SMALL = 44  # px
 FOLDED = 4  # siblings in a row, from which on they fold
@@ -50,7 +58,7 @@ def show_line(
             with _row(f"wait-{entry.name}"):
                 with st.container(horizontal=True, vertical_alignment="center", wrap=False):
                     _show_small(entry)
-                    _show_place(entry, _turn(at + running, paused), seconds.get(entry.name))
+                    _show_place(entry, turn_in_words(at + running, paused), seconds.get(entry.name))
                 _show_controls(entry, at, len(waiting), options)
         if folded := group[len(shown) :]:
             _show_folded(folded, options)
@@ -75,15 +83,10 @@ def _row(key: str) -> DeltaGenerator:
 
 def _name(entry: Entry) -> str:
     """The prompt, and for one of several siblings what tells it apart."""
+    if is_upscaling(entry.folder):
+        return plain(called(entry))
     label = f" :gray[· {plain(stage_and_seed(entry.details))}]" if batch_of(entry.details) else ""
     return plain(prompt_of(entry.details, 60)) + label
-
-
-def _turn(before: int, paused: bool) -> str:
-    """When a waiting run starts."""
-    if before:
-        return f"waits: {before} before it"
-    return "starts when you start the queue" if paused else "starts as soon as it can"
 
 
 def _show_place(entry: Entry, turn: str, seconds: float | None) -> None:
@@ -130,6 +133,7 @@ def _show_controls(entry: Entry, place: int, count: int, options: StudioOptions)
 def _show_small(entry: Entry) -> None:
     """A picture that the run already has, or that it starts from; nothing if it has neither."""
     names = (storage.PREVIEW, storage.PICTURE, storage.START, storage.INIT_IMAGE)
-    paths = (entry.folder.path / name for name in names)
+    folder = origin(entry) if is_upscaling(entry.folder) else entry.folder
+    paths = (folder.path / name for name in names)
     if data := thumbnail(next((path for path in paths if path.is_file()), None)):
         st.image(data, width=SMALL, alt=prompt_of(entry.details))

@@ -10,8 +10,10 @@ import streamlit as st
 from studio.base.errors import shortened
 from studio.engines import registry
 from studio.making.changes import in_words
+from studio.making.run_upscaling import larger_of
 from studio.page.losses import show_losses
 from studio.page.text import plain, prompt_of, stage_in_words, status_word
+from studio.page.upscaling import times
 from studio.page.viewer import FrameUses, show_film, show_pictures
 from studio.runs.details import DETAILS
 from studio.runs.details_keys import begins_with, engine_of, value_in_words
@@ -103,17 +105,20 @@ def _show_downloads(entry: Entry) -> None:
     files = {f"Picture {number}": path for number, path in enumerate(pictures, start=1)}
     if len(pictures) == 1:
         files = {"Picture": pictures[0]}
-    files |= {"Video": folder.video_path(), "Details": folder.path / DETAILS}
+    if video := folder.video_path():
+        files |= {"Video": video}
     with st.container(horizontal=True):
         for label, path in files.items():
-            if path:
-                _show_download(entry, label, path)
+            _show_download(entry, label, path)
+            for larger in larger_of(folder, entry.details, path.name):
+                _show_download(entry, f"{label} {times(larger.scale)}", larger.path)
+        _show_download(entry, "Details", folder.path / DETAILS)
 
 
 def _show_download(entry: Entry, label: str, path: Path) -> None:
     st.download_button(
         label,
-        data=path.read_bytes(),
+        data=path.read_bytes,  # once it is asked for: some are large
         file_name=f"{entry.name}-{path.name}",
         icon=":material/download:",
         on_click="ignore",

@@ -69,7 +69,7 @@ def _column(name: str, form: Form) -> Any:
     field, label = form.kind.model_fields[name], label_of(form.kind, name)
     options = ("on", "off") if value_type(field) is bool else form.options(name)
     if options:
-        return st.column_config.SelectboxColumn(label, options=list(options))
+        return st.column_config.SelectboxColumn(label, options=list(map(str, options)))
     return st.column_config.TextColumn(label, width="medium" if name == "text_input" else None)
 
 

@@ -61,6 +61,13 @@ def progress_in_words(progress: Mapping[str, Any]) -> str:
     return f"step {step} of {planned}" if planned > 0 else f"step {step}"
 
 
+def turn_in_words(before: int, paused: bool) -> str:
+    """When what waits in the queue starts."""
+    if before:
+        return f"waits: {before} before it"
+    return "starts when you start the queue" if paused else "starts as soon as it can"
+
+
 def date_of(name: str) -> str:
     """When the run of that folder name began, for people; "" for other names."""
     began = began_at(name)

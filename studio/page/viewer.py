@@ -1,7 +1,7 @@
 """Our components for a run's pictures and its video: crisp, with zoom, before and after, frames."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,11 +10,13 @@ from typing import Any
 import streamlit as st
 
 from studio.base.errors import BadInput
+from studio.making.run_upscaling import larger_of
 from studio.media import frames
 from studio.media.pictures import load_picture
 from studio.page.components import mounted
 from studio.page.media import address_of
 from studio.page.text import plain
+from studio.page.upscaling import times
 from studio.runs.run_index import Entry
 from studio.runs.storage import INIT_IMAGE, START, RunFolder
 
@@ -36,7 +38,7 @@ class Before:
 def show_pictures(entry: Entry, paths: Sequence[Path], alt: str) -> None:
     """The run's pictures, one at a time, beside what the run began with."""
     with _said_if_unreadable("picture"):
-        pictures = [_picture(path) for path in paths]
+        pictures = [_picture(path) | {"larger": _larger(entry, path)} for path in paths]
         before = before_of(entry)
         beside = before and {"address": address_of(before.path), "called": before.called}
         data = {"pictures": pictures, "before": beside, "alt": alt}
@@ -85,6 +87,16 @@ def _said_if_unreadable(what: str) -> Iterator[None]:
 def _picture(path: Path) -> dict[str, Any]:
     width, height = _size(path, path.stat().st_mtime_ns)
     return {"address": address_of(path), "width": width, "height": height}
+
+
+def _larger(entry: Entry, path: Path) -> list[dict[str, Any]]:
+    """The upscaled pictures of one of a run's pictures, without those too large for a browser."""
+    found = []
+    for larger in larger_of(entry.folder, entry.details, path.name):
+        with suppress(BadInput):
+            words = f"{times(larger.scale)} {larger.model}"
+            found.append(_picture(larger.path) | {"called": words})
+    return found
 
 
 @lru_cache(maxsize=256)

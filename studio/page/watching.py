@@ -13,9 +13,10 @@ from studio.page.estimates import device_of
 from studio.page.live_run import show_live
 from studio.page.queue import show_queue
 from studio.page.text import prompt_of, status_word
+from studio.page.upscaling import show_elsewhere
 from studio.queue import keeper, run_queue
 from studio.queue.options import StudioOptions
-from studio.runs import marks, run_index
+from studio.runs import marks, run_index, upscalings
 from studio.runs.batches import batch_of, members
 from studio.runs.run_index import Entry
 from studio.runs.storage import ACTIVE, CHAIN_VIDEO
@@ -32,7 +33,7 @@ def worker_keeper(options: StudioOptions) -> keeper.WorkerKeeper:
 
 def watch(options: StudioOptions) -> None:
     """Look at the active runs again and again; redraw the page when other things change."""
-    runs = run_index.entries(options.output_dir)
+    runs, jobs = run_index.entries(options.output_dir), upscalings.entries(options.output_dir)
     if snapshot(options, runs) != st.session_state["seen"]:
         st.rerun()
     _follow(runs)
@@ -43,7 +44,9 @@ def watch(options: StudioOptions) -> None:
     for entry in running:
         if batch_of(entry.details) not in grids:
             show_live(entry)
-    show_queue(run_queue.waiting(runs), running, st.session_state["seconds"], options)
+    show_elsewhere(jobs, st.session_state.get(CHOSEN))
+    line = run_queue.waiting([*runs, *jobs])
+    show_queue(line, running, st.session_state["seconds"], options)
     _name_tab(running, runs)
 
 
@@ -107,10 +110,11 @@ def choose_from_grid(name: str) -> None:
 def snapshot(options: StudioOptions, runs: Sequence[Entry]) -> tuple[object, ...]:
     """What the page shows outside `watch`. When it changes, the page is drawn again."""
     refusal, device = worker_keeper(options).refusal(), device_of(options)
-    line = [entry.name for entry in run_queue.waiting(runs)]
+    jobs = upscalings.entries(options.output_dir)
+    line = [entry.name for entry in run_queue.waiting([*runs, *jobs])]
     chosen = st.session_state.get(CHOSEN)
     has_film = bool(chosen) and (options.output_dir / chosen / CHAIN_VIDEO).is_file()
     broken = sorted(unavailable_engines(options).items())
     marked = marks.stamp(options.output_dir)
-    statuses = ((entry.name, entry.status) for entry in runs)
+    statuses = ((entry.name, entry.status) for entry in (*runs, *jobs))
     return refusal, device, broken, line, chosen, has_film, marked, *statuses

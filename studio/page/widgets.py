@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from studio.engines.contract import Choices
 from studio.page.form_values import fits_browser
-from studio.settings.declare import choices, meta, value_type
+from studio.settings.declare import choice_in_words, choices, meta, value_type
 
 LONG = 60  # characters of a text that needs several lines
 
@@ -33,7 +33,7 @@ def show_widget(
     about: dict[str, Any] = {**about_setting(name, field, key), "on_change": on_change}
     kept: dict[str, Any] = {**about, "persist_state": "page"}
     if words := choices(field):
-        st.selectbox(**kept, options=words)
+        st.selectbox(**kept, options=words, format_func=choice_in_words)
     elif offered is not None:
         _choice_box(offered, about)
     elif value_type(field) is bool:

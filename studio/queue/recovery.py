@@ -10,7 +10,7 @@ from pathlib import Path
 from studio.base.errors import BadInput
 from studio.queue import run_queue
 from studio.queue.delivery import notify
-from studio.runs import run_index
+from studio.runs import upscalings
 from studio.runs.claims import belongs_to_queue, claimed, is_orphaned, lives_here
 from studio.runs.details import SILENT_SECONDS
 from studio.runs.run_index import Entry
@@ -19,6 +19,10 @@ BROKE_OFF = (
     "The process that computed this run ended without warning: it was killed, or the memory ran"
     " out. The last picture that the run showed is kept. Resume it, or, if memory was short,"
     " continue it with a smaller size or fewer cutouts."
+)
+UPSCALING_BROKE_OFF = (
+    "The process that upscaled this picture ended without warning: it was killed, or the memory ran"
+    " out. Upscale it again, or by a smaller scale."
 )
 
 log = logging.getLogger("recovery")
@@ -40,7 +44,7 @@ class Watch:
 
     def look(self) -> None:
         """Put the runs whose worker is gone into the queue, or mark them failed."""
-        entries = run_index.entries(self._output_dir)
+        entries = run_queue.entries(self._output_dir)
         runs = [entry for entry in entries if entry.details.get("status") == "running"]
         self._heard = {e.name: self._heard[e.name] for e in runs if e.name in self._heard}
         for entry in runs:
@@ -67,7 +71,9 @@ class Watch:
                 same = details.get("heartbeat") == entry.details.get("heartbeat")
                 if claim is None or details.get("status") != "running" or not same:
                     return
-                status = run_queue.after_crash(folder, BROKE_OFF)
+                is_run = not upscalings.is_upscaling(folder)
+                reason = BROKE_OFF if is_run else UPSCALING_BROKE_OFF
+                status = run_queue.after_crash(folder, reason)
             log.info("the worker of %s died; it is %s", folder.name, status)
             if status == "queued":
                 notify(self._output_dir, self._queue_url, folder.name)

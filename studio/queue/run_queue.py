@@ -1,7 +1,8 @@
 """The queue: the run folders whose status is queued, in their order. Never imports torch.
 
-The folders are the truth, and claims (`claims.py`) decide which process may change one. Messages
-(`delivery.py`) only wake workers up; nothing here depends on them.
+The folders of upscalings (`upscalings.py`) wait in it like those of runs. The folders are the
+truth, and claims (`claims.py`) decide which process may change one. Messages (`delivery.py`) only
+wake workers up; nothing here depends on them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,12 @@ from typing import Any
 
 from studio.base.errors import BadInput, DiskFull, RunFailed
 from studio.base.files import atomic_write
+from studio.making.ask_upscaling import ask
 from studio.making.prepare import Plan
 from studio.making.submit import reopen, submit
+from studio.making.upscaling import Upscaling
 from studio.queue.delivery import notify
-from studio.runs import run_index, storage
+from studio.runs import run_index, storage, upscalings
 from studio.runs.claims import claimed, is_claimed
 from studio.runs.run_index import Entry
 from studio.runs.storage import RunFolder
@@ -30,28 +33,38 @@ MAX_CRASHES = 1
 # --- order ---------------------------------------------------------------------------------------
 
 
+def entries(output_dir: Path) -> list[Entry]:
+    """The runs and the upscalings of an output folder, each newest first."""
+    return [*run_index.entries(output_dir), *upscalings.entries(output_dir)]
+
+
+def line(output_dir: Path) -> list[Entry]:
+    """What waits in an output folder, in the order in which workers take it."""
+    return waiting(entries(output_dir))
+
+
 def waiting(runs: Sequence[Entry]) -> list[Entry]:
-    """The queued runs in the order in which workers take them. runs: newest first."""
+    """Those that are queued, in the order in which workers take them. runs: newest first."""
     queued = [entry for entry in reversed(runs) if entry.status == "queued"]
     return sorted(queued, key=lambda entry: (_rank(entry), _queued_at(entry)))
 
 
 def move(output_dir: Path, name: str, place: int) -> None:
     """Put a waiting run at a place, counted from 0. A run that does not wait stays as it is."""
-    line = waiting(run_index.entries(output_dir))
-    moved = next((entry for entry in line if entry.name == name), None)
+    entries = line(output_dir)
+    moved = next((entry for entry in entries if entry.name == name), None)
     if moved is None:
         return
-    line.remove(moved)
-    line.insert(max(0, place), moved)
-    for rank, entry in enumerate(line):
+    entries.remove(moved)
+    entries.insert(max(0, place), moved)
+    for rank, entry in enumerate(entries):
         _write_rank(entry.folder, rank)
 
 
 def behind(output_dir: Path, name: str) -> list[str]:
     """The names of the runs that wait behind a waiting one; none if it does not wait."""
-    line = [entry.name for entry in waiting(run_index.entries(output_dir))]
-    return line[line.index(name) + 1 :] if name in line else []
+    names = [entry.name for entry in line(output_dir)]
+    return names[names.index(name) + 1 :] if name in names else []
 
 
 def move_back(output_dir: Path, behind: Mapping[str, Sequence[str]]) -> None:
@@ -59,19 +72,19 @@ def move_back(output_dir: Path, behind: Mapping[str, Sequence[str]]) -> None:
 
     behind: by the runs' names, in the order of the line, what `behind` gave for each.
     """
-    line = {entry.name: entry for entry in waiting(run_index.entries(output_dir))}
-    names = list(line)
-    for name in reversed([name for name in behind if name in line]):
+    waits = {entry.name: entry for entry in line(output_dir)}
+    names = list(waits)
+    for name in reversed([name for name in behind if name in waits]):
         names.remove(name)
         others = (names.index(other) for other in behind[name] if other in names)
         names.insert(next(others, len(names)), name)
     for rank, name in enumerate(names):
-        _write_rank(line[name].folder, rank)
+        _write_rank(waits[name].folder, rank)
 
 
 def move_up(output_dir: Path, name: str) -> None:
     """Put a waiting run one place earlier. Raises BadInput if it no longer waits."""
-    names = [entry.name for entry in waiting(run_index.entries(output_dir))]
+    names = [entry.name for entry in line(output_dir)]
     if name not in names:
         raise BadInput(f"The run {name} is not in the queue any more.")
     move(output_dir, name, names.index(name) - 1)
@@ -104,6 +117,21 @@ def enqueue(
     folder = submit(plan, belongs=belongs)
     notify(plan.output_dir, queue_url, folder.name)
     return folder
+
+
+def enqueue_upscaling(
+    folder: RunFolder, wanted: Upscaling, assets_dir: Path, queue_url: str | None = None
+) -> RunFolder:
+    """Let a worker upscale the result of a run. Raises BadInput as `ask_upscaling.ask` does."""
+    job = ask(folder, wanted, assets_dir)
+    notify(folder.output_dir, queue_url, job.name)
+    return job
+
+
+def withdraw_upscaling(folder: RunFolder) -> None:
+    """Stop an upscaling after its current tile; one that waits is gone at once. Raises BadInput."""
+    if cancel(folder) == "stopped":
+        folder.remove()
 
 
 def cancel(folder: RunFolder) -> str:
@@ -174,7 +202,7 @@ def paused(output_dir: Path) -> Pause | None:
 def unpause(output_dir: Path, queue_url: str | None = None) -> None:
     """End the pause, and wake up a worker for each waiting run."""
     _pause_path(output_dir).unlink(missing_ok=True)
-    for entry in waiting(run_index.entries(output_dir)):
+    for entry in line(output_dir):
         notify(output_dir, queue_url, entry.name)
 
 
@@ -189,8 +217,8 @@ def next_run(output_dir: Path) -> RunFolder | None:
     """The run to take now; None while nothing waits, or the queue is paused."""
     if paused(output_dir):
         return None
-    line = waiting(run_index.entries(output_dir))
-    return next((entry.folder for entry in line if not is_claimed(entry.folder.path)), None)
+    waits = line(output_dir)
+    return next((entry.folder for entry in waits if not is_claimed(entry.folder.path)), None)
 
 
 def hand_back(folder: RunFolder) -> None:
@@ -202,7 +230,7 @@ def hand_back(folder: RunFolder) -> None:
 def after_failure(folder: RunFolder, error: RunFailed) -> None:
     """As `after_crash`, for a run that recorded its failure. A full disk pauses the queue."""
     if isinstance(error, DiskFull):
-        pause(folder.path.parent, error.on_page)
+        pause(folder.output_dir, error.on_page)
     else:
         after_crash(folder, error.on_page)
 

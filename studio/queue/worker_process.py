@@ -30,6 +30,7 @@ from studio.queue.slots import WorkerSlot, WorkerState, refuse_unwritable, take_
 from studio.queue.worker_log import roll_over, start_log
 from studio.runs.claims import Claim, claimed
 from studio.runs.storage import RunFolder, Taken
+from studio.runs.upscalings import is_upscaling, sweep
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 2.0  # between looks into the folders while no message comes
@@ -95,6 +96,7 @@ class Worker:
             return EXIT_BAD_INPUT
         log.info("serving %s on %s", self._options.output_dir, self._state.device)
         enqueue_missing(self._options)
+        sweep(self._options.output_dir)
         while not self._stop.requested:
             folder = run_queue.next_run(self._options.output_dir)
             if folder is None:
@@ -156,12 +158,16 @@ class Worker:
             run_queue.after_failure(folder, error)
             return False
         log.info("%s %s", folder.name, status)
-        enqueue_next(folder, self._options)
+        if not is_upscaling(folder):
+            enqueue_next(folder, self._options)
         return True
 
     def _execute(self, folder: RunFolder, claim: Claim) -> str:
         """Returns the run's status; "queued" if it was put back because this process ends."""
-        from studio.making.execute import execute
+        if is_upscaling(folder):
+            from studio.making.execute_upscaling import execute
+        else:
+            from studio.making.execute import execute
 
         stopped_by_person = False
 

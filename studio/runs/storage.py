@@ -25,6 +25,7 @@ SCHEMA_VERSION = 1
 FOLDER_TIME = "%Y%m%dT%H%M%S"  # at the beginning of a run folder's name
 ID_LENGTH = 8
 ACTIVE = ("queued", "running")
+UPSCALINGS = ".upscaling"  # of the output folder; see `upscalings.py`
 
 PICTURE = "output.PNG"
 VIDEO = "anim.mp4"
@@ -77,6 +78,12 @@ class RunFolder:
     def name(self) -> str:
         """The folder's name: RUN_ID in options, links and addresses."""
         return self.path.name
+
+    @property
+    def output_dir(self) -> Path:
+        """The output folder that it belongs to."""
+        home = self.path.parent
+        return home.parent if home.name == UPSCALINGS else home
 
     @property
     def run_id(self) -> str:

@@ -5,14 +5,15 @@ Sizes are pixels; paths are as the person gave them.
 
 from typing import Any, Literal
 
-from studio.settings.declare import setting
+from studio.settings.declare import OFF, setting
 
 MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
 MAX_GROWN_SIDE = 16_384  # of an engine that makes large pictures bit by bit
 MAX_STEPS = 10_000_000
 Resize = Literal["scale", "crop", "keep"]
-SCALES = (2, 3, 4, 8)  # of upscaling
+Scale = Literal[0, 2, 3, 4, 8]  # of upscaling; 0 does not
+SCALES = (2, 3, 4, 8)
 ALWAYS = 4  # by how much `upscale_always` upscales by itself
 
 
@@ -111,8 +112,8 @@ def continue_resize() -> Any:
     )
 
 
-def upscale(*, unset: str = "off") -> Any:
-    """`upscale: int`. unset: what happens while nobody sets it."""
+def upscale(*, unset: str = OFF) -> Any:
+    """`upscale: Scale`. unset: what happens while nobody sets it."""
     return setting(
         0,
         "Upscale",
@@ -122,8 +123,6 @@ def upscale(*, unset: str = "off") -> Any:
         heading="Saving",
         unset=unset,
         changes_steps=False,
-        ge=0,
-        le=8,
     )
 
 

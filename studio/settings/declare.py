@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 BY_WEIGHTS = "what the weights recommend"
+OFF = "off"
 Heading = Literal["Look", "Guidance", "Motion", "Saving", "More"]
 HEADINGS: tuple[Heading, ...] = get_args(Heading)
 
@@ -81,13 +82,13 @@ def value_type(field: FieldInfo) -> type:
     kind = field.annotation
     if get_origin(kind) is list:
         return list
-    if choices(field):
-        return str
+    if of := choices(field):
+        return type(of[0])
     return next(c for c in (kind, *get_args(kind)) if c in (bool, int, float, str))
 
 
-def choices(field: FieldInfo) -> tuple[str, ...]:
-    """The words that the setting chooses from; none if it takes other values."""
+def choices(field: FieldInfo) -> tuple[Any, ...]:
+    """The words or the numbers that the setting chooses from; none if it takes other values."""
     return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
 
 
@@ -103,17 +104,22 @@ def number_range(field: FieldInfo) -> tuple[float | None, float | None]:
     return low, high
 
 
+def choice_in_words(value: Any) -> str:
+    """What the form calls one of the choices; 0 switches off."""
+    return str(value or OFF)
+
+
 def default_text(field: FieldInfo, default: Any) -> str:
     """The default in words: `default`, unless something else happens while nobody sets it."""
     if isinstance(default, bool):
-        return "on" if default else "off"
+        return "on" if default else OFF
     unset = meta(field)["unset"]
     return f"{unset}, else {default}" if unset == BY_WEIGHTS else unset or str(default)
 
 
 def range_text(field: FieldInfo) -> str:
     """The range in words with its unit, such as "8 to 4096 px"; "" if there is none."""
-    if words := choices(field):
+    if words := list(map(str, choices(field))):
         return f"{', '.join(words[:-1])} or {words[-1]}"
     low, high = number_range(field)
     if low is None:

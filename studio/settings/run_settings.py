@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from studio.settings.common import ALWAYS, SCALES
-from studio.settings.declare import HEADINGS, default_of, matters, meta, number_range, value_type
+from studio.settings.common import ALWAYS, Scale
+from studio.settings.declare import (
+    HEADINGS,
+    choices,
+    default_of,
+    matters,
+    meta,
+    number_range,
+    value_type,
+)
 
 # How a run continues another one. Exactly: with its whole state, since only the number of steps
 # differs. From its latent: with the optimiser's moments, but MSE regularisation starts again. From
@@ -45,7 +53,7 @@ class RunSettings(BaseModel):
         set_seed: bool
         seed: int
         checkpoint_seconds: float
-        upscale: int
+        upscale: Scale
         upscale_always: bool
 
     @classmethod
@@ -62,7 +70,8 @@ class RunSettings(BaseModel):
                 raise TypeError(f"{cls.__name__}.{name}: headings are {', '.join(HEADINGS)}")
             if meta(field)["heading"] and meta(field)["group"]:
                 raise TypeError(f"{cls.__name__}.{name} stands under the heading of its switch")
-            if value_type(field) in (int, float) and None in number_range(field):
+            is_number = value_type(field) in (int, float) and not choices(field)
+            if is_number and None in number_range(field):
                 raise TypeError(f"{cls.__name__}.{name} has no range: give ge or gt, and le")
 
     @field_validator("*", mode="before")
@@ -71,20 +80,14 @@ class RunSettings(BaseModel):
         field = cls.model_fields[str(info.field_name)]
         if isinstance(value, bool) and value_type(field) in (int, float):
             raise ValueError("must not be true or false")
-        return value
+        # A command line gives text, and so does a table's cell.
+        return next((choice for choice in choices(field) if str(choice) == value), value)
 
     @field_validator("num_steps", check_fields=False)
     @classmethod
     def _some_steps(cls, value: int) -> int:
         if value == 0:
             raise ValueError("must be 1 or more, or -1 to run until stopped")
-        return value
-
-    @field_validator("upscale", check_fields=False)
-    @classmethod
-    def _known_scale(cls, value: int) -> int:
-        if value not in (0, *SCALES):
-            raise ValueError(f"must be 0 (off), {', '.join(map(str, SCALES))}")
         return value
 
     @property

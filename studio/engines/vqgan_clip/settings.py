@@ -75,7 +75,7 @@ class VQGANCLIPSettings(RunSettings):
     image_prompt: list[str] = common.image_prompts()
     continue_resize: Resize = common.continue_resize()
     checkpoint_seconds: float = common.checkpoint_seconds()
-    upscale: int = common.upscale(unset=BY_WEIGHTS)
+    upscale: common.Scale = common.upscale(unset=BY_WEIGHTS)
     upscale_always: bool = common.upscale_always()
     grow_from: int = setting(
         0,
