@@ -6,10 +6,12 @@ A run reports facts, and draws nothing.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from studio.engines.arrays import to_arrays, to_uint8
+from studio.engines.arrays import to_arrays, to_tensor, to_uint8
 from studio.engines.contract import Run, Step
 from studio.engines.device import (
     compute_precision,
@@ -28,6 +30,8 @@ from studio.engines.vqgan_clip.losses import as_numbers, regularisation
 from studio.engines.vqgan_clip.memory import MemoryPlan
 from studio.engines.vqgan_clip.models import ENGINE, Models
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
+from studio.engines.vqgan_clip.slice_plan import SLICES, first_size, slice_seed
+from studio.engines.vqgan_clip.slicing import NONE, Slicing, restarted
 from studio.engines.vqgan_clip.targets import (
     Target,
     image_targets,
@@ -37,6 +41,7 @@ from studio.engines.vqgan_clip.targets import (
 )
 from studio.engines.vqgan_clip.tiles import Canvas
 from studio.engines.warm import warm
+from studio.media.pictures import cover
 from studio.models.catalogue import find_sketcher, get_weights, picture_size
 from studio.settings.run_settings import Continuing, RunSettings
 from vqgan_utils import find_clip_model, move_picture
@@ -72,7 +77,9 @@ class VQGANCLIPRun(Run):
             models = Models(self, self.device, compute_precision(self.device))
             self.perceptor = models.perceptor(clip_path)
             self.vqgan = models.vqgan(weights)
-            in_tiles = is_large(*self.size, self.settings.grow_from)
+            self._slices = self._planned_slices()
+            made = self._slices.made_size if self._slices else self.size
+            in_tiles = is_large(*made, self.settings.grow_from)
             self._canvas = Canvas(self.vqgan, self.factor, in_tiles)
             sketcher = find_sketcher(clip_path) if self.settings.init_sketch else None
             self._sketcher = sketcher and models.sketcher(sketcher, self.perceptor.embed_dim)
@@ -82,10 +89,12 @@ class VQGANCLIPRun(Run):
     def model_init(self) -> None:
         self._frames = self._optimisation_steps = 0
         self._growth = self._planned_growth()
+        self._kept: set[int] = set()  # the numbers of the slices that a step told of
         self._has_moved_on = False  # whether the latent is beyond a frame that was filmed
         self._before_step: dict[str, Any] | None = None
         s = self.settings
-        self.warnings += warnings_of_length(s.text_input, s.avoid, self.perceptor, s.clip_model)
+        said = " | ".join([s.text_input, *s.slice_prompts])
+        self.warnings += warnings_of_length(said, s.avoid, self.perceptor, s.clip_model)
         self.warnings += self._growth.warnings(s.num_steps)
         with self._memory.lack_explained(), sharing:
             warm.with_room(self._begin, run=self)
@@ -96,20 +105,38 @@ class VQGANCLIPRun(Run):
             self._memory.lack_explained(),
             deterministic_algorithms(self.settings.deterministic),
             sharing,
-            self._random,
         ):
-            if growth := self._growth.due(self._optimisation_steps):
-                warm.with_room(lambda: self._grow(growth), run=self)
-            if self.settings.use_scrolling_zooming and self._has_moved_on:
-                warm.with_room(self._move, run=self)
-            for _ in range(self._steps_per_frame - 1):
-                self._optimise()
-            picture, losses = self._optimise()
+            if self._slices:
+                warm.with_room(self._turn_to_slice, run=self)
+            with self._random:
+                picture, losses = self._frame()
         self._frames += 1
         self._has_moved_on = True
-        step = Step(self._frames, to_uint8(picture), losses, grows_to=self._growth.grows_to)
+        step = self._step(to_uint8(picture), losses)
         self._before_step = None
         return step
+
+    def _frame(self) -> tuple[Tensor, dict[str, float]]:
+        """The next picture, and its losses."""
+        if growth := self._growth.due(self._optimisation_steps):
+            warm.with_room(lambda: self._grow(growth), run=self)
+        if self.settings.use_scrolling_zooming and self._has_moved_on:
+            warm.with_room(self._move, run=self)
+        for _ in range(self._steps_per_frame - 1):
+            self._optimise()
+        return self._optimise()
+
+    def _step(self, picture: np.ndarray, losses: Mapping[str, float]) -> Step:
+        slices = self._slices
+        if slices is None or slices.under is None:
+            grows_to = self.size if slices else self._growth.grows_to
+            return Step(self._frames, picture, losses, grows_to=grows_to)
+        if slices.add(picture):
+            self._kept.discard(slices.current)
+        new = {n: part for n, part in slices.pictures.items() if n not in self._kept}
+        self._kept |= new.keys()
+        parts = new if self.keeps_parts else {}
+        return Step(self._frames, slices.picture(), losses, parts=parts)
 
     # --- the state between steps ---
 
@@ -119,16 +146,16 @@ class VQGANCLIPRun(Run):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with misfit_explained():
             self._take_stage_of(state)
-            self._latent = self._latent.restored(state)
-            self._canvas.restore(state)
-            self._optimisation_steps = int(state["optimisation_steps"])
+            self._take_up(state)
             self._frames = int(state["frames"])
             self._has_moved_on = self._frames > 0
             # Older checkpoints lack it. Noise is drawn for so many cutouts at a time.
             self._at_a_time = max(1, int(state.get("cutouts_at_a_time", self._at_a_time)))
-            self._random.state = checked_random_state(state["random"])
 
     def continue_from(self, state: dict[str, Any], how: Continuing, reseed: bool) -> None:
+        if self._slices:
+            self._continue_slices(state, how, reseed)
+            return
         if how == "exactly":
             self.load_state_dict(state)
             self._frames = 0
@@ -154,14 +181,28 @@ class VQGANCLIPRun(Run):
     def _state(self) -> dict[str, Any]:
         """What steps change, in copies that stay on the device."""
         return {
-            **self._latent.state(),
+            **self._worked_on(),
             "frames": self._frames,
-            "optimisation_steps": self._optimisation_steps,
             "cutouts_at_a_time": self._at_a_time,
-            "random": self._random.state.clone(),
             **self._growth.state(),
+            **({"slices": self._slices.state()} if self._slices else {}),
+        }
+
+    def _worked_on(self) -> dict[str, Any]:
+        """Of that, what belongs to the picture or slice that is worked on."""
+        return {
+            **self._latent.state(),
+            "optimisation_steps": self._optimisation_steps,
+            "random": self._random.state.clone(),
             **self._canvas.state(),
         }
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        """Work on from what `_worked_on` gave, as arrays."""
+        self._latent = self._latent.restored(state)
+        self._canvas.restore(state)
+        self._optimisation_steps = int(state["optimisation_steps"])
+        self._random.state = checked_random_state(state["random"])
 
     @torch.no_grad()
     def _grow(self, growth: Growth) -> None:
@@ -171,12 +212,81 @@ class VQGANCLIPRun(Run):
         self._growth = growth
 
     def _take_stage_of(self, state: Mapping[str, Any]) -> None:
-        """Go on in the stage of a state, with a latent of its size."""
-        if growth := Growth.of_state(state, self.size):
+        """Go on in the stage, or with the slice, of a state, with a latent of its size."""
+        if slices := self._slices:
+            slices.restore(state["slices"])
+            self._begin_empty(self._growth.size if slices.under is None else slices.made_size)
+            self._aim(self.settings)
+        elif growth := Growth.of_state(state, self.size):
             self._growth = growth
-            width, height = growth.size
-            shape = 1, len(self._low), height // self.factor, width // self.factor
-            self._begin_at(torch.zeros(shape, device=self.device))
+            self._begin_empty(growth.size)
+
+    def _begin_empty(self, size: tuple[int, int]) -> None:
+        """Begin at a latent for `size` (width, height) that a state's is to replace."""
+        width, height = size
+        shape = 1, len(self._low), height // self.factor, width // self.factor
+        self._begin_at(torch.zeros(shape, device=self.device))
+
+    # --- slices ---
+
+    @property
+    def keeps_parts(self) -> bool:
+        return self._slices is not None and self.settings.save_nine
+
+    def take_parts(self, parts: Mapping[int, np.ndarray]) -> int:
+        assert self._slices
+        fitting = {number: part for number, part in parts.items() if self._slices.fits(part)}
+        self.warnings += [
+            f"Slice {number} has not the size of a slice of this run. It was made again."
+            for number in parts.keys() - fitting.keys()
+        ]
+        before = sum(self._slices.steps)
+        self._slices.take(fitting)
+        self._frames += sum(self._slices.steps) - before
+        self._kept = {*fitting}
+        return self._frames
+
+    def _continue_slices(self, state: dict[str, Any], how: Continuing, reseed: bool) -> None:
+        if how == "from its picture":
+            return
+        if how == "from its latent":
+            streams = [RandomStream(self._seed_of(number)).state for number in range(SLICES)]
+            with misfit_explained():
+                state = restarted(state, [s.numpy() for s in streams] if reseed else None)
+        self.load_state_dict(state)
+        self._frames, self._slices.inherited = 0, True
+
+    def _planned_slices(self) -> Slicing | None:
+        s = self.settings
+        return Slicing(self.size, self.factor, s.slice_steps) if s.slices == "nine" else None
+
+    @torch.no_grad()
+    def _turn_to_slice(self) -> None:
+        """Work on the slice that is due, once the small picture is made."""
+        slices = self._slices
+        assert slices
+        if slices.under is None:
+            if self._optimisation_steps < self.settings.grow_steps:
+                return
+            composition = Image.fromarray(to_uint8(self._canvas.decode(self._latent.z)))
+            slices.begin_with(np.asarray(composition.resize(self.size, Image.Resampling.BICUBIC)))
+        if (number := slices.due) == slices.current:
+            return
+        state = slices.turn_to(number, to_arrays(self._worked_on()))
+        self._random = RandomStream(self._seed_of(number))
+        self._optimisation_steps = 0
+        self._begin_at(start.encode(self._canvas, self._start_of_slice(number)))
+        if state:
+            with misfit_explained():
+                self._take_up(state)
+        self._aim(self.settings)
+
+    def _seed_of(self, number: int) -> int:
+        return slice_seed(self.settings.seed, self.settings.slice_seeds, number)
+
+    def _start_of_slice(self, number: int) -> Tensor:
+        assert self._slices
+        return to_tensor(Image.fromarray(self._slices.start_of(number))).to(self.device)
 
     # --- before the first step ---
 
@@ -187,10 +297,18 @@ class VQGANCLIPRun(Run):
             codebook = self.vqgan.codebook
             self._low = codebook.amin(dim=0)[:, None, None]
             self._high = codebook.amax(dim=0)[:, None, None]
-            self._targets = self._find_targets(self.settings)
-            self._compare(self.settings)
+            self._aim(self.settings)
             self._at_a_time = self._comparison.cutouts_at_a_time()
-            self._begin_at(self._first_latent())
+            if self._slices and self.start_image is not None:
+                self._slices.begin_with(np.asarray(cover(self.start_image, self.size)))
+                self._begin_empty(self._slices.made_size)
+            else:
+                self._begin_at(self._first_latent())
+
+    def _aim(self, settings: VQGANCLIPSettings) -> None:
+        """Pull the picture, or the slice that is worked on, to what these settings ask for."""
+        self._targets = self._find_targets(settings)
+        self._compare(settings)
 
     def _begin_at(self, z: Tensor) -> None:
         """Go on from a latent with a fresh optimiser."""
@@ -199,6 +317,8 @@ class VQGANCLIPRun(Run):
     def _planned_growth(self) -> Growth:
         """In one stage where the picture scrolls, or begins with one of its size."""
         s, planned = self.settings, [self.size]
+        if self._slices:
+            return Growth.planned([first_size(*self.size, self.factor, s.grow_from)], 0)
         if not s.use_scrolling_zooming:
             planned = sizes(*self.size, self.factor, s.grow_from)
         if self.start_image is not None:
@@ -214,10 +334,16 @@ class VQGANCLIPRun(Run):
     def _find_targets(self, settings: VQGANCLIPSettings) -> list[Target]:
         """What the picture is pulled to. It draws no random numbers."""
         return [
-            *text_targets(settings.text_input, settings.avoid, self.perceptor),
+            *text_targets(self._prompt(settings), settings.avoid, self.perceptor),
             *image_targets(self.image_prompts, self.image_weights, self.perceptor),
             *noise_targets(settings.noise_prompt, self.perceptor),
         ]
+
+    def _prompt(self, settings: VQGANCLIPSettings) -> str:
+        """That of the picture, with that of the slice that is worked on."""
+        number = self._slices.current if self._slices else NONE
+        own = settings.slice_prompts[number] if number != NONE and settings.slice_prompts else ""
+        return f"{settings.text_input} | {own}"
 
     def _first_latent(self) -> Tensor:
         size = self._growth.size

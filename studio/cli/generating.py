@@ -25,7 +25,7 @@ from studio.base.options import (
 from studio.base.paths import ASSETS_DIR, OUTPUT_DIR
 from studio.base.stopping import Stop
 from studio.engines import registry
-from studio.making import chains
+from studio.making import chains, slices
 from studio.making.execute import execute
 from studio.making.prepare import Request, engine_for, prepare
 from studio.making.progress import TOTAL
@@ -35,6 +35,7 @@ from studio.settings.declare import (
     choices,
     default_of,
     default_text,
+    meta,
     option_name,
     range_text,
     value_type,
@@ -45,8 +46,9 @@ if TYPE_CHECKING:
     from studio.engines.contract import Step
 
 # Options other than settings, by where their values end up.
-OF_COMMAND = ("gpu", "resume", "stages", "enqueue", "list", "cancel", "queue_url")
+OF_COMMAND = ("gpu", "resume", "remake", "stages", "enqueue", "list", "cancel", "queue_url")
 OF_REQUEST = ("settings_file", "continue_run", "continue_frame", "output_dir", "assets_dir")
+OF_REMAKE = ("text_input", "seed", "slice_prompts")  # what may differ in a slice made again
 HELP_WIDTH = 72
 LINES_APART = 10.0  # seconds, where the progress goes to a file
 
@@ -73,6 +75,7 @@ class Command:
 
     request: a new run, or what holds for all of a chain.
     resume, cancel: a run as `storage.find_run` takes it. stages: the file of a chain of runs.
+    remake: a slice of the run to resume, to be made again, as `slices.number_of` takes it.
     enqueue: leave the computing to a worker, which `queue_url` helps to wake up.
     list: only tell what runs there are.
     """
@@ -80,6 +83,7 @@ class Command:
     request: Request
     gpu: int | None = None
     resume: str | None = None
+    remake: str | None = None
     stages: Path | None = None
     enqueue: bool = False
     queue_url: str | None = None
@@ -127,6 +131,7 @@ def _enqueue(command: Command) -> int:
         check_url(url)
     if command.resume:
         folder = find_run(output_dir, command.resume)
+        _forget_slice(folder, command)
         run_queue.resume(folder, url)
     else:
         folder = _submit(command, "queued")
@@ -152,10 +157,25 @@ def _submit(command: Command, status: str) -> RunFolder:
 def _resume(command: Command, run_id: str, stop: Stop) -> int:
     """Resume a run, or continue with the chain after it."""
     folder = find_run(command.request.output_dir, run_id)
+    if command.remake:
+        _forget_slice(folder, command)
+        reopen(folder, "running")
+        return _compute(folder, command, stop, is_new=False)
     following = chains.follow(folder, command.request.assets_dir, "running")
     if following is None:
         reopen(folder, "running")
     return _compute_chain(following or folder, command, stop, is_new=following is not None)
+
+
+def _forget_slice(folder: RunFolder, command: Command) -> None:
+    """--remake, with what is to be different in the slice."""
+    if command.remake is None:
+        return
+    number, given = slices.number_of(command.remake), command.request.given
+    prompt = given.get("text_input")
+    if lines := given.get("slice_prompts"):
+        prompt = lines[number] if len(lines) == len(slices.NUMBERS) else "\n".join(lines)
+    slices.forget(folder, number, prompt, given.get("seed"))
 
 
 def _compute_chain(folder: RunFolder, command: Command, stop: Stop, is_new: bool) -> int:
@@ -247,8 +267,15 @@ def parse(argv: Sequence[str], prog: str | None = None) -> Command:
     del given["engine"]
     of_command = {name: given.pop(name) for name in OF_COMMAND}
     of_request = {name: given.pop(name) for name in OF_REQUEST}
+    for name, field in registry.get(engine).settings.model_fields.items():
+        if meta(field)["lines"] and name in given:
+            given[name] = _lines_of(Path(given[name]))
+    if of_command["remake"] and not of_command["resume"]:
+        raise BadInput("--remake needs --resume RUN_ID: the run whose slice is to be made again.")
     if of_command["resume"]:
-        _refuse_changes(given, of_request, of_command["stages"])
+        other = OF_REMAKE if of_command["remake"] else ()
+        changed = {name: value for name, value in given.items() if name not in other}
+        _refuse_changes(changed, of_request, of_command["stages"])
     elif of_request["continue_frame"] is not None and not of_request["continue_run"]:
         raise BadInput(
             "--continue-frame needs --continue-run RUN_ID: the run whose video has that frame."
@@ -310,6 +337,8 @@ class _Parser(Parser):
             how: dict[str, Any] = {"metavar": _metavar(name, field)}
             if value_type(field) is bool:
                 how = {"action": argparse.BooleanOptionalAction}
+            elif meta(field)["lines"]:
+                how["metavar"] = "FILE"
             elif value_type(field) is list:
                 how["action"] = "append"
             self._add_option(option_name(name), dest=name, help=text, **how)
@@ -344,6 +373,13 @@ class _Parser(Parser):
             metavar="RUN_ID",
             default=None,
             help="Resume a run that was interrupted, stopped or failed, in its folder.",
+        )
+        self._add_option(
+            "--remake",
+            metavar="SLICE",
+            default=None,
+            help="With --resume: make one of nine slices again, 0 to 8 or NW, N, ... SE. PROMPT\n"
+            "and --seed are then the slice's own.",
         )
         self._add_option(
             "--stages",
@@ -426,6 +462,18 @@ class _Parser(Parser):
         close = difflib.get_close_matches(name, self._named, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]}?" if close else " --help lists the options."
         raise BadInput(f"There is no option {shortened(name)}.{hint}")
+
+
+def _lines_of(path: Path) -> list[str]:
+    """The lines of a text file. Raises BadInput."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadInput(f"{shortened(path)} is no text file.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "a file cannot have that name"
+        raise BadInput(f"{shortened(path)} cannot be read: {reason}.") from None
+    return text.removesuffix("\n").split("\n")
 
 
 def _engine(argv: Sequence[str]) -> str:

@@ -34,6 +34,9 @@ class Step:
     losses: by name, if the engine has any; "total" is what a curve shows.
     pictures: all of them, of one size, if a run makes several; `picture` is then the first.
     grows_to: width and height of the finished picture, in a run whose pictures grow.
+    parts: of the picture, which were finished by now, by number: those to keep as files of their
+    own, uint8 [h, w, 3]. The index of the next step may be higher by more than one where parts
+    need not be made.
 
     Raises ValueError for an index or a picture that is not as told here.
     """
@@ -43,6 +46,7 @@ class Step:
     losses: Mapping[str, float] = field(default_factory=dict)
     pictures: Sequence[np.ndarray] = ()
     grows_to: tuple[int, int] | None = None
+    parts: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.picture is None and len(self.pictures):
@@ -125,6 +129,19 @@ class Run(ABC):
         reseed: draw random numbers by the run's own seed, instead of continuing that run's.
         A run that does not implement this begins from the other's picture, its start_image.
         """
+
+    @property
+    def keeps_parts(self) -> bool:
+        """Whether its steps have parts, which are kept as files."""
+        return False
+
+    def take_parts(self, parts: Mapping[int, np.ndarray]) -> int:
+        """Make only the parts that are not among these, which are files; call it before a step.
+
+        Returns the index of the step after which the run goes on then: lower where parts are to be
+        made again, higher where they need not be made. Only where `keeps_parts`.
+        """
+        raise NotImplementedError
 
     def change(self, settings: RunSettings) -> None:
         """Compute the next steps by these settings, of which only those in CHANGEABLE differ.

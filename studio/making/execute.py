@@ -1,8 +1,7 @@
 """Computing a run in this process. Here torch is imported."""
 
 import hashlib
-import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from studio.base.stopping import Stop
 from studio.engines import registry
+from studio.making import slices
 from studio.making.recipes import image_weights, settings_in
 from studio.making.recording import Recording
 from studio.making.steering import Steering, settings_at
@@ -52,12 +52,16 @@ def execute(
         upscaler = ResultUpscaler(settings, recording, assets_dir, gpu)
         upscaler.show_live()
         run, steering = None, Steering(recording)
-        for _ in _counted(recording.planned_num_steps, recording.steps_done):
+        may_lack_parts = slices.are_kept(recording.details)
+        while may_lack_parts or not recording.is_complete:
             if stop.requested or folder.stop_requested():
                 recording.stop()
                 break
             with stop.computing():
                 run = run or _load(recording, assets_dir, gpu)
+                may_lack_parts = False
+                if recording.is_complete:
+                    continue
                 steering.before_step(run)
                 step = run.iterate()
             recording.note(run.notes)
@@ -68,11 +72,6 @@ def execute(
             steering.refuse_the_rest()
             upscaler.upscale(stop)
     return recording.status
-
-
-def _counted(planned: int, done: int) -> Iterable[object]:
-    """Once for each step that is left."""
-    return range(done, planned) if planned >= 0 else itertools.repeat(None)
 
 
 def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
@@ -98,6 +97,10 @@ def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
         run.load_state_dict(dict(recording.checkpoint.state))
     elif (folder / storage.START_CHECKPOINT).exists():
         _continue(run, checkpoints.read(folder / storage.START_CHECKPOINT), facts)
+    if run.keeps_parts:
+        there, warnings = slices.there(recording.folder)
+        recording.go_on_after(run.take_parts(there))
+        recording.warn(warnings)
     recording.loaded(run, devices.describe(device), facts)
     return run
 

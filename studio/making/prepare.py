@@ -100,7 +100,7 @@ def prepare(request: Request) -> Plan:
     checkpoint = checkpoints.read(origin.checkpoint) if origin and origin.checkpoint else None
     before = _picture_before(origin, checkpoint)
     settings, kept = _of_kept_size(settings, before)
-    settings, warnings = settings.fitted(request.assets_dir)
+    settings, warnings = settings.fitted(request.assets_dir, begins_with_picture=origin is not None)
     warnings += [sentence for recipe in earlier for sentence in recipe.said]
     warnings += kept + ([origin.lacks] if origin and origin.lacks else [])
     if origin and _value(settings, "init_image"):

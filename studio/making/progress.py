@@ -84,6 +84,10 @@ class History:
             self.points = self.points[::2]
             self._stride *= 2
 
+    def forget_after(self, step: int) -> None:
+        """Leave out the steps after that one: they are made again."""
+        self.points = [point for point in self.points if point[0] <= step]
+
     def as_dict(self) -> dict[str, Any]:
         """All that `restore` needs, for JSON."""
         return {"points": self.points, "stride": self._stride}

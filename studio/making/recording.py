@@ -14,6 +14,7 @@ from PIL import Image
 
 from studio.base.errors import RunFailed, StudioError
 from studio.base.files import atomic_write, disk_failure
+from studio.making import slices
 from studio.making.changes import changes_in, in_force
 from studio.making.failures import as_failure
 from studio.making.film import Film
@@ -118,6 +119,19 @@ class Recording:
         self.warn(run.warnings, device=device, torch_version=_version("torch"))
         self._progress.clock.start()
 
+    def go_on_after(self, index: int) -> None:
+        """Let the next step follow that one, as parts are made again, or need not be made."""
+        if index == self._last.index:
+            return
+        self._last.index = self._last.saved_index = index
+        self._progress.history.forget_after(index)
+        self._update(num_steps=index)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all steps are made."""
+        return 0 <= self.planned_num_steps <= self.steps_done
+
     def note(self, notes: Mapping[str, Any]) -> None:
         """Keep the run's notes in details.json; see `contract.Run`."""
         if any(self._details.get(name) != value for name, value in notes.items()):
@@ -134,12 +148,13 @@ class Recording:
         """Keep a step: into the film, and now and then into the live files and a checkpoint."""
         self._check_claim()
         assert self._film  # since `loaded`
+        slices.keep(self.folder, step.parts)
         self._film.add(step.pictures, step.grows_to)
         self._last.take(step)
         self._progress.add(step.index, step.losses)
         if self._progress.is_due:
             self._tell()
-        if time.monotonic() >= self._next_checkpoint:
+        if step.parts or time.monotonic() >= self._next_checkpoint:
             self._save_checkpoint()
 
     def show_live(self, enlarge: Callable[[np.ndarray], np.ndarray]) -> None:

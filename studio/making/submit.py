@@ -8,7 +8,7 @@ from studio.base.errors import BadInput, Wording
 from studio.base.files import atomic_write, unwritable
 from studio.base.paths import ROOT
 from studio.base.version import __version__
-from studio.making import recipes
+from studio.making import recipes, slices
 from studio.making.changes import as_details
 from studio.making.prepare import Plan
 from studio.media.pictures import encode_png
@@ -45,12 +45,13 @@ def reopen(folder: RunFolder, status: str = "queued", claim: Claim | None = None
     """Let a run that ended before its time be resumed; then `execute` it.
 
     status: as for `submit`. claim: the caller's claim on the folder, if it has one. Raises BadInput
-    for a run that is running, waiting or done, and for one that has a result but no checkpoint.
+    for a run that is running, waiting or done, unless slices of it are missing, and for one that
+    has a result but no checkpoint.
     """
     before = folder.proven_status(claim)
     if before in storage.ACTIVE:
         raise BadInput(f"The run {folder.name} is {before}: there is nothing to resume.")
-    if before == "done":
+    if before == "done" and not slices.are_missing(folder):
         raise BadInput(f"The run {folder.name} is done. ", _how_to_continue(folder))
     if not folder.can_resume and folder.read().get("num_steps") and before != "interrupted":
         raise BadInput(f"The run {folder.name} kept no checkpoint. ", _how_to_continue(folder))

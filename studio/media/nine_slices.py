@@ -26,6 +26,16 @@ class Box(NamedTuple):
         """That part of a picture, a view."""
         return picture[self.top : self.bottom, self.left : self.right]
 
+    def common(self, other: "Box") -> "Box":
+        """What both cover; it may be empty."""
+        ends = min(self.right, other.right), min(self.bottom, other.bottom)
+        return Box(max(self.left, other.left), max(self.top, other.top), *ends)
+
+    def moved(self, origin: "Box") -> "Box":
+        """The same box, measured from the upper left corner of another."""
+        left, top = origin.left, origin.top
+        return Box(self.left - left, self.top - top, self.right - left, self.bottom - top)
+
 
 def boxes(width: int, height: int) -> list[Box]:
     """The slices of a picture of that size, by number: at the offsets 0, 1/4 and 1/2.
@@ -44,12 +54,21 @@ def blended(slices: Mapping[int, np.ndarray], under: np.ndarray) -> np.ndarray:
     edges; W and E, likewise, towards their upper and lower ones; the middle fades towards all.
     """
     height, width, _ = under.shape
-    picture, places = under.astype(np.float32), boxes(width, height)
+    return blended_within(Box(0, 0, width, height), slices, under)
+
+
+def blended_within(within: Box, slices: Mapping[int, np.ndarray], under: np.ndarray) -> np.ndarray:
+    """That part of what `blended` gives."""
+    height, width, _ = under.shape
+    picture, places = within.of(under).astype(np.float32), boxes(width, height)
     for name in (*OPAQUE, *OVER):
         number = NAMES.index(name)
-        if number in slices:
-            part = places[number].of(picture)
-            part += alpha(name, *part.shape[1::-1]) * (slices[number] - part)
+        seen = within.common(places[number])
+        if number in slices and seen.left < seen.right and seen.top < seen.bottom:
+            part = seen.moved(within).of(picture)
+            of_slice, slice_ = seen.moved(places[number]), slices[number]
+            weight = of_slice.of(alpha(name, *slice_.shape[1::-1]))
+            part += weight * (of_slice.of(slice_) - part)
     return picture.round().astype(np.uint8)
 
 

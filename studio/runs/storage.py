@@ -36,6 +36,7 @@ STOP = "stop"
 LAST = "last"  # marks a run that no other follows, whatever its details say
 START = "start.PNG"
 INIT_IMAGE = "init-image.JPEG"
+PARTS = "slices"  # the folder with the parts of a picture
 TRACEBACK = "traceback.txt"
 CHECKPOINT = "checkpoint.safetensors"
 START_CHECKPOINT = "start.safetensors"  # of the run that this one continues
@@ -53,6 +54,11 @@ def image_prompt_name(number: int | str) -> str:
 def picture_name(number: int) -> str:
     """The file of one of a run's pictures, counted from 1."""
     return PICTURE if number == 1 else f"output-{number}.PNG"
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """The file of a part of a run's picture, where parts are kept, counted from 0."""
+    return folder / PARTS / f"{number}.PNG"
 
 
 def began_at(name: str) -> datetime | None:

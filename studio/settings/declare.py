@@ -31,6 +31,9 @@ def setting(
     always_used: bool = False,
     upload: tuple[str, str] | None = None,
     example: str = "",
+    when: Any = True,
+    is_switch: bool = False,
+    lines: int = 0,
     **limits: Any,
 ) -> Any:
     """Declare a setting.
@@ -44,12 +47,15 @@ def setting(
     always_used: whether it matters even while the switch of its group is off.
     upload: for paths of pictures: label and help of the form's switch that shows the upload.
     example: what an empty text field of the form shows.
+    when: the switch's word at which this one matters, if the switch chooses between two words.
+    is_switch: whether the form shows the choice between two words as a switch for the second one.
+    lines: how many texts a list has; then a file has a line for each, and the form a table.
     limits: pydantic's ge, le, gt, lt, max_length.
     """
     facts = {"label": label, "heading": heading, "group": group, "unit": unit}
     facts |= {"published": published, "unset": unset}
     facts |= {"changes_steps": changes_steps, "always_used": always_used, "upload": upload}
-    facts["example"] = example
+    facts |= {"example": example, "when": when, "is_switch": is_switch, "lines": lines}
     if isinstance(default, list):
         return Field(
             default_factory=default.copy, description=help, json_schema_extra=facts, **limits
@@ -145,4 +151,7 @@ def matters(field: FieldInfo, values: Any) -> bool:
     on: run folders of the older layout hold a group's values without the switch.
     """
     facts = meta(field)
-    return facts["always_used"] or facts["group"] is None or bool(values.get(facts["group"], True))
+    if facts["always_used"] or facts["group"] is None:
+        return True
+    switch, when = values.get(facts["group"], True), facts["when"]
+    return bool(switch) if when is True else switch in (when, True)

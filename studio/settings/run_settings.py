@@ -83,6 +83,13 @@ class RunSettings(BaseModel):
         # A command line gives text, and so does a table's cell.
         return next((choice for choice in choices(field) if str(choice) == value), value)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _word_of_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        is_switch = meta(field)["is_switch"] and isinstance(value, bool)
+        return choices(field)[value] if is_switch else value
+
     @field_validator("num_steps", check_fields=False)
     @classmethod
     def _some_steps(cls, value: int) -> int:
@@ -121,9 +128,12 @@ class RunSettings(BaseModel):
         """
         return {}
 
-    def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
+    def fitted(
+        self, assets_dir: Path, *, begins_with_picture: bool = False
+    ) -> tuple[Self, list[str]]:
         """The settings as the engine can carry them out, and warnings for the person.
 
+        begins_with_picture: whether the run continues another one's picture.
         Checks what can be checked without loading anything. Raises BadInput.
         """
         return self, []

@@ -13,6 +13,13 @@ from studio.engines.vqgan_clip.growth import USUAL_BEGINNING, WHOLE_UP_TO
 from studio.engines.vqgan_clip.libraries import check_library
 from studio.engines.vqgan_clip.noise_prompts import parse_noise_prompts, split_noise_prompts
 from studio.engines.vqgan_clip.prompts import AVOIDING_WEIGHT, parse_avoided, parse_prompts
+from studio.engines.vqgan_clip.slice_plan import (
+    SLICES,
+    check_size,
+    fitted_to_slices,
+    is_seed,
+    nine,
+)
 from studio.models.catalogue import (
     check_checkpoint,
     default_weights,
@@ -22,7 +29,7 @@ from studio.models.catalogue import (
     picture_size,
 )
 from studio.settings import common
-from studio.settings.common import MAX_GROWN_SIDE, MAX_SIDE, MAX_STEPS, Resize
+from studio.settings.common import MAX_GROWN_SIDE, MAX_SEED, MAX_SIDE, MAX_STEPS, Resize
 from studio.settings.declare import BY_WEIGHTS, default_of, label_of, setting
 from studio.settings.run_settings import RunSettings, is_partial
 from studio.settings.values import check_values
@@ -40,6 +47,7 @@ OWN_AUGMENTATIONS = {  # of the methods that take no others
     " | colour_jitter(saturation=0.1, hue=0.1, p=0.7)"
     " | erasing(scale=(0.1, 0.4), ratio=(0.3, 3.3333333), p=0.7, same_on_batch=true)",
 }
+Slices = Literal["one", "nine"]
 Noise = Literal["none", "pixels", "gradient", "fractal"]
 AIMS = ("text_input", "avoid", "init_image", "image_prompt", "noise_prompt")
 
@@ -47,7 +55,7 @@ AIMS = ("text_input", "avoid", "init_image", "image_prompt", "noise_prompt")
 class VQGANCLIPSettings(RunSettings):
     """The settings of `logic.VQGANCLIPRun`."""
 
-    STATE_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "vqgan_ckpt")
+    STATE_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "vqgan_ckpt", "slices")
     RECOMMEND: ClassVar = ("vqgan_ckpt",)
     CHANGEABLE: ClassVar = (
         *("text_input", "avoid", "step_size", "cut_pow", "whole_views", "tv_loss_weight"),
@@ -99,6 +107,58 @@ class VQGANCLIPSettings(RunSettings):
         unit="steps",
         ge=1,
         le=MAX_STEPS,
+    )
+    slices: Slices = setting(
+        "one",
+        "Nine slices",
+        "nine: make the picture from nine slices, one after the other, each half as wide and half"
+        " as high, which overlap and are blended. Each has the detail of a whole picture, and only"
+        " one is worked on at a time. They begin with the parts of the starting image or, without"
+        " one, of a small picture that the run makes first.",
+        heading="Look",
+        is_switch=True,
+    )
+    slice_prompts: list[str] = setting(
+        [],
+        "Slice prompts",
+        "What each slice should show, besides the prompt: nine lines in the order NW, N, NE, W, X"
+        " (the middle), E, SW, S, SE. Lines may be blank.",
+        group="slices",
+        when="nine",
+        unset="none",
+        lines=SLICES,
+    )
+    slice_steps: int = setting(
+        0,
+        "Steps of a slice",
+        "How many steps each slice takes; 'Steps to full size' is then how many the small picture"
+        " before them takes. After the ninth slice, each takes as many once more, as long as there"
+        " are steps left. 0 shares out the steps of the run.",
+        group="slices",
+        when="nine",
+        unset="the steps of the run are shared out",
+        unit="steps",
+        ge=0,
+        le=MAX_STEPS,
+    )
+    slice_seeds: list[str] = setting(
+        [],
+        "Slice seeds",
+        "Seeds of the slices, nine of them separated by `|`, such as `||||7||||`. Where one is"
+        " blank, the run's seed counts. Making a slice again with another seed sets it here.",
+        group="slices",
+        when="nine",
+        unset="none",
+        example="||||7||||",
+    )
+    save_nine: bool = setting(
+        False,
+        "Keep the slices",
+        "Keep every slice in the run's folder, as slices/0.PNG to slices/8.PNG. A run that is"
+        " resumed makes only those that are not there.",
+        group="slices",
+        when="nine",
+        changes_steps=False,
     )
     init_sketch: bool = setting(
         False,
@@ -345,6 +405,36 @@ class VQGANCLIPSettings(RunSettings):
             parse_noise_prompts(value)
         return value
 
+    @field_validator("slice_prompts", mode="before")
+    @classmethod
+    def _lines(cls, value: Any) -> Any:
+        return value.split("\n") if isinstance(value, str) and value.strip() else value or []
+
+    @field_validator("slice_prompts")
+    @classmethod
+    def _nine_prompts(cls, value: list[str]) -> list[str]:
+        found = nine(value, "lines, one for each slice; blank ones count")
+        with _wanting("prompts"):
+            for prompt in found:
+                parse_prompts(prompt)
+        return found
+
+    @field_validator("slice_seeds", mode="before")
+    @classmethod
+    def _several_seeds(cls, value: Any) -> Any:
+        texts = [value] if isinstance(value, str) else value
+        if isinstance(texts, list) and len(texts) == 1 and isinstance(texts[0], str):
+            return texts[0].split("|") if texts[0].strip() else []
+        return texts
+
+    @field_validator("slice_seeds")
+    @classmethod
+    def _nine_seeds(cls, value: list[str]) -> list[str]:
+        found = nine(value, "seeds separated by |, of which any may be blank")
+        if any(seed and not is_seed(seed) for seed in found):
+            raise ValueError(f"must be whole numbers from 0 to {MAX_SEED}, or blank")
+        return found
+
     @field_validator("augmentations")
     @classmethod
     def _known_augmentations(cls, value: str) -> str:
@@ -373,6 +463,12 @@ class VQGANCLIPSettings(RunSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _no_scrolling_slices(self) -> Self:
+        if self.slices == "nine" and self.use_scrolling_zooming:
+            raise ValueError("Nine slices cannot scroll or zoom. Switch one of the two off.")
+        return self
+
     @classmethod
     def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
         name = str(values.get("vqgan_ckpt") or default_weights(assets_dir))
@@ -397,7 +493,9 @@ class VQGANCLIPSettings(RunSettings):
         usual = usual or default_of(cls.model_fields["step_size"])
         return {"step_size": VARIED_STEP * usual, "num_steps": VARIED_STEPS}
 
-    def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
+    def fitted(
+        self, assets_dir: Path, *, begins_with_picture: bool = False
+    ) -> tuple[Self, list[str]]:
         weights = get_weights(assets_dir, self.vqgan_ckpt)
         check_checkpoint(weights.checkpoint_path)
         clip_path = find_clip(assets_dir, self.clip_model)
@@ -421,6 +519,14 @@ class VQGANCLIPSettings(RunSettings):
                 f"The size {self.Xdim}x{self.ydim} became {width}x{height}: {weights.name} makes"
                 f" multiples of {weights.factor} px."
             )
+        if self.slices == "nine":
+            check_size(width, height, weights.factor)
+            begins_with_picture |= bool(self.init_image)
+            fitted_steps, said = fitted_to_slices(
+                self.num_steps, self.slice_steps, self.grow_steps, begins_with_picture
+            )
+            fitting |= fitted_steps
+            warnings += said
         return self.model_copy(update=fitting), warnings
 
     def _fit_augmentations(self) -> list[str]:
