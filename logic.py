@@ -247,6 +247,7 @@ class VQGANCLIPRun(Run):
         return self._frames
 
     def _continue_slices(self, state: dict[str, Any], how: Continuing, reseed: bool) -> None:
+        assert self._slices
         if how == "from its picture":
             return
         if how == "from its latent":

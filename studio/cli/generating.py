@@ -174,7 +174,7 @@ def _forget_slice(folder: RunFolder, command: Command) -> None:
     number, given = slices.number_of(command.remake), command.request.given
     prompt = given.get("text_input")
     if lines := given.get("slice_prompts"):
-        prompt = lines[number] if len(lines) == len(slices.NUMBERS) else "\n".join(lines)
+        prompt = slices.line_of(lines, number)
     slices.forget(folder, number, prompt, given.get("seed"))
 
 

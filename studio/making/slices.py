@@ -3,7 +3,7 @@
 Never imports torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,13 @@ def number_of(text: str) -> int:
         return int(name)
     known = ", ".join(f"{number} ({name})" for number, name in enumerate(NAMES))
     raise BadInput(f"There is no slice '{text[:20]}'. There are: {known}.")
+
+
+def line_of(lines: Sequence[str], number: int) -> str:
+    """The line for a slice in a file of slice prompts. Raises BadInput."""
+    if len(lines) != len(NUMBERS):
+        raise BadInput(f"--slice-prompts must be nine lines; there were {len(lines)}.")
+    return lines[number].strip()
 
 
 def forget(

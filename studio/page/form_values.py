@@ -29,7 +29,8 @@ class FormValues:
 
     def options(self, name: str) -> Sequence[Any] | None:
         """What a person chooses from; None for a value that is typed."""
-        words = choices(self.kind.model_fields[name])
+        field = self.kind.model_fields[name]
+        words = () if meta(field)["is_switch"] else choices(field)
         if words or name not in self.choices:
             return words or None
         return self.choices[name].options
@@ -108,6 +109,10 @@ def fits_browser(field: FieldInfo) -> bool:
 def _as_typed(field: FieldInfo, value: Any) -> Any:
     if fits_browser(field):
         return value_type(field)(value)
+    if meta(field)["is_switch"]:
+        return value == choices(field)[1] or value is True
+    if meta(field)["lines"]:
+        return "\n".join(value) if isinstance(value, list) else value
     if value_type(field) is list:
         return " | ".join(value)
     return str(value) if value_type(field) is int else value

@@ -20,6 +20,7 @@ from studio.page.gallery_link import show_gallery_link
 from studio.page.like_it import show_four_like_it
 from studio.page.picker import can_continue
 from studio.page.pictures import show_thumbnail
+from studio.page.remake import can_remake, show_remake
 from studio.page.text import plain, prompt_of
 from studio.page.upscaling import show_upscale, show_upscalings
 from studio.queue.options import StudioOptions
@@ -58,6 +59,8 @@ def show_actions(entry: Entry, use: Choose, continue_: Choose, options: StudioOp
             )
             show_four_like_it(entry, options)
         show_upscale(entry, options)
+        if can_remake(entry):
+            show_remake(entry, options)
         if entry.details.get("ancestors"):
             _show_chain_film(entry)
         st.button("Use these settings", key=f"use-{entry.name}", on_click=use, args=(entry.name,))

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from studio.engines.contract import Choices
 from studio.page.form_values import fits_browser
+from studio.page.text_table import show_text_table
 from studio.settings.declare import choice_in_words, choices, meta, value_type
 
 LONG = 60  # characters of a text that needs several lines
@@ -32,12 +33,14 @@ def show_widget(
     """
     about: dict[str, Any] = {**about_setting(name, field, key), "on_change": on_change}
     kept: dict[str, Any] = {**about, "persist_state": "page"}
-    if words := choices(field):
+    if meta(field)["lines"]:
+        show_text_table(name, field, key or name)
+    elif value_type(field) is bool or meta(field)["is_switch"]:
+        st.checkbox(**kept)
+    elif words := choices(field):
         st.selectbox(**kept, options=words, format_func=choice_in_words)
     elif offered is not None:
         _choice_box(offered, about)
-    elif value_type(field) is bool:
-        st.checkbox(**kept)
     elif len(str(field.default)) > LONG:
         st.text_area(**kept, height=160)
     elif not fits_browser(field):

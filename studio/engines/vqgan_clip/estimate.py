@@ -24,6 +24,7 @@ from studio.base.errors import BadInput
 from studio.base.machine import cpu_flags, machine_memory
 from studio.engines.estimate import Estimate
 from studio.engines.vqgan_clip import growth
+from studio.engines.vqgan_clip.slice_plan import first_size
 from studio.models.catalogue import find_weights, first_stage
 from studio.settings.run_settings import RunSettings
 
@@ -69,6 +70,7 @@ BYTES_PER_CUTOUT = {"cpu": 40e6, "gpu": 24e6}  # of ViT-B/32; goes with CLIP's m
 # files and checkpoint take.
 BYTES_PER_TILE_PIXEL = 5e3
 BYTES_PER_PIXEL_IN_TILES = 90
+BYTES_PER_PIXEL_AROUND_SLICES = 50  # of a picture of slices, besides what a slice takes
 TILE_WORK = 1.8  # multiply-adds of the decoder in tiles, which overlap and are decoded twice
 SIDES = 32  # a size that is proposed has sides that are multiples of so many pixels
 PERCENT = 100
@@ -121,9 +123,12 @@ def macs_per_step(settings: Mapping[str, Any], widths: Mapping[str, int]) -> flo
 
 def memory_bytes(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
     """Peak memory of the worker's process, or of the GPU. device: in words."""
+    if _has_slices(settings):
+        around = settings["Xdim"] * settings["ydim"] * BYTES_PER_PIXEL_AROUND_SLICES
+        return memory_bytes(worked_on(settings), widths, device) + around
     kind, width = _kind(device), _width(settings, widths)
     picture = settings["Xdim"] * settings["ydim"]
-    if _is_large(settings):
+    if is_large(settings):
         tile = _pixels_at_once(settings) * BYTES_PER_TILE_PIXEL * width
         picture = tile + picture * BYTES_PER_PIXEL_IN_TILES
     else:
@@ -262,7 +267,20 @@ def _clip_macs(settings: Mapping[str, Any]) -> float:
     return CLIP_MACS.get(settings["clip_model"], SMALL_CLIP_MACS)
 
 
-def _is_large(settings: Mapping[str, Any]) -> bool:
+def _has_slices(settings: Mapping[str, Any]) -> bool:
+    return settings.get("slices") == "nine"
+
+
+def worked_on(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings with the size of what is worked on at a time: the picture's, or a slice's."""
+    if not _has_slices(settings):
+        return settings
+    sides = {side: math.ceil(settings[side] / 2) for side in ("Xdim", "ydim")}
+    return {**settings, **sides, "slices": "one"}
+
+
+def is_large(settings: Mapping[str, Any]) -> bool:
+    """Whether a picture of these settings is made in tiles."""
     grow_from = settings.get("grow_from") or 0
     return growth.is_large(settings["Xdim"], settings["ydim"], grow_from)
 
@@ -270,7 +288,7 @@ def _is_large(settings: Mapping[str, Any]) -> bool:
 def _pixels_at_once(settings: Mapping[str, Any]) -> int:
     """How many pixels of the picture are decoded together: those of a tile, or all."""
     width, height = settings["Xdim"], settings["ydim"]
-    if not _is_large(settings):
+    if not is_large(settings):
         return width * height
     return min(width, growth.TILE) * min(height, growth.TILE)
 
@@ -278,6 +296,8 @@ def _pixels_at_once(settings: Mapping[str, Any]) -> int:
 def _sizes_and_steps(settings: Mapping[str, Any]) -> list[tuple[growth.Size, int]]:
     """The sizes that a run goes through, and how many steps each takes; endless ones count once."""
     size, steps = (settings["Xdim"], settings["ydim"]), settings["num_steps"]
+    if _has_slices(settings):
+        return _slices_and_steps(settings)
     begins_large = settings.get("init_image") or settings.get("use_scrolling_zooming")
     if begins_large or steps < 1 or "grow_steps" not in settings:
         return [(size, 1)]
@@ -285,6 +305,16 @@ def _sizes_and_steps(settings: Mapping[str, Any]) -> list[tuple[growth.Size, int
     firsts = growth.first_steps(len(sizes), settings["grow_steps"])
     ends = [min(steps, first) for first in [*firsts[1:], steps]]
     return [(s, end - min(steps, first)) for s, first, end in zip(sizes, firsts, ends, strict=True)]
+
+
+def _slices_and_steps(settings: Mapping[str, Any]) -> list[tuple[growth.Size, int]]:
+    """As `_sizes_and_steps`, of the small picture and of the slices."""
+    of_slice, steps = worked_on(settings), settings["num_steps"]
+    composing = 0 if settings.get("init_image") or steps < 1 else settings.get("grow_steps", 0)
+    composing = min(composing, max(steps, 0))
+    small = first_size(settings["Xdim"], settings["ydim"], 1, settings.get("grow_from") or 0)
+    rest = max(1, steps) - composing
+    return [(small, composing), ((of_slice["Xdim"], of_slice["ydim"]), rest)]
 
 
 def _kind(device: str) -> str:

@@ -17,7 +17,6 @@ from studio.engines.device import (
     total_memory,
 )
 from studio.engines.vqgan_clip import estimate
-from studio.engines.vqgan_clip.growth import is_large
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 
 ROOMIER = (0.7, 0.4)  # the sizes that are proposed take these shares of what was too much
@@ -37,8 +36,8 @@ class MemoryPlan:
         Pictures stay the same.
         """
         on_cpu = self.device.type == "cpu"
-        s = self.settings
-        roomy = self.needed <= self.there / 2 and not is_large(s.Xdim, s.ydim, s.grow_from)
+        is_large = estimate.is_large(estimate.worked_on(self.settings.model_dump()))
+        roomy = self.needed <= self.there / 2 and not is_large
         keep_freed_memory(not on_cpu or roomy)
 
     @property

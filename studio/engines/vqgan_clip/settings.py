@@ -111,8 +111,8 @@ class VQGANCLIPSettings(RunSettings):
     slices: Slices = setting(
         "one",
         "Nine slices",
-        "nine: make the picture from nine slices, one after the other, each half as wide and half"
-        " as high, which overlap and are blended. Each has the detail of a whole picture, and only"
+        "Make the picture from nine slices, one after the other, each half as wide and half as"
+        " high, which overlap and are blended. Each has the detail of a whole picture, and only"
         " one is worked on at a time. They begin with the parts of the starting image or, without"
         " one, of a small picture that the run makes first.",
         heading="Look",

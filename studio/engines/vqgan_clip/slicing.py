@@ -146,7 +146,9 @@ class Slicing:
         """Continue from what `state` gave. Raises ValueError or other errors of Python."""
         current, steps = int(state["current"]), [int(count) for count in state["steps"]]
         pictures = {int(n): picture for n, picture in state.get("pictures", {}).items()}
-        states = {int(n): dict(found) for n, found in state.get("states", {}).items()}
+        states: dict[int, Mapping[str, Any]] = {
+            int(n): dict(found) for n, found in state.get("states", {}).items()
+        }
         under, (width, height) = state.get("under"), self.size
         if len(steps) != SLICES or min(steps) < 0:
             raise ValueError("it does not count the steps of nine slices")

@@ -16,6 +16,8 @@ from studio.base.yaml_files import read_yaml
 from studio.engines.contract import ForeignSettings
 from studio.engines.vqgan_clip.augmentation_list import parse_augmentations
 from studio.engines.vqgan_clip.settings import OWN_AUGMENTATIONS, Optimiser
+from studio.engines.vqgan_clip.slice_plan import SLICES
+from studio.media.nine_slices import FADE_FROM
 from studio.settings.weighted import with_weight
 
 PROGRAM = "XibQGAN-CLIP"
@@ -121,7 +123,7 @@ class _Reader:
     def _readers(self) -> Iterator[Callable[[], None]]:
         yield from (self._prompts, self._size, self._seed, self._weights, self._choices)
         yield from (self._pictures, self._noise_prompts, self._decay, self._noise)
-        yield from (self._upscaling, self._augmentations, self._zoom)
+        yield from (self._upscaling, self._augmentations, self._zoom, self._slices)
 
     def _given(self) -> set[str]:
         return {key for key, value in self._content.items() if value not in (None, "", [], "None")}
@@ -226,6 +228,41 @@ class _Reader:
             return
         always = self._content.get("upscale_always") is True
         self._take("realesrgan", *others, upscale=scale, upscale_always=always)
+
+    def _slices(self) -> None:
+        """Each of its slices has the size and the steps that it names for a picture."""
+        prompts = [str(text or "").strip() for text in self._list("slice_prompts")]
+        if prompts and len(prompts) != SLICES:
+            self._left["slice_prompts"] = f"there must be nine; there are {len(prompts)}"
+            prompts = []
+        if not prompts and "nine_type" not in self._given():
+            return
+        if self._values.get("use_scrolling_zooming"):
+            self._left["slice_prompts"] = "a picture that zooms has no slices"
+            return
+        if prompts:
+            self._take("slice_prompts", slice_prompts=prompts if any(prompts) else [])
+        if "nine_type" in self._given():
+            self._left["nine_type"] = "all nine slices are made; --remake makes one of them again"
+        self._take(*self._given() & {"save_nine"}, slices="nine")
+        self._values["save_nine"] = self._content.get("save_nine") is True
+        self._enlarge_for_slices()
+        if _number(self._content.get("smooth", FADE_FROM)) != FADE_FROM:
+            self._left["smooth"] = f"it is {FADE_FROM:g} here"
+
+    def _enlarge_for_slices(self) -> None:
+        for side in ("Xdim", "ydim"):
+            if isinstance(of_slice := self._values.get(side), int):
+                self._values[side] = 2 * of_slice
+        if isinstance(steps := self._values.get("num_steps"), int) and steps > 0:
+            begins_with_picture = "init_image" in self._values
+            self._values |= {"slice_steps": steps, "num_steps": SLICES * steps}
+            if not begins_with_picture:
+                self._values |= {"grow_steps": steps, "num_steps": (SLICES + 1) * steps}
+
+    def _list(self, key: str) -> list[Any]:
+        found = self._content.get(key)
+        return found if isinstance(found, list) else []
 
     # --- augment_config.yaml ---
 
