@@ -274,12 +274,14 @@ class VQGANCLIPRun(Run):
         if (number := slices.due) == slices.current:
             return
         state = slices.turn_to(number, to_arrays(self._worked_on()))
-        self._random = RandomStream(self._seed_of(number))
-        self._optimisation_steps = 0
-        self._begin_at(start.encode(self._canvas, self._start_of_slice(number)))
         if state:
+            self._begin_empty(slices.made_size)
             with misfit_explained():
                 self._take_up(state)
+        else:
+            self._random = RandomStream(self._seed_of(number))
+            self._optimisation_steps = 0
+            self._begin_at(start.encode(self._canvas, self._start_of_slice(number)))
         self._aim(self.settings)
 
     def _seed_of(self, number: int) -> int:
@@ -344,7 +346,7 @@ class VQGANCLIPRun(Run):
         """That of the picture, with that of the slice that is worked on."""
         number = self._slices.current if self._slices else NONE
         own = settings.slice_prompts[number] if number != NONE and settings.slice_prompts else ""
-        return f"{settings.text_input} | {own}"
+        return f"{settings.text_input} | {own}" if own else settings.text_input
 
     def _first_latent(self) -> Tensor:
         size = self._growth.size

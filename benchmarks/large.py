@@ -1,7 +1,7 @@
 """Memory, seconds and seams of large pictures.
 
     python benchmarks/large.py [--size 512 2048x1024 ...] [--models bundled full]
-                               [--steps 150] [--grow-steps 100] [--save FOLDER]
+                               [--steps 150] [--grow-steps 100] [--slices nine] [--save FOLDER]
 
 Each size has a process of its own, which makes one picture as generate.py does, film and
 checkpoints included. Models are as in step.py. Memory is the peak of that process, and how much of
@@ -10,7 +10,8 @@ of neighbouring pixels across the lines where tiles begin and end to count, and 
 1 means that nobody can tell them apart. Beside it stands the same ratio with the other lines within
 NEAR pixels alone, as what a picture shows is not spread evenly. Both compare lines that are whole
 positions of the latent apart, as a VQGAN's picture has a grid of its own. A picture of one tile has
-no seams.
+no seams. With nine slices, the lines where slices begin and end are measured instead; --grow-steps
+has no effect then, as the steps are shared out.
 """
 
 import argparse
@@ -60,6 +61,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--grow-steps", type=int, default=100)
+    parser.add_argument("--slices", choices=("one", "nine"), default="one")
     parser.add_argument("--cutn", type=int, help="cutouts, if not what the weights recommend")
     parser.add_argument("--save", type=Path, help="where to keep the runs")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -73,6 +75,7 @@ def _in_a_process(
     command = [sys.executable, __file__, "--serve", size, "--assets-dir", str(assets_dir)]
     command += ["--prompt", args.prompt, "--steps", str(args.steps)]
     command += ["--grow-steps", str(args.grow_steps), "--save", str(args.save or folder)]
+    command += ["--slices", args.slices]
     command += ["--cutn", str(args.cutn)] if args.cutn else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -88,6 +91,7 @@ def made(args: argparse.Namespace, size: str) -> dict[str, Any]:
     given = {"text_input": args.prompt, "num_steps": args.steps, "grow_steps": args.grow_steps}
     given |= {"Xdim": width, "ydim": height or width, "set_seed": True, "seed": 1}
     given |= {"cutn": args.cutn} if args.cutn else {}
+    given |= {"slices": args.slices}
     plan = prepare(Request(given, args.save, args.assets_dir))
     weights_mib, keeps_them_warm = _with_weights(plan.settings, args.assets_dir)
     moments = [time.perf_counter()]
@@ -98,7 +102,8 @@ def made(args: argparse.Namespace, size: str) -> dict[str, Any]:
         on_step=lambda step: moments.append(time.perf_counter()),
     )
     del keeps_them_warm
-    seams, near = seams_of(folder.path / "output.PNG", factor_of(plan.settings, args.assets_dir))
+    factor = factor_of(plan.settings, args.assets_dir)
+    seams, near = seams_of(folder.path / "output.PNG", factor, args.slices == "nine")
     return {
         "seconds": time.perf_counter() - moments[0],
         "last_step": moments[-1] - moments[-2],
@@ -127,8 +132,8 @@ def factor_of(settings: Any, assets_dir: Path) -> int:
     return get_weights(assets_dir, settings.vqgan_ckpt).factor
 
 
-def seams_of(path: Path, factor: int) -> tuple[float, float]:
-    """How visible tiles are in a picture, relative to all other lines and to those nearby."""
+def seams_of(path: Path, factor: int, of_slices: bool = False) -> tuple[float, float]:
+    """How visible tiles, or slices, are, relative to all other lines and to those nearby."""
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None
@@ -138,7 +143,12 @@ def seams_of(path: Path, factor: int) -> tuple[float, float]:
     for axis in (0, 1):
         differences = _differences(pixels, axis)
         lines = np.arange(1, len(differences) + 1)
-        borders = np.array(borders_along(pixels.shape[axis], factor))
+        length = pixels.shape[axis]
+        borders = np.array(
+            [length // 4, length // 2, 3 * length // 4]
+            if of_slices
+            else borders_along(length, factor)
+        )
         for border in borders:
             at.append(differences[border - 1])
             alike = (lines % factor == border % factor) & ~np.isin(lines, borders)

@@ -157,3 +157,20 @@ def test_earlier_runs_without_growth_still_tell(as_measured, older):
     details = past_run(emoji(128, 12), 1 / TOOK[128, 12], 59) | {"device": THREAD}
     past = {k: v for k, v in details.items() if k not in ("grow_from", "grow_steps")} | older
     assert estimate.estimate(emoji(128, 12), {"emoji_f8": 64}, THREAD, [past]).measured
+
+
+def test_slices_take_the_memory_and_time_of_a_quarter(as_measured):
+    whole = emoji(1024, 12, steps=100)
+    nine = whole.model_copy(update={"slices": "nine", "grow_steps": 40, "slice_steps": 10})
+    part = emoji(512, 12)
+    told = [estimate.estimate(s, {"emoji_f8": 64}, THREAD, []) for s in (whole, nine, part)]
+    memory = [one.memory_bytes for one in told]
+    assert memory[2] < memory[1] < 1.2 * memory[2] < memory[0]
+    small = estimate.estimate(emoji(128, 12), {"emoji_f8": 64}, THREAD, [])
+    from_128 = nine.model_copy(update={"grow_from": 128})
+    found = estimate.estimate(from_128, {"emoji_f8": 64}, THREAD, []).seconds_per_step
+    expected = 0.4 * small.seconds_per_step + 0.6 * told[2].seconds_per_step
+    assert found == pytest.approx(expected)
+    from_picture = from_128.model_copy(update={"init_image": "a.png"})
+    found = estimate.estimate(from_picture, {"emoji_f8": 64}, THREAD, []).seconds_per_step
+    assert found == pytest.approx(told[2].seconds_per_step)

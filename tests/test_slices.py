@@ -562,3 +562,20 @@ def execute_in(folder: RunFolder, until: int) -> None:
         stop=stop,
         on_step=lambda step: stop.request() if step.index == until else None,
     )
+
+
+def test_a_slice_from_a_file_goes_on_from_it(
+    begin: Begin, compute: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begin(ALL + 2)
+    compute(folder, until=4)
+    (folder.path / storage.CHECKPOINT).unlink()
+    own = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
+    (folder.path / storage.PARTS).mkdir(exist_ok=True)
+    Image.fromarray(own).save(storage.part_path(folder.path, 0))
+    folder.update(status="interrupted")
+    seen, encode = [], logic.start.encode
+    monkeypatch.setattr(logic.start, "encode", lambda c, x: seen.append(x) or encode(c, x))
+    again(folder, compute)
+    last = (seen[-1][0] * 255).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(last[:24, :36], own)

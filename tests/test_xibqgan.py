@@ -14,8 +14,10 @@ from PIL import Image
 from studio.base.errors import BadInput
 from studio.engines.vqgan_clip import xibqgan
 from studio.engines.vqgan_clip.augmentation_list import parse_augmentations
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.making import recipes
 from studio.making.prepare import Request, prepare
+from studio.settings.values import check_values
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """
@@ -162,6 +164,52 @@ def test_what_has_a_counterpart_is_taken(program: Path) -> None:
         " | motion_blur(5, 0, 0, constant, p=0.5)"
         " | affine(15, 0.1, shear=5, padding_mode=zeros, p=0.7)"
     ), "the listed ones in their order, then those that are switched on"
+
+
+PARTS = ["a sun", None, "", "-0.5", *["grass"] * 5]
+
+
+def with_slices(program: Path, **values: Any) -> xibqgan.ForeignSettings:
+    (program / "Config" / "video_config.yaml").unlink()
+    return changed(program, **({"slice_prompts": PARTS, "save_nine": True} | values))
+
+
+def test_slices_have_the_size_and_the_steps_of_its_pictures(program: Path) -> None:
+    found = with_slices(program, max_iterations=40, size=[96, 64])
+    values = {n: found.values[n] for n in ("slices", "Xdim", "ydim", "num_steps", "slice_steps")}
+    assert values == {
+        "slices": "nine",
+        "Xdim": 192,
+        "ydim": 128,
+        "num_steps": 9 * 40,
+        "slice_steps": 40,
+    }
+    assert found.values["slice_prompts"] == ["a sun", "", "", "-0.5", *["grass"] * 5]
+    assert found.values["save_nine"] is True
+    assert {"slice_prompts", "save_nine"} <= {*found.taken}
+    assert found.left["smooth"] == "it is 0.1 here" and "nine_type" not in found.left
+    check_values(VQGANCLIPSettings, found.values, "the test")
+
+
+def test_without_a_starting_image_slices_begin_with_a_small_picture(program: Path) -> None:
+    values = with_slices(program, init_image=None, save_nine=False, nine_type="NW").values
+    assert (values["num_steps"], values["slice_steps"], values["grow_steps"]) == (400, 40, 40)
+    assert values["save_nine"] is False
+
+
+def test_one_slice_alone_is_not_made(program: Path) -> None:
+    found = with_slices(program, nine_type=4, slice_prompts=None)
+    assert found.values["slices"] == "nine" and "slice_prompts" not in found.values
+    assert "--remake" in found.left["nine_type"]
+
+
+def test_slice_prompts_that_are_not_nine_are_left(program: Path) -> None:
+    found = with_slices(program, slice_prompts=["a"] * 8)
+    assert "slices" not in found.values and found.values["Xdim"] == 96
+    assert found.left["slice_prompts"] == "there must be nine; there are 8"
+    zooming = changed(program, slice_prompts=PARTS, make_zoom_video=True)
+    assert "slices" not in zooming.values
+    assert zooming.left["slice_prompts"] == "a picture that zooms has no slices"
 
 
 def test_each_key_is_taken_left_or_empty(program: Path) -> None:

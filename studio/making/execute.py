@@ -99,8 +99,9 @@ def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
         _continue(run, checkpoints.read(folder / storage.START_CHECKPOINT), facts)
     if run.keeps_parts:
         there, warnings = slices.there(recording.folder)
-        recording.go_on_after(run.take_parts(there))
         recording.warn(warnings)
+        recording.go_on_after(run.take_parts(there))
+        run.change(settings_at(details, recording.steps_done))
     recording.loaded(run, devices.describe(device), facts)
     return run
 

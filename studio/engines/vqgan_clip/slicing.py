@@ -62,9 +62,16 @@ class Slicing:
         return self.states.pop(number, None)
 
     def start_of(self, number: int) -> np.ndarray:
-        """The part of the starting picture that a slice begins with, as the VQGAN makes it."""
+        """What a slice begins with, as the VQGAN makes it: its part of the starting picture.
+
+        Of a slice that was taken from a file, whose state is not known, it is that picture.
+        """
         assert self.under is not None
-        return self._made[number].of(self.under)
+        made = self._made[number]
+        start = made.of(self.under).copy()
+        if number in self.pictures:
+            self._boxes[number].moved(made).of(start)[:] = self.pictures[number]
+        return start
 
     def add(self, made: np.ndarray) -> bool:
         """Take in a step's picture of the current slice; whether the slice is whole now."""
