@@ -46,6 +46,7 @@ from studio.models.catalogue import find_sketcher, get_weights, picture_size
 from studio.settings.run_settings import Continuing, RunSettings
 from vqgan_utils import find_clip_model, move_picture
 
+GENTLE = 0.25  # of the step size: slices that are only to be refined
 SMALLEST_PART = 0.25  # of a large picture's shorter side: its smallest cutouts
 
 __all__ = ["RandomStream", "Run", "Step", "VQGANCLIPRun"]
@@ -176,7 +177,7 @@ class VQGANCLIPRun(Run):
                 self._targets = warm.with_room(lambda: self._find_targets(settings), run=self)
         self.settings = settings
         self._compare(settings)
-        self._latent.step_size = settings.step_size
+        self._latent.step_size = self._step_size(settings)
 
     def _state(self) -> dict[str, Any]:
         """What steps change, in copies that stay on the device."""
@@ -315,7 +316,7 @@ class VQGANCLIPRun(Run):
 
     def _begin_at(self, z: Tensor) -> None:
         """Go on from a latent with a fresh optimiser."""
-        self._latent = Latent(z, self.settings.step_size, self.settings.optimiser)
+        self._latent = Latent(z, self._step_size(self.settings), self.settings.optimiser)
 
     def _planned_growth(self) -> Growth:
         """In one stage where the picture scrolls, or begins with one of its size."""
@@ -344,9 +345,19 @@ class VQGANCLIPRun(Run):
 
     def _prompt(self, settings: VQGANCLIPSettings) -> str:
         """That of the picture, with that of the slice that is worked on."""
-        number = self._slices.current if self._slices else NONE
-        own = settings.slice_prompts[number] if number != NONE and settings.slice_prompts else ""
+        own = self._own_prompt(settings)
         return f"{settings.text_input} | {own}" if own else settings.text_input
+
+    def _own_prompt(self, settings: VQGANCLIPSettings) -> str:
+        """That of the slice that is worked on, if there is one, and it has one."""
+        number = self._slices.current if self._slices else NONE
+        return settings.slice_prompts[number] if number != NONE and settings.slice_prompts else ""
+
+    def _step_size(self, settings: VQGANCLIPSettings) -> float:
+        """Smaller for a slice without a prompt of its own: the prompt is of more than it shows."""
+        is_slice = self._slices is not None and self._slices.current != NONE
+        gentle = is_slice and not self._own_prompt(settings)
+        return settings.step_size * (GENTLE if gentle else 1)
 
     def _first_latent(self) -> Tensor:
         size = self._growth.size
