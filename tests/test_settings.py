@@ -11,7 +11,15 @@ from studio.cli import settings_docs
 from studio.engines import registry
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.settings.common import MAX_SEED
-from studio.settings.declare import default_text, members, meta, option_name, range_text, value_type
+from studio.settings.declare import (
+    choices,
+    default_text,
+    members,
+    meta,
+    option_name,
+    range_text,
+    value_type,
+)
 from studio.settings.values import check_values, make, read_defaults
 
 ROOT = Path(__file__).parents[1]
@@ -128,7 +136,8 @@ def test_a_value_of_a_group_switches_it_on(name):
     off, on = choices(FIELDS[switch]) or (False, True)
     assert getattr(make(KIND, {"text_input": "a", switch: off}, {name: value}), switch) == on
     assert getattr(make(KIND, {"text_input": "a"}, {name: value, switch: off}), switch) == off
-    assert getattr(make(KIND, {"text_input": "a", switch: False}), switch) == off
+    later = {"text_input": "a", switch: off}
+    assert getattr(make(KIND, {name: value}, later), switch) == off
 
 
 def test_members():

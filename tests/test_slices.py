@@ -285,6 +285,20 @@ def test_without_files_a_run_resumes_as_exactly(begin: Begin, compute: Any) -> N
     assert not (folder.path / storage.PARTS).exists()
 
 
+def test_slices_without_prompts_of_their_own_take_smaller_steps(assets: Path) -> None:
+    settings = make(VQGANCLIPSettings, NINE | {"slice_prompts": PROMPTS, "grow_steps": 1})
+    run = logic.VQGANCLIPRun(settings, assets_dir=assets, device=torch.device("cpu"))
+    run.load_model()
+    run.model_init()
+    sizes = []
+    for _ in range(1 + 2 * 2):
+        run.iterate()
+        sizes.append(run._latent.step_size)
+    assert sizes == [0.1, 0.025, 0.025, 0.1, 0.1]
+    run.change(settings.model_copy(update={"step_size": 0.2}))
+    assert run._latent.step_size == 0.2
+
+
 def test_slices_begin_with_their_parts_of_the_starting_picture(
     begin: Begin, compute: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,7 @@ class VQGANCLIPSettings(RunSettings):
         [],
         "Slice prompts",
         "What each slice should show, besides the prompt: nine lines in the order NW, N, NE, W, X"
-        " (the middle), E, SW, S, SE. Lines may be blank.",
+        " (the middle), E, SW, S, SE. Lines may be blank: such a slice is refined by smaller steps.",
         group="slices",
         when="nine",
         unset="none",
