@@ -13,6 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import tiny_models
+import torch
 from PIL import Image
 
 import generate

@@ -122,7 +122,8 @@ class VQGANCLIPSettings(RunSettings):
         [],
         "Slice prompts",
         "What each slice should show, besides the prompt: nine lines in the order NW, N, NE, W, X"
-        " (the middle), E, SW, S, SE. Lines may be blank: such a slice is refined by smaller steps.",
+        " (the middle), E, SW, S, SE. Where a line is blank, the slice is only refined, by smaller"
+        " steps.",
         group="slices",
         when="nine",
         unset="none",
