@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from studio.engines.arrays import to_arrays, to_tensor, to_uint8
+from studio.engines.arrays import to_arrays, to_uint8
 from studio.engines.contract import Run, Step
 from studio.engines.device import (
     compute_precision,
@@ -108,7 +108,7 @@ class VQGANCLIPRun(Run):
             sharing,
         ):
             if self._slices:
-                warm.with_room(self._turn_to_slice, run=self)
+                self._turn_to_slice()
             with self._random:
                 picture, losses = self._frame()
         self._frames += 1
@@ -252,9 +252,11 @@ class VQGANCLIPRun(Run):
         if how == "from its picture":
             return
         if how == "from its latent":
-            streams = [RandomStream(self._seed_of(number)).state for number in range(SLICES)]
+            s = self.settings
+            seeds = (slice_seed(s.seed, s.slice_seeds, number) for number in range(SLICES))
+            streams = [RandomStream(seed).state for seed in seeds]
             with misfit_explained():
-                state = restarted(state, [s.numpy() for s in streams] if reseed else None)
+                state = restarted(state, [one.numpy() for one in streams] if reseed else None)
         self.load_state_dict(state)
         self._frames, self._slices.inherited = 0, True
 
@@ -270,27 +272,29 @@ class VQGANCLIPRun(Run):
         if slices.under is None:
             if self._optimisation_steps < self.settings.grow_steps:
                 return
-            composition = Image.fromarray(to_uint8(self._canvas.decode(self._latent.z)))
-            slices.begin_with(np.asarray(composition.resize(self.size, Image.Resampling.BICUBIC)))
-        if (number := slices.due) == slices.current:
-            return
-        state = slices.turn_to(number, to_arrays(self._worked_on()))
-        if state:
-            self._begin_empty(slices.made_size)
-            with misfit_explained():
-                self._take_up(state)
-        else:
-            self._random = RandomStream(self._seed_of(number))
-            self._optimisation_steps = 0
-            self._begin_at(start.encode(self._canvas, self._start_of_slice(number)))
-        self._aim(self.settings)
+            picture = warm.with_room(lambda: self._canvas.decode(self._latent.z), run=self)
+            small = Image.fromarray(to_uint8(picture))
+            slices.begin_with(np.asarray(small.resize(self.size, Image.Resampling.BICUBIC)))
+        if (number := slices.due) != slices.current:
+            state = slices.turn_to(number, to_arrays(self._worked_on()))
+            if state:
+                with misfit_explained():
+                    self._begin_empty(slices.made_size)
+                    self._take_up(state)
+            else:
+                self._begin_slice(number)
+            warm.with_room(lambda: self._aim(self.settings), run=self)
 
-    def _seed_of(self, number: int) -> int:
-        return slice_seed(self.settings.seed, self.settings.slice_seeds, number)
-
-    def _start_of_slice(self, number: int) -> Tensor:
+    def _begin_slice(self, number: int) -> None:
         assert self._slices
-        return to_tensor(Image.fromarray(self._slices.start_of(number))).to(self.device)
+        start_image = Image.fromarray(self._slices.start_of(number))
+        chosen = self.settings.slice_seeds
+        self._random = RandomStream(slice_seed(self.settings.seed, chosen, number))
+        self._optimisation_steps = 0
+        size = self._slices.made_size
+        self._begin_at(
+            warm.with_room(lambda: start.latent_of_image(self._canvas, start_image, size), run=self)
+        )
 
     # --- before the first step ---
 

@@ -1,11 +1,15 @@
 """Nine slices on the page: the table of their prompts, and making one again. See pages.py."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from pages import again, errors, make_finished, press, queued, run, sidebar, write_prompt
 
+from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.making import slices
 from studio.runs.storage import part_path
+from studio.settings.values import make
 
 pytest_plugins = "page_fixtures"
 PROMPTS = ["", "", "a church", "", "grass | a tree:0.5", "", "", "", ""]
@@ -27,9 +31,9 @@ def test_nine_slices_with_prompts_in_a_table(page, output_dir):
     details = entry.details
     assert (details["slices"], details["save_nine"]) == ("nine", True)
     assert details["slice_prompts"] == PROMPTS
-    later = again(page)
-    assert sidebar(later)["Nine slices"].value is True
-    assert sidebar(later)["Slice prompts: NE"].value == "a church"
+    later: Any = sidebar(again(page))
+    assert later["Nine slices"].value is True
+    assert later["Slice prompts: NE"].value == "a church"
 
 
 def test_one_picture_has_no_slice_prompts(page, output_dir):
@@ -47,12 +51,9 @@ def test_one_picture_has_no_slice_prompts(page, output_dir):
 @pytest.fixture
 def finished(output_dir):
     """A run of nine slices, as far as its files tell."""
-    from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
-    from studio.settings.values import make
-
     given = {"text_input": "a village", "slices": "nine", "save_nine": True, "slice_steps": 2}
-    details = make(VQGANCLIPSettings, given).model_dump()
-    folder = make_finished(output_dir, model="VQGAN-CLIP", **details | {"num_steps": 20})
+    details: dict[str, Any] = make(VQGANCLIPSettings, given).model_dump() | {"num_steps": 20}
+    folder = make_finished(output_dir, "20260101T000000-aaaaaaaa", model="VQGAN-CLIP", **details)
     slices.keep(folder, {number: np.zeros((16, 16, 3), np.uint8) for number in range(9)})
     return folder
 
