@@ -10,8 +10,9 @@ of neighbouring pixels across the lines where tiles begin and end to count, and 
 1 means that nobody can tell them apart. Beside it stands the same ratio with the other lines within
 NEAR pixels alone, as what a picture shows is not spread evenly. Both compare lines that are whole
 positions of the latent apart, as a VQGAN's picture has a grid of its own. A picture of one tile has
-no seams. With nine slices, the lines where slices begin and end are measured instead; --grow-steps
-has no effect then, as the steps are shared out.
+no seams. With nine slices, the lines where slices begin and end are measured instead, beside lines
+that are whole positions apart in the small picture that was enlarged; --grow-steps has no effect
+then, as the steps are shared out.
 """
 
 import argparse
@@ -103,6 +104,8 @@ def made(args: argparse.Namespace, size: str) -> dict[str, Any]:
     )
     del keeps_them_warm
     factor = factor_of(plan.settings, args.assets_dir)
+    if args.slices == "nine":
+        factor *= _enlarged(plan.settings, factor)
     seams, near = seams_of(folder.path / "output.PNG", factor, args.slices == "nine")
     return {
         "seconds": time.perf_counter() - moments[0],
@@ -130,6 +133,14 @@ def factor_of(settings: Any, assets_dir: Path) -> int:
     from studio.models.catalogue import get_weights
 
     return get_weights(assets_dir, settings.vqgan_ckpt).factor
+
+
+def _enlarged(settings: Any, factor: int) -> int:
+    """How many times larger a picture is than the small one that its slices begin with."""
+    from studio.engines.vqgan_clip.slice_plan import first_size
+
+    width, _ = first_size(settings.Xdim, settings.ydim, factor, settings.grow_from)
+    return round(settings.Xdim / width)
 
 
 def seams_of(path: Path, factor: int, of_slices: bool = False) -> tuple[float, float]:
