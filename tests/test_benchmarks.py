@@ -158,10 +158,13 @@ def test_upscaling_is_measured_beside_ncnn(capsys: pytest.CaptureFixture) -> Non
 def test_a_large_picture_is_measured(tmp_path: Path) -> None:
     write_tiny_assets(tmp_path)
     args = Namespace(prompt="a", steps=2, grow_steps=1, cutn=2, save=tmp_path, assets_dir=tmp_path)
+    args.slices = "one"
     found = large.made(args, "32x48")
     assert found["seconds"] >= found["last_step"] > 0
     assert found["peak_mib"] >= found["weights_mib"] > 0
     assert np.isnan([found["seams"], found["near"]]).all()  # it has one tile
+    args.slices, args.steps = "nine", 10
+    assert large.made(args, "64x128")["seams"] > 0
 
 
 def test_seams_are_told_from_what_a_picture_shows(tmp_path: Path) -> None:
@@ -173,3 +176,6 @@ def test_seams_are_told_from_what_a_picture_shows(tmp_path: Path) -> None:
         pixels[:, border:] += 10
     Image.fromarray(pixels).save(path)
     assert min(large.seams_of(path, 8)) > 1.5
+    pixels[320:] += 10
+    Image.fromarray(pixels).save(path)
+    assert min(large.seams_of(path, 8, of_slices=True)) > 1.5
