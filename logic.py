@@ -129,10 +129,12 @@ class VQGANCLIPRun(Run):
 
     def _step(self, picture: np.ndarray, losses: Mapping[str, float]) -> Step:
         slices = self._slices
-        if slices is None or slices.under is None:
-            grows_to = self.size if slices else self._growth.grows_to
-            return Step(self._frames, picture, losses, grows_to=grows_to)
-        if slices.add(picture):
+        if slices is None:
+            return Step(self._frames, picture, losses, grows_to=self._growth.grows_to)
+        if slices.under is None:
+            if not (slices.are_whole and self._lay_under_slices()):
+                return Step(self._frames, picture, losses, grows_to=self.size)
+        elif slices.add(picture):
             self._kept.discard(slices.current)
         new = {n: part for n, part in slices.pictures.items() if n not in self._kept}
         self._kept |= new.keys()
@@ -234,7 +236,7 @@ class VQGANCLIPRun(Run):
     def keeps_parts(self) -> bool:
         return self._slices is not None and self.settings.save_nine
 
-    def take_parts(self, parts: Mapping[int, np.ndarray]) -> int:
+    def take_parts(self, parts: Mapping[int, np.ndarray]) -> tuple[int, np.ndarray | None] | None:
         assert self._slices
         fitting = {number: part for number, part in parts.items() if self._slices.fits(part)}
         self.warnings += [
@@ -242,10 +244,12 @@ class VQGANCLIPRun(Run):
             for number in parts.keys() - fitting.keys()
         ]
         before = sum(self._slices.steps)
-        self._slices.take(fitting)
+        is_different = self._slices.take(fitting)
         self._frames += sum(self._slices.steps) - before
         self._kept = {*fitting}
-        return self._frames
+        is_begun = self._slices.under is not None
+        picture = self._slices.picture() if is_begun else None
+        return (self._frames, picture) if is_different else None
 
     def _continue_slices(self, state: dict[str, Any], how: Continuing, reseed: bool) -> None:
         assert self._slices
@@ -269,12 +273,8 @@ class VQGANCLIPRun(Run):
         """Work on the slice that is due, once the small picture is made."""
         slices = self._slices
         assert slices
-        if slices.under is None:
-            if self._optimisation_steps < self.settings.grow_steps:
-                return
-            picture = warm.with_room(lambda: self._canvas.decode(self._latent.z), run=self)
-            small = Image.fromarray(to_uint8(picture))
-            slices.begin_with(np.asarray(small.resize(self.size, Image.Resampling.BICUBIC)))
+        if slices.under is None and not self._lay_under_slices():
+            return
         if (number := slices.due) != slices.current:
             state = slices.turn_to(number, to_arrays(self._worked_on()))
             if state:
@@ -284,6 +284,18 @@ class VQGANCLIPRun(Run):
             else:
                 self._begin_slice(number)
             warm.with_room(lambda: self._aim(self.settings), run=self)
+
+    @torch.no_grad()
+    def _lay_under_slices(self) -> bool:
+        """Let the slices begin with the small picture, last update included, if it is made."""
+        if self._optimisation_steps < self.settings.grow_steps:
+            return False
+        assert self._slices
+        picture = warm.with_room(lambda: self._canvas.decode(self._latent.z), run=self)
+        small = Image.fromarray(to_uint8(picture))
+        enlarged = np.asarray(small.resize(self.size, Image.Resampling.BICUBIC))
+        self._slices.begin_with(enlarged)
+        return True
 
     def _begin_slice(self, number: int) -> None:
         assert self._slices

@@ -330,6 +330,36 @@ def test_a_slice_that_is_there_is_not_made(begin: Begin, compute: Any) -> None:
     assert pixels(folder)[0, 36].tolist() == [255, 0, 0]
 
 
+@pytest.mark.parametrize("is_all_lost", [False, True])
+def test_killed_before_the_last_slice_was_noted(
+    begin: Begin, compute: Any, is_all_lost: bool
+) -> None:
+    """Its file is there, and the checkpoint is from before, or from nowhere."""
+    straight, folder = begin(), begin()
+    compute(straight)
+    compute(folder, until=ALL - 1 - 2 * is_all_lost)
+    for number in range(9):
+        path = storage.part_path(folder.path, number)
+        path.write_bytes(storage.part_path(straight.path, number).read_bytes())
+    if is_all_lost:
+        (folder.path / storage.CHECKPOINT).unlink()
+        folder.update(status="interrupted")
+    steps = again(folder, compute)
+    assert len(steps) == 3 * is_all_lost
+    assert np.array_equal(pixels(folder), pixels(straight))
+    assert folder.read()["num_steps"] == ALL and folder.read()["status"] == "done"
+
+
+def test_a_slice_that_a_person_has_painted_is_blended(begin: Begin, compute: Any) -> None:
+    folder = begin()
+    compute(folder, until=ALL - 4)
+    red = np.full((24, 36, 3), (255, 0, 0), np.uint8)
+    for number in (4, 8):
+        Image.fromarray(red).save(storage.part_path(folder.path, number))
+    again(folder, compute)
+    assert pixels(folder)[24, 36].tolist() == pixels(folder)[47, 71].tolist() == [255, 0, 0]
+
+
 def test_a_slice_is_made_again_alone(begin: Begin, compute: Any) -> None:
     folder = begin(slice_prompts=PROMPTS)
     compute(folder)

@@ -135,11 +135,12 @@ class Run(ABC):
         """Whether its steps have parts, which are kept as files."""
         return False
 
-    def take_parts(self, parts: Mapping[int, np.ndarray]) -> int:
+    def take_parts(self, parts: Mapping[int, np.ndarray]) -> tuple[int, np.ndarray | None] | None:
         """Make only the parts that are not among these, which are files; call it before a step.
 
-        Returns the index of the step after which the run goes on then: lower where parts are to be
-        made again, higher where they need not be made. Only where `keeps_parts`.
+        Returns None if nothing is different then. Else the index of the step after which the run
+        goes on, lower where parts are to be made again, higher where they need not be made; and the
+        picture of the parts, if there is one. Only where `keeps_parts`.
         """
         raise NotImplementedError
 

@@ -100,8 +100,9 @@ def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
     if run.keeps_parts:
         there, warnings = slices.there(recording.folder)
         recording.warn(warnings)
-        recording.go_on_after(run.take_parts(there))
-        run.change(settings_at(details, recording.steps_done))
+        if taken := run.take_parts(there):
+            recording.go_on_after(*taken)
+            run.change(settings_at(details, recording.steps_done))
     recording.loaded(run, devices.describe(device), facts)
     return run
 

@@ -119,11 +119,12 @@ class Recording:
         self.warn(run.warnings, device=device, torch_version=_version("torch"))
         self._progress.clock.start()
 
-    def go_on_after(self, index: int) -> None:
-        """Let the next step follow that one, as parts are made again, or need not be made."""
-        if index == self._last.index:
-            return
-        self._last.index = self._last.saved_index = index
+    def go_on_after(self, index: int, picture: np.ndarray | None) -> None:
+        """Let the next step follow that one, as parts are made again, or need not be made.
+
+        picture: as it is without the one, or with the other.
+        """
+        self._last.go_on_after(index, picture)
         self._progress.history.forget_after(index)
         self._update(num_steps=index)
 
@@ -312,6 +313,12 @@ class LastStep:
         self.index, self.losses = step.index, step.losses
         if len(step.pictures):
             self.pictures, self.grows_to = step.pictures, step.grows_to
+
+    def go_on_after(self, index: int, picture: np.ndarray | None) -> None:
+        """Let that be the step, whose losses are not known. It needs no checkpoint."""
+        self.index = self.saved_index = index
+        if picture is not None:
+            self.pictures, self.grows_to = (picture,), None
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the step that a checkpoint was saved after."""

@@ -37,7 +37,7 @@ class Slicing:
         self.states: dict[int, Mapping[str, Any]] = {}
         self.inherited = False
         self._whole: np.ndarray | None = None  # of the pictures, over what lies under them
-        self._live: Mapping[int, np.ndarray] = {}  # the pictures and that of the last step
+        self._live: Mapping[int, np.ndarray] = {}  # the pictures and that of the last step, if any
 
     @property
     def made_size(self) -> Size:
@@ -93,7 +93,8 @@ class Slicing:
             for number in self.pictures:
                 self._blend(number, self.pictures, self._whole)
         shown = self._whole.copy()
-        self._blend(self.current, self._live, shown)
+        if self._live:
+            self._blend(self.current, self._live, shown)
         return shown
 
     def _blend(self, number: int, slices: Mapping[int, np.ndarray], picture: np.ndarray) -> None:
@@ -102,18 +103,27 @@ class Slicing:
         box = self._boxes[number]
         box.of(picture)[:] = blended_within(box, slices, self.under)
 
-    def take(self, pictures: Mapping[int, np.ndarray]) -> None:
+    @property
+    def are_whole(self) -> bool:
+        """Whether all nine are there."""
+        return len(self.pictures) == SLICES
+
+    def take(self, pictures: Mapping[int, np.ndarray]) -> bool:
         """Let the slices that are whole be these, and make those again that are not among them.
 
         Slices of a run that goes on with another one's stay as they are: this run could not make
-        them alone.
+        them alone. Returns whether anything is different now.
         """
+        before = dict(self.pictures)
         for number in range(SLICES):
             if number in pictures:
                 self._put(number, pictures[number])
             elif number in self.pictures and not self.inherited:
                 self._forget(number)
-        self._whole = None
+        self._whole, self._live = None, {}
+        return before.keys() != self.pictures.keys() or any(
+            not np.array_equal(before[number], picture) for number, picture in self.pictures.items()
+        )
 
     def fits(self, picture: np.ndarray) -> bool:
         """Whether it has the size of a slice."""
