@@ -59,6 +59,7 @@ def finished(output_dir):
 
 
 def test_a_slice_is_made_again(page, finished):
+    press(page.run(), "a village")
     page.session_state[f"remake-{finished.name}"] = True
     page.run()
     press(page, "NE")
@@ -74,6 +75,7 @@ def test_a_slice_is_made_again(page, finished):
 
 
 def test_a_run_in_one_piece_has_no_slice_to_make_again(page, output_dir):
-    make_finished(output_dir, model="VQGAN-CLIP", slices="one")
-    page.run()
-    assert not any("slice" in popover.label for popover in page.get("popover") if popover.label)
+    make_finished(output_dir, model="VQGAN-CLIP", slices="one", text_input="a tree")
+    press(page.run(), "a tree")
+    labels = [popover.proto.popover.label for popover in page.get("popover")]
+    assert labels and "Make a slice again" not in labels
