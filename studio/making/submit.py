@@ -51,9 +51,11 @@ def reopen(folder: RunFolder, status: str = "queued", claim: Claim | None = None
     before = folder.proven_status(claim)
     if before in storage.ACTIVE:
         raise BadInput(f"The run {folder.name} is {before}: there is nothing to resume.")
-    if before == "done" and not slices.are_missing(folder):
+    has_missing_slices = slices.are_missing(folder)
+    if before == "done" and not has_missing_slices:
         raise BadInput(f"The run {folder.name} is done. ", _how_to_continue(folder))
-    if not folder.can_resume and folder.read().get("num_steps") and before != "interrupted":
+    has_nothing = not folder.can_resume and not has_missing_slices
+    if has_nothing and folder.read().get("num_steps") and before != "interrupted":
         raise BadInput(f"The run {folder.name} kept no checkpoint. ", _how_to_continue(folder))
     folder.forget_stop()
     folder.update(status=status, error=None, end_time=None, heartbeat=storage.now(), host=None)
