@@ -30,13 +30,13 @@ def show_remake(entry: Entry, options: StudioOptions) -> None:
     with popover:
         number = _show_slices(entry)
         known: Sequence[str] = entry.details.get("slice_prompts") or [""] * len(NAMES)
-        prompt = st.text_input(
+        st.text_input(
             "Slice prompt",
             known[number],
             key=_key(entry, f"prompt-{number}"),
             help="What this slice should show, besides the prompt.",
         )
-        is_new = st.checkbox(
+        st.checkbox(
             "New seed",
             value=True,
             key=_key(entry, "seed"),
@@ -47,7 +47,7 @@ def show_remake(entry: Entry, options: StudioOptions) -> None:
             key=_key(entry, "go"),
             type="primary",
             on_click=_remake,
-            args=(entry, number, prompt, is_new, options),
+            args=(entry, number, options),
         )
 
 
@@ -77,12 +77,14 @@ def _show_slice(entry: Entry, number: int, is_chosen: bool) -> None:
     )
 
 
-def _remake(entry: Entry, number: int, prompt: str, is_new: bool, options: StudioOptions) -> None:
+def _remake(entry: Entry, number: int, options: StudioOptions) -> None:
+    """With what stands in the fields now, which may be newer than the button."""
+    state = st.session_state
     with attempt(RESULT):
-        seed = secrets.randbelow(DRAWN_BELOW) if is_new else None
-        slices.forget(entry.folder, number, prompt, seed)
+        seed = secrets.randbelow(DRAWN_BELOW) if state[_key(entry, "seed")] else None
+        slices.forget(entry.folder, number, state[_key(entry, f"prompt-{number}")], seed)
         run_queue.resume(entry.folder, options.queue_url)
-        st.session_state[CHOSEN] = None
+        state[CHOSEN] = None
 
 
 def _key(entry: Entry, what: str) -> str:
