@@ -27,7 +27,7 @@ OPEN = {
 FOLDED = {
     "Look": {
         *("Start from a sketch", "Use MSE regularization", "Use TV loss regularization"),
-        *("TV loss weight", "Keep the ground", "Grow from", "Steps to full size"),
+        *("TV loss weight", "Keep the ground", "Grow from", "Steps to full size", "Nine slices"),
     },
     "Guidance": {
         *("CLIP model", "Step size", "Cutouts", "Cutout power", "Whole views"),
