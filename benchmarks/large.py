@@ -1,7 +1,7 @@
 """Memory, seconds and seams of large pictures.
 
     python benchmarks/large.py [--size 512 2048x1024 ...] [--models bundled full]
-                               [--steps 150] [--grow-steps 100] [--slices nine] [--save FOLDER]
+                               [--steps 150] [--grow-steps 120] [--slices nine] [--save FOLDER]
 
 Each size has a process of its own, which makes one picture as generate.py does, film and
 checkpoints included. Models are as in step.py. Memory is the peak of that process, and how much of
@@ -61,7 +61,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["bundled"])
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--grow-steps", type=int, default=100)
+    parser.add_argument("--grow-steps", type=int, default=120)
     parser.add_argument("--slices", choices=("one", "nine"), default="one")
     parser.add_argument("--cutn", type=int, help="cutouts, if not what the weights recommend")
     parser.add_argument("--save", type=Path, help="where to keep the runs")

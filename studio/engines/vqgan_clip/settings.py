@@ -99,7 +99,7 @@ class VQGANCLIPSettings(RunSettings):
         le=MAX_GROWN_SIDE,
     )
     grow_steps: int = setting(
-        100,
+        120,
         "Steps to full size",
         "After how many steps a picture that grows has its full size. The small beginning takes"
         " about half of them. All later steps refine the picture at its full size.",
