@@ -25,6 +25,7 @@ class FakeRun:
     """Shifts a picture by one row a step. Certain prompts make it fail at step 3."""
 
     frames_per_second = 24
+    keeps_parts = False
 
     def __init__(
         self, settings, *, assets_dir, device, start_image=None, image_prompts=(), image_weights=()

@@ -38,6 +38,7 @@ from studio.engines.vqgan_clip.engine import VQGANCLIP
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.making.prepare import Request, prepare
 from studio.making.submit import submit
+from studio.media.nine_slices import NAMES
 from studio.media.pictures import encode_png
 from studio.page import actions, space
 from studio.page.memory import Memory
@@ -62,6 +63,7 @@ BEHIND = {
     "Use starting image": "Upload starting image",
     "Add image prompt(s)": "Upload image prompt(s)",
     "Continue previous run": "Continued at another size",
+    "Nine slices": "Slice prompts: NW|Slice seeds|Keep the slices|Steps of a slice",
     "Use MSE regularization": "MSE weight|Decay MSE weight by ...|... every N steps",
     "Use TV loss regularization": "TV loss weight",
     "Scrolling/zooming transforms": "Translation in X|Translation in y|Rotation angle (degrees)"
@@ -104,8 +106,9 @@ def test_the_sidebar_has_every_setting_with_help(page):
     there = sidebar(page)
     assert there.keys() >= labels(ALWAYS) | labels("|".join(BEHIND.values()))
     declared = {meta(f)["label"] for f in VQGANCLIPSettings.model_fields.values()}
-    assert there.keys() >= declared - {"Text prompt", "Avoid"}
-    assert [label for label, widget in there.items() if not widget.help] == []
+    assert there.keys() >= declared - {"Text prompt", "Avoid", "Slice prompts"}
+    helpless = {label for label, widget in there.items() if not widget.help}
+    assert helpless == {f"Slice prompts: {name}" for name in NAMES}, "their table has it"
 
 
 @pytest.mark.parametrize("switch", BEHIND)

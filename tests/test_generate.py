@@ -280,12 +280,17 @@ def given(*words):
     return dict(generating.parse(words).request.given)
 
 
-@pytest.mark.parametrize("name", [n for n in VQGANCLIPSettings.model_fields if n != "text_input"])
+OF_WORDS = VQGANCLIPSettings.model_fields.keys() - {"text_input", "slice_prompts"}  # a file
+
+
+@pytest.mark.parametrize("name", sorted(OF_WORDS))
 def test_every_setting_is_an_option(name):
     default = VQGANCLIPSettings.model_fields[name].default
     if isinstance(default, bool):
         assert given(option_name(name)) == {name: True}
         assert given(option_name(f"no_{name}")) == {name: False}
+    elif name == "slice_seeds":
+        assert given("a", option_name(name), "7") == {"text_input": "a", name: ["7"]}
     elif name in ("image_prompt", "noise_prompt"):
         option = option_name(name)
         assert given(option, "a", f"{option}=b") == {name: ["a", "b"]}
@@ -357,6 +362,7 @@ def test_a_group_is_switched_on_by_its_values():
     switches = {meta(field)["group"] for field in VQGANCLIPSettings.model_fields.values()} - {None}
     assert switches == {
         "set_seed",
+        "slices",
         "use_cutout_augmentations",
         "use_mse_regularization",
         "use_tv_loss_regularization",

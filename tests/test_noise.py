@@ -108,7 +108,7 @@ def test_the_loss_is_the_prompts_distance(assets: Path) -> None:
     again = ready(assets, use_cutout_augmentations=False)
     with again._random:
         windows, _, seed = again._comparison._draw(40, 48)
-        picture = again._decode(again._latent.z.detach())
+        picture = again._canvas.decode(again._latent.z.detach())
         cutouts = again._comparison._cutouts(picture, slice(0, 4), windows, None, seed)
     images, expected = again.perceptor.encode_image(cutouts), 0.0
     for number, weight in ((123, 0.5), (4, -0.25)):
