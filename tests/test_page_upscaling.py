@@ -14,10 +14,12 @@ from pages import (
 )
 from PIL import Image
 
+from studio.page import pictures
 from studio.queue import run_queue
 from studio.runs import trash, upscalings
 from studio.runs.claims import claimed
-from studio.runs.storage import now
+from studio.runs.run_index import Entry
+from studio.runs.storage import RunFolder, now
 from studio.runs.upscalings import Asked, asked_in
 
 NAME = "20260101T000000-aaaaaaaa"
@@ -165,3 +167,16 @@ def test_the_setting_is_a_list(page, output_dir):
     box.set_value(4)
     run(write_prompt(page))
     assert not errors(page) and queued(output_dir)[0].details["upscale"] == 4
+
+
+def test_thumbnails_show_the_larger_picture_if_it_can_be_read(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(pictures, "show_small", lambda path, alt: shown.append(path.name))
+    Image.new("RGB", (8, 8)).save(tmp_path / "output.PNG")
+    (tmp_path / "output-x2.PNG").write_bytes(b"none")
+    told = [{"file": f"output-x{n}.PNG", "scale": n, "of": "output.PNG"} for n in (4, 2)]
+    entry = Entry(RunFolder(tmp_path), {"upscaled": told})
+    pictures.show_thumbnail(entry)
+    Image.new("RGB", (32, 32)).save(tmp_path / "output-x4.PNG")
+    pictures.show_thumbnail(entry)
+    assert shown == ["output.PNG", "output-x4.PNG"]

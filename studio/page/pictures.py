@@ -10,6 +10,7 @@ import streamlit as st
 from PIL import Image, ImageOps
 
 from studio.base.errors import BadInput
+from studio.making.run_upscaling import larger_of
 from studio.media.pictures import encode_jpeg, load_picture
 from studio.page.text import plain, prompt_of
 from studio.runs.run_index import Entry
@@ -38,8 +39,11 @@ def shown_size(width: Any, height: Any) -> tuple[int, int, str]:
 
 
 def show_thumbnail(entry: Entry) -> None:
-    """The run's picture as a thumbnail, as wide as the container."""
-    show_small(entry.folder.picture_path(), prompt_of(entry.details))
+    """The run's picture, upscaled if it is, as a thumbnail, as wide as the container."""
+    path = entry.folder.picture_path()
+    larger = larger_of(entry.folder, entry.details, path.name) if path else []
+    readable = (one.path for one in larger if thumbnail(one.path))
+    show_small(next(readable, path), prompt_of(entry.details))
 
 
 def show_small(path: Path | None, alt: str) -> None:
