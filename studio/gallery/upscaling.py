@@ -12,7 +12,7 @@ from gallery_utils import LARGER, FoundRun, as_text
 from studio.base.errors import shortened
 from studio.gallery.search import SMALL, Tile
 from studio.runs import upscalings
-from studio.runs.details_keys import UPSCALED
+from studio.runs.details_keys import upscaled_in
 from studio.runs.storage import ACTIVE
 
 AS_MADE = "made"  # in addresses, the picture that is not upscaled
@@ -130,12 +130,11 @@ def _versions(run: FoundRun, tile: Tile, name: str) -> list[Version]:
 
 def _entries(run: FoundRun) -> list[Mapping[str, Any]]:
     """What the details tell of upscaled pictures that are there."""
-    told = run.details.get(UPSCALED)
     there = run.files.get(LARGER, ())
     return [
         entry
-        for entry in (told if isinstance(told, list) else ())
-        if isinstance(entry, dict) and entry.get("file") in there and _is_scale(entry.get("scale"))
+        for entry in upscaled_in(run.details)
+        if entry.get("file") in there and _is_scale(entry.get("scale"))
     ]
 
 

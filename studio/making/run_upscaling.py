@@ -10,7 +10,7 @@ from typing import Any
 
 from studio.base.errors import BadInput
 from studio.base.stopping import Stop
-from studio.runs.details_keys import UPSCALED
+from studio.runs.details_keys import UPSCALED, upscaled_in
 from studio.runs.storage import ACTIVE, RunFolder
 
 
@@ -55,14 +55,6 @@ def with_upscaled(
     """What changes in a run's details by an upscaled file in its folder."""
     kept = [other for other in upscaled_in(details) if other.get("file") != target.name]
     return {UPSCALED: [*kept, {"file": target.name, **origin}]}
-
-
-def upscaled_in(details: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The upscaled files that a run's details tell of: file, scale, model, of which file."""
-    found = details.get(UPSCALED)
-    if not isinstance(found, list):
-        return []
-    return [entry for entry in found if isinstance(entry, dict)]
 
 
 def larger_of(folder: RunFolder, details: Mapping[str, Any], of: str) -> list[Larger]:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,14 +96,25 @@ def stop(entry: Entry) -> None:
 
 def show_stop(entry: Entry, key: str, called: str, **look: Any) -> None:
     """The button that stops a run. called: the run, in its help. look: as `st.button` takes it."""
+    words = f"Ends {called} after this step and keeps what is there."
+    stop_button(entry, f"{key}-{entry.name}", stop, words, **look)
+
+
+def stop_button(
+    entry: Entry, key: str, on_stop: Callable[[Entry], None], words: str, **look: Any
+) -> None:
+    """A button that asks a run, or an upscaling, to stop, and that says when it was asked.
+
+    on_stop: what it calls, with the entry. words: its help. look: as `st.button` takes it.
+    """
     is_stopping = entry.folder.stop_requested()
     st.button(
         "Stopping …" if is_stopping else "Stop",
-        key=f"{key}-{entry.name}",
+        key=key,
         disabled=is_stopping,
-        on_click=stop,
+        on_click=on_stop,
         args=(entry,),
-        help=f"Ends {called} after this step and keeps what is there.",
+        help=words,
         **look,
     )
 

@@ -8,7 +8,7 @@ import streamlit as st
 from studio.base.errors import shortened
 from studio.making.upscaling import Upscaling
 from studio.models import upscalers
-from studio.page.actions import PRESSES, QUEUE, RESULT, attempt
+from studio.page.actions import PRESSES, QUEUE, RESULT, attempt, stop_button
 from studio.page.pictures import thumbnail
 from studio.page.text import plain, prompt_of, turn_in_words
 from studio.queue import run_queue
@@ -111,16 +111,8 @@ def _show_running(job: Entry) -> None:
     share = upscalings.share_done(job.folder)
     words = f"{share:.0%}".replace("%", " %") if share else "loading the model …"
     st.progress(share, text=f"Upscaling {_scale(job)}: {words}")
-    is_stopping = job.folder.stop_requested()
-    st.button(
-        "Stopping …" if is_stopping else "Stop",
-        key=f"stop-{job.name}",
-        disabled=is_stopping,
-        on_click=_withdraw,
-        args=(job,),
-        help="Ends the upscaling; the picture stays as it is.",
-        width="stretch",
-    )
+    words = "Ends the upscaling; the picture stays as it is."
+    stop_button(job, f"stop-{job.name}", _withdraw, words, width="stretch")
 
 
 def _show_waiting(job: Entry, turn: str) -> None:

@@ -86,6 +86,14 @@ def begins_with(details: Mapping[str, Any]) -> str:
     return f"Starting image: {value_in_words(mark)}." if _is_mark(mark) else ""
 
 
+def upscaled_in(details: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The upscaled files that a run's details tell of: file, scale, model, of which file."""
+    found = details.get(UPSCALED)
+    if not isinstance(found, list):
+        return []
+    return [entry for entry in found if isinstance(entry, dict)]
+
+
 def _is_mark(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"run", "frame"}
 
