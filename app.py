@@ -86,7 +86,8 @@ def main() -> None:
 
 def draw(options: StudioOptions) -> None:
     """Everything below the title. Raises BadInput for a broken defaults.yaml."""
-    runs = run_index.entries(options.output_dir)
+    # In this order: whoever has left the one is in the other.
+    jobs, runs = upscalings.entries(options.output_dir), run_index.entries(options.output_dir)
     memory = Memory(options.output_dir)
     unavailable = unavailable_engines(options)
     with st.sidebar:
@@ -108,9 +109,8 @@ def draw(options: StudioOptions) -> None:
         _show_problems(options)
     with active:
         show_notify(runs)
-        st.session_state["seen"] = snapshot(options, runs)
+        st.session_state["seen"] = snapshot(options, runs, jobs)
         st.session_state["seconds"] = waiting
-        jobs = upscalings.entries(options.output_dir)
         is_active = any(entry.status in ACTIVE for entry in (*runs, *jobs))
         st.fragment(watch, run_every=FAST if is_active else SLOW)(options)
     with result:

@@ -14,7 +14,7 @@ from pages import (
 )
 from PIL import Image
 
-from studio.page import pictures
+from studio.page import estimates, pictures
 from studio.queue import run_queue
 from studio.runs import trash, upscalings
 from studio.runs.claims import claimed
@@ -143,6 +143,25 @@ def test_the_larger_pictures_are_shown_first_the_newest_before_the_others(page, 
     assert larger == [("×4 x4plus", 128), ("×2 x4plus", 64)], "those that are there"
     downloads = [button.label for button in page.get("download_button")]
     assert downloads == ["Picture", "Picture ×4", "Picture ×2", "Details"]
+
+
+def test_one_that_ends_while_the_page_is_drawn_is_shown(page, result, monkeypatch):
+    job = make_job(result, 2, status="running", heartbeat=now(), host="here")
+    seconds_to_come = estimates.seconds_to_come
+
+    def end(options, runs):
+        if job.path.exists():
+            Image.new("RGB", (64, 64)).save(result.path / "output-x2.PNG")
+            about = {"file": "output-x2.PNG", "scale": 2, "model": "x4plus", "of": "output.PNG"}
+            result.update(upscaled=[about])
+            job.remove()
+        return seconds_to_come(options, runs)
+
+    monkeypatch.setattr(estimates, "seconds_to_come", end)
+    page.run()
+    assert not page.exception and not job.path.exists()
+    (picture,) = component_data(page, "viewer")[0]["pictures"]
+    assert [one["width"] for one in picture["larger"]] == [64]
 
 
 def test_one_too_large_for_a_browser_is_only_downloaded(page, result, monkeypatch):

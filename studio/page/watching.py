@@ -33,8 +33,8 @@ def worker_keeper(options: StudioOptions) -> keeper.WorkerKeeper:
 
 def watch(options: StudioOptions) -> None:
     """Look at the active runs again and again; redraw the page when other things change."""
-    runs, jobs = run_index.entries(options.output_dir), upscalings.entries(options.output_dir)
-    if snapshot(options, runs) != st.session_state["seen"]:
+    jobs, runs = upscalings.entries(options.output_dir), run_index.entries(options.output_dir)
+    if snapshot(options, runs, jobs) != st.session_state["seen"]:
         st.rerun()
     _follow(runs)
     running = run_index.running(runs)
@@ -107,10 +107,14 @@ def choose_from_grid(name: str) -> None:
     st.session_state[SEEK_RESULT] = True
 
 
-def snapshot(options: StudioOptions, runs: Sequence[Entry]) -> tuple[object, ...]:
-    """What the page shows outside `watch`. When it changes, the page is drawn again."""
+def snapshot(
+    options: StudioOptions, runs: Sequence[Entry], jobs: Sequence[Entry]
+) -> tuple[object, ...]:
+    """What the page shows outside `watch`. When it changes, the page is drawn again.
+
+    jobs: the upscalings, read before the runs: when one ends, its picture is told by the run.
+    """
     refusal, device = worker_keeper(options).refusal(), device_of(options)
-    jobs = upscalings.entries(options.output_dir)
     line = [entry.name for entry in run_queue.waiting([*runs, *jobs])]
     chosen = st.session_state.get(CHOSEN)
     has_film = bool(chosen) and (options.output_dir / chosen / CHAIN_VIDEO).is_file()
