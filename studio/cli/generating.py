@@ -503,7 +503,7 @@ def _engine(argv: Sequence[str]) -> str:
 
 
 def _metavar(name: str, field: FieldInfo) -> str:
-    if "image" in name:
+    if "image" in name or name == "mask":
         return "FILE"
     if words := choices(field):
         return f"{{{','.join(map(str, words))}}}"

@@ -75,12 +75,14 @@ class Run(ABC):
         assets_dir: Path,
         device: "torch.device",
         start_image: Image.Image | None = None,
+        mask: Image.Image | None = None,
         image_prompts: Sequence[Image.Image] = (),
         image_weights: Sequence[float] = (),
     ) -> None:
         """Keep what is given; load nothing.
 
         start_image: what to start from: a continued picture, else the starting image.
+        mask: white where the start image is to be drawn anew.
         image_prompts: RGB pictures to resemble. image_weights: how much, each; none: 1 each.
         A negative weight repels.
 
@@ -91,6 +93,7 @@ class Run(ABC):
         self.assets_dir = assets_dir
         self.device = device
         self.start_image = start_image
+        self.mask = mask
         self.image_prompts = list(image_prompts)
         self.image_weights = list(image_weights) or [1.0] * len(self.image_prompts)
         self.warnings: list[str] = []

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ENGINES: dict[str, str] = {  # name: where its Engine is
     "VQGAN-CLIP": "studio.engines.vqgan_clip.engine:VQGANCLIP",
+    "Diffusion": "studio.engines.diffusion.engine:Diffusion",
 }
 DEFAULT = next(iter(ENGINES))
 
@@ -26,13 +27,23 @@ def names() -> list[str]:
     return list(ENGINES)
 
 
+def known_name(said: str) -> str:
+    """The engine's name as it is listed, in whatever case a person wrote it.
+
+    Raises BadInput for an unknown one, listing the others.
+    """
+    for name in ENGINES:
+        if name.casefold() == said.casefold():
+            return name
+    raise BadInput(f"There is no engine '{shortened(said)}'. There are: {', '.join(ENGINES)}.")
+
+
 def get(name: str) -> Engine:
     """The engine of that name.
 
     Raises BadInput for an unknown one, listing the others, and for one that cannot be imported.
     """
-    if name not in ENGINES:
-        raise BadInput(f"There is no engine '{shortened(name)}'. There are: {', '.join(ENGINES)}.")
+    name = known_name(name)
     return _imported(name, ENGINES[name])()
 
 

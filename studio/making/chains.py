@@ -39,7 +39,7 @@ from studio.settings.weighted import picture_and_weight
 
 MAX_STAGES = 1000
 SHORT = {"prompt": "text_input", "steps": "num_steps"}
-PICTURES = ("init_image", "image_prompt")
+PICTURES = ("init_image", "mask", "image_prompt")
 FILL_A_ROW = "Fill in a row, or switch 'Several stages' off."
 EXAMPLE = "Write one like this: - {prompt: a garden in spring, steps: 150}"
 

@@ -82,12 +82,14 @@ def _load(recording: Recording, assets_dir: Path, gpu: int | None) -> "Run":
 
     device = devices.pick_device(gpu)
     folder, facts = recording.folder.path, _facts(recording.folder.path, details)
+    mask = details.get("mask")
     start = storage.START if details["continue_prev_run"] else details["init_image"]
     run = run_class(
         settings_at(details, recording.steps_done),
         assets_dir=assets_dir,
         device=device,
         start_image=_saved(folder, start) if start and (folder / start).exists() else None,
+        mask=_saved(folder, mask) if mask else None,
         image_prompts=[_saved(folder, name) for name in details["image_prompts"]],
         image_weights=image_weights(details),
     )

@@ -23,6 +23,7 @@ from studio.media.frame_marks import FrameOf, mark_of, marked_jpeg
 from studio.media.pictures import (
     at_size,
     crop_or_cover,
+    encode_png,
     load_picture,
     read_picture,
     saved_copy,
@@ -71,6 +72,7 @@ class Plan:
     start: the picture that the run continues. checkpoint: the file of the state that it continues.
     ancestors: the folder names of the runs before it, oldest first; it continues the last one.
     parent_frame: of the last one's film, if the run begins with that frame, not with its end.
+    mask: the PNG file of what is drawn anew, if the engine has one.
     init_image_from: the frame of a run's film that the starting image is, if it is one.
     warnings: for the person. changes: those to make at the steps of an earlier run.
     """
@@ -86,6 +88,7 @@ class Plan:
     ancestors: Sequence[str]
     parent_frame: int | None
     init_image_from: FrameOf | None
+    mask: bytes | None
     warnings: list[str]
     changes: Sequence[Change] = ()
 
@@ -126,6 +129,7 @@ def prepare(request: Request) -> Plan:
         ancestors=origin.ancestors if origin else (),
         parent_frame=origin.frame if origin else None,
         init_image_from=mark_of(init_image) if init_image else None,
+        mask=_mask(_value(settings, "mask")),
         warnings=warnings + left_out,
         changes=changes_again,
     )
@@ -145,7 +149,7 @@ def engine_for(request: Request) -> str:
     """
     if request.engine is not None:
         registry.get(request.engine)
-        return request.engine
+        return registry.known_name(request.engine)
     if request.settings_file is not None:
         return _known(recipes.engine_in(request.settings_file), "The settings")
     if request.continue_run is not None:
@@ -251,6 +255,11 @@ def _start(before: Image.Image | None, settings: RunSettings) -> Image.Image | N
         return before
     fit = crop_or_cover if _value(settings, "continue_resize") == "crop" else scaled
     return fit(before, size)
+
+
+def _mask(path: str | None) -> bytes | None:
+    """The file to keep of a mask, without any loss. Raises BadInput."""
+    return encode_png(load_picture(Path(path), f"The mask '{shortened(path)}'")) if path else None
 
 
 def _copy(what: str, path: str) -> bytes:

@@ -38,7 +38,7 @@ LOST_STATE = (
 )
 SHARED = ("text_input", "avoid", "Xdim", "ydim")  # what another engine takes over, if it has them
 YAML_SUFFIXES = (".yaml", ".yml")  # of other programs' settings
-PICTURES = ("init_image", "image_prompt", "image_prompts")
+PICTURES = ("init_image", "mask", "image_prompt", "image_prompts")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def continued(
     picture = folder.picture_path() if frame is None else frame_of(folder, frame)
     if picture is None and checkpoint is None:
         raise BadInput(f"The run {folder.name} has no picture to continue. Choose another.")
-    values = _values(at_its_end(details), folder.path, engine, {*given, "init_image"})
+    values = _values(at_its_end(details), folder.path, engine, {*given, "init_image", "mask"})
     if checkpoint is None and not values.get("set_seed"):
         values.pop("seed", None)
     ancestors = [*_ancestors(details, folder.path.parent), folder.name]
@@ -343,6 +343,8 @@ def _pictures(details: Mapping[str, Any], folder: Path, besides: Collection[str]
     found: dict[str, Any] = {}
     if details.get("init_image") and "init_image" not in besides:
         found["init_image"] = str(_existing(folder / storage.INIT_IMAGE, "its starting image"))
+    if details.get("mask") and "mask" not in besides:
+        found["mask"] = str(_existing(folder / storage.MASK, "its mask"))
     prompts = details.get("image_prompts")
     if prompts and "image_prompt" not in besides:
         count = len(prompts) if isinstance(prompts, list) else _count_prompts(folder)

@@ -74,6 +74,8 @@ def _inputs(plan: Plan) -> dict[str, bytes]:
     inputs = {storage.INIT_IMAGE: plan.init_image} if plan.init_image else {}
     for number, data in enumerate(plan.image_prompts, start=1):
         inputs[storage.image_prompt_name(number)] = data
+    if plan.mask:
+        inputs[storage.MASK] = plan.mask
     if plan.start:
         inputs[storage.START] = encode_png(plan.start)
     if plan.checkpoint:
@@ -112,6 +114,7 @@ def _details(plan: Plan, folder: RunFolder, status: str) -> dict[str, Any]:
         "init_image": storage.INIT_IMAGE if plan.init_image else None,
         "image_prompt": list(map(with_weight, image_prompts, plan.image_weights)),
         "image_prompts": image_prompts,
+        **({"mask": storage.MASK} if plan.mask else {}),
         "device": None,
         "torch_version": None,
         "steps_per_second": None,

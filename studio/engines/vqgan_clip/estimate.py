@@ -7,22 +7,17 @@ how long a run takes to begin. Runs with the same weights count first.
 """
 
 import math
-import os
-import re
 import statistics
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from studio.base.errors import BadInput
 from studio.base.machine import cpu_flags, machine_memory
 from studio.engines.estimate import Estimate
+from studio.engines.processor_speed import THREADS_GAIN, kind_of, product_speed, threads_in
 from studio.engines.vqgan_clip import growth
 from studio.engines.vqgan_clip.slice_plan import first_size
 from studio.models.catalogue import find_weights, first_stage
@@ -50,10 +45,8 @@ CLIP_MACS = {  # a picture through the visual tower, counted on OpenAI's models
 # cutouts. Guesses from these figures were off by a fifth at most.
 STEP_SECONDS = {"cpu": 0.025, "gpu": 0.01}  # of a step, whatever its size
 LOADING_SECONDS = 8.0  # at published width; proportional to ch squared
-PRODUCT_SIDE, PRODUCTS = 64, 200  # the matrices that measure a CPU's speed
 PRODUCT_SPEED = 46e9  # multiply-adds per second on the machine of these measurements
 MACS_PER_PRODUCT_MAC = {True: 5.0, False: 2.0}  # of a step: with eight-bit products, and without
-THREADS_GAIN = 0.8  # n threads are n ** 0.8 times as quick as one
 GPU_MACS_PER_SECOND = 5e12
 EIGHT_BITS_FLAG = "avx512_vnni"
 MIN_STEPS = 10  # a shorter run says little about speed
@@ -99,7 +92,7 @@ def estimate(
         memory_bytes=memory_bytes(settings, widths, device),
         measured=bool(known),
         too_large=""
-        if _kind(device) == "gpu"
+        if kind_of(device) == "gpu"
         else too_large(settings, widths, device, machine_memory()),
     )
 
@@ -126,7 +119,7 @@ def memory_bytes(settings: Mapping[str, Any], widths: Mapping[str, int], device:
     if _has_slices(settings):
         around = settings["Xdim"] * settings["ydim"] * BYTES_PER_PIXEL_AROUND_SLICES
         return memory_bytes(worked_on(settings), widths, device) + around
-    kind, width = _kind(device), _width(settings, widths)
+    kind, width = kind_of(device), _width(settings, widths)
     picture = settings["Xdim"] * settings["ydim"]
     if is_large(settings):
         tile = _pixels_at_once(settings) * BYTES_PER_TILE_PIXEL * width
@@ -223,32 +216,15 @@ def _guessed_step(settings: Mapping[str, Any], widths: Mapping[str, int], device
 
 def _guessed_step_at(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
     """A guess of the seconds that this machine takes for a step at the size of the settings."""
-    work, kind = macs_per_step(settings, widths), _kind(device)
+    work, kind = macs_per_step(settings, widths), kind_of(device)
     if kind == "gpu":
         seconds = STEP_SECONDS[kind] + work / GPU_MACS_PER_SECOND
     else:
-        product, threads = product_speed(), _threads(device)
+        product, threads = product_speed(), threads_in(device)
         speed = product * MACS_PER_PRODUCT_MAC[EIGHT_BITS_FLAG in cpu_flags()]
         speed *= threads**THREADS_GAIN
         seconds = STEP_SECONDS[kind] * PRODUCT_SPEED / product + work / speed
     return seconds * _steps_per_frame(settings)
-
-
-@cache
-def product_speed() -> float:
-    """Multiply-adds per second of a thread, measured on the quickest of some products."""
-    matrix = np.ones((PRODUCT_SIDE, PRODUCT_SIDE), np.float32)
-    result, best = np.empty_like(matrix), math.inf
-    for _ in range(PRODUCTS):
-        began = time.perf_counter()
-        np.matmul(matrix, matrix, out=result)
-        best = min(best, time.perf_counter() - began)
-    return PRODUCT_SIDE**3 / best
-
-
-def _threads(device: str) -> int:
-    said = re.search(r"(\d+) threads", device)
-    return max(1, int(said[1])) if said else os.cpu_count() or 1
 
 
 def _models(settings: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -315,7 +291,3 @@ def _slices_and_steps(settings: Mapping[str, Any]) -> list[tuple[growth.Size, in
     small = first_size(settings["Xdim"], settings["ydim"], 1, settings.get("grow_from") or 0)
     rest = max(1, steps) - composing
     return [(small, composing), ((of_slice["Xdim"], of_slice["ydim"]), rest)]
-
-
-def _kind(device: str) -> str:
-    return "gpu" if "gpu" in device.lower() else "cpu"

@@ -1,0 +1,71 @@
+"""The denoiser's answer for a latent, moved away from what the prompt does not say."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from studio.engines.diffusion.conditioning import Conditioning, Text
+
+TOGETHER = 64 * 64  # positions of a latent up to which two small passes take longer than one of two
+
+
+@dataclass
+class Denoiser:
+    """A UNet. size: width and height of the picture, which SDXL is told. dtype: it computes in."""
+
+    unet: Any
+    size: tuple[int, int]
+    dtype: torch.dtype
+
+    @torch.no_grad()
+    def predict(self, latent: Tensor, time: Tensor, texts: Conditioning, guidance: float) -> Tensor:
+        """What the denoiser says of a scaled latent [1, d, h, w], in float32.
+
+        Classifier-free guidance (Ho, Salimans 2022): u + guidance · (p - u), where p is the answer
+        to the prompt and u the answer to what is to be avoided.
+        """
+        if self.unet.config.time_cond_proj_dim is not None:
+            return self._answers(latent, time, [texts.prompt], guidance)[0]
+        if guidance <= 1:
+            return self._answers(latent, time, [texts.prompt])[0]
+        if latent.shape[-2] * latent.shape[-1] < TOGETHER:
+            avoided, wished = self._answers(latent, time, [texts.avoid, texts.prompt]).split(1)
+        else:
+            avoided = self._answers(latent, time, [texts.avoid])
+            wished = self._answers(latent, time, [texts.prompt])
+        return avoided + guidance * (wished - avoided)
+
+    def _answers(
+        self, latent: Tensor, time: Tensor, texts: list[Text], guidance: float | None = None
+    ) -> Tensor:
+        count, device = len(texts), self.unet.device
+        more: dict[str, Any] = {}
+        if guidance is not None:
+            width = self.unet.config.time_cond_proj_dim
+            more["timestep_cond"] = guidance_embedding(guidance - 1, width).to(device, self.dtype)
+        pooled = [text.pooled for text in texts if text.pooled is not None]
+        if pooled:
+            more["added_cond_kwargs"] = {
+                "text_embeds": torch.cat(pooled).to(device, self.dtype),
+                "time_ids": self._sizes.to(device, self.dtype).repeat(count, 1),
+            }
+        tokens = torch.cat([text.tokens for text in texts]).to(device, self.dtype)
+        given = latent.to(device, self.dtype).repeat(count, 1, 1, 1)
+        answer = self.unet(given, time, encoder_hidden_states=tokens, return_dict=False, **more)[0]
+        return answer.float()
+
+    @property
+    def _sizes(self) -> Tensor:
+        """Original size, corner of the cutout, wanted size: height before width each time."""
+        width, height = self.size
+        return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
+
+
+def guidance_embedding(scale: float, width: int) -> Tensor:
+    """A guidance scale as sines and cosines [1, width] (Meng et al. 2023, as in LCM)."""
+    half = width // 2
+    rates = torch.exp(torch.arange(half) * -(torch.log(torch.tensor(10000.0)) / (half - 1)))
+    angles = torch.tensor([[scale]]) * 1000.0 * rates[None]
+    return torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()], 1), (0, width % 2))

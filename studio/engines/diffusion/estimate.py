@@ -1,0 +1,131 @@
+"""The rough time and memory of a run, told before it starts. No torch here.
+
+The work is that of the denoiser and of the decoder. The first guess depends on how quickly this
+machine multiplies; earlier runs on the same device correct it.
+"""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from studio.base.machine import cpu_flags, machine_memory
+from studio.engines.diffusion.samplers import SAMPLERS, first_step
+from studio.engines.diffusion.settings import DiffusionSettings
+from studio.engines.diffusion.weights import Weights
+from studio.engines.estimate import Estimate
+from studio.engines.processor_speed import THREADS_GAIN, kind_of, product_speed, threads_in
+
+LARGE = 100_000_000  # parameters of a denoiser from which half precision pays
+HALF_FLAGS = {"avx512_bf16", "amx_bf16"}
+# Counted on Stable Diffusion 1.5 and SDXL: multiply-adds for each parameter of the denoiser and
+# each position of the latent, and for each pixel of the decoder, which go with its width squared.
+MACS_PER_PARAMETER = 0.09
+DECODER_MACS_PER_PIXEL, DECODER_WIDTH = 4.7e6, 128
+# How many multiply-adds the networks do in the time of one of those that measure the machine.
+MACS_PER_PRODUCT_MAC = {False: 1.2, True: 2.4}  # in full and in half precision
+GPU_MACS_PER_SECOND = 3e13
+STEP_SECONDS = {"cpu": 0.02, "gpu": 0.01}  # of an evaluation, whatever its size
+LOADING_BYTES_PER_SECOND = 5e8
+MIN_STEPS, MAX_RUNS = 5, 5
+
+BASE_BYTES = 0.6e9  # Python with its libraries
+TEXT_PARAMETERS = {"sd1": 123e6, "sd2": 340e6, "sdxl": 818e6}
+DECODER_PARAMETERS = 84e6
+# Of the larger of two peaks: a step of the denoiser, or the last decoding.
+DENOISER_BYTES_PER_PIXEL, DECODER_BYTES_PER_PIXEL = 1200, 4200  # in half precision, at width 128
+
+
+def estimate(
+    settings: DiffusionSettings, weights: Weights, device: str, past: Iterable[Mapping[str, Any]]
+) -> Estimate:
+    """What a run takes. device: in words. past: details of earlier runs, the newest first."""
+    slower = _slower(settings, weights, device, past)
+    seconds = guessed_seconds(settings.model_dump(), weights, device) * (slower or 1)
+    needed = memory_bytes(settings, weights, is_half(settings, weights, device))
+    limit = machine_memory()
+    lacks = kind_of(device) == "cpu" and needed > limit
+    return Estimate(
+        seconds_per_step=seconds / settings.num_steps,
+        seconds=seconds if slower else seconds + _loading_seconds(weights),
+        memory_bytes=needed,
+        measured=slower is not None,
+        too_large=_too_large(limit) if lacks else "",
+    )
+
+
+def is_half(settings: DiffusionSettings, weights: Weights, device: str) -> bool:
+    """Whether the networks compute with 16 bits, as far as known before torch is there."""
+    if settings.precision != "auto":
+        return settings.precision == "half"
+    has_half = kind_of(device) == "gpu" or bool(HALF_FLAGS & cpu_flags())
+    return has_half and weights.parameters >= LARGE
+
+
+def memory_bytes(settings: DiffusionSettings, weights: Weights, half: bool) -> float:
+    """Peak memory of the worker's process, or of the GPU."""
+    each = 2 if half else 4
+    narrow = weights.decoder_width / DECODER_WIDTH
+    beside = TEXT_PARAMETERS[weights.family] + DECODER_PARAMETERS
+    held = weights.parameters + (beside if weights.parameters >= LARGE else 0)
+    pixels = settings.Xdim * settings.ydim * each / 2
+    per_pixel = max(DENOISER_BYTES_PER_PIXEL, DECODER_BYTES_PER_PIXEL) * narrow
+    return BASE_BYTES + held * each + pixels * per_pixel
+
+
+def guessed_seconds(settings: Mapping[str, Any], weights: Weights, device: str) -> float:
+    """A guess of the seconds of all steps, without the loading."""
+    kind = kind_of(device)
+    pixels = settings["Xdim"] * settings["ydim"]
+    evaluations = _evaluations(settings, weights)
+    denoising = MACS_PER_PARAMETER * weights.parameters * pixels / weights.factor**2
+    decoding = DECODER_MACS_PER_PIXEL * pixels * (weights.decoder_width / DECODER_WIDTH) ** 2
+    work = (evaluations * denoising + decoding) * settings["pictures"]
+    fixed = STEP_SECONDS[kind] * evaluations * settings["pictures"]
+    if kind == "gpu":
+        return fixed + work / GPU_MACS_PER_SECOND
+    half = bool(HALF_FLAGS & cpu_flags()) and weights.parameters >= LARGE
+    speed = product_speed() * MACS_PER_PRODUCT_MAC[half] * threads_in(device) ** THREADS_GAIN
+    return fixed + work / speed
+
+
+def _evaluations(settings: Mapping[str, Any], weights: Weights) -> int:
+    """How often the denoiser answers for each picture."""
+    skips = settings.get("init_image") is not None
+    steps = settings["num_steps"]
+    taken = steps - (first_step(steps, settings["strength"]) if skips else 0)
+    is_guided = settings["guidance_scale"] > 1 and not weights.knows_guidance
+    return taken * SAMPLERS[settings["sampler"]].evaluations * (2 if is_guided else 1)
+
+
+def _loading_seconds(weights: Weights) -> float:
+    return sum(path.stat().st_size for path in weights.files) / LOADING_BYTES_PER_SECOND
+
+
+def _slower(
+    settings: DiffusionSettings,
+    weights: Weights,
+    device: str,
+    past: Iterable[Mapping[str, Any]],
+) -> float | None:
+    """How many times longer than guessed the latest runs with these weights took, if known."""
+    found = []
+    for details in past:
+        if details.get("device") != device or details.get("weights") != settings.weights:
+            continue
+        try:
+            steps, speed = details["num_steps"], float(details["steps_per_second"])
+            if steps >= MIN_STEPS and speed > 0:
+                planned = {**details, "num_steps": details.get("planned_num_steps") or steps}
+                found.append(steps / speed / guessed_seconds(planned, weights, device))
+        except (KeyError, TypeError, ValueError, ArithmeticError):
+            continue  # a run of an older layout, or one that never got that far
+        if len(found) == MAX_RUNS:
+            break
+    return statistics.median(found) if found else None
+
+
+def _too_large(limit: float) -> str:
+    return (
+        f"That is more memory than the {limit / 1e9:.0f} GB available: choose a smaller size or"
+        " smaller weights."
+    )

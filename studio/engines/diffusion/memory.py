@@ -1,0 +1,67 @@
+"""Whether a run fits into the device's memory: said before it starts, or when memory runs out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from studio.base.errors import RunFailed
+from studio.base.machine import machine_memory
+from studio.engines.device import is_lack_of_memory, keep_freed_memory, total_memory
+from studio.engines.diffusion import estimate
+from studio.engines.diffusion.settings import DiffusionSettings
+from studio.engines.diffusion.weights import Weights
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The memory that a run will take by an estimate, and the memory that there is."""
+
+    settings: DiffusionSettings
+    weights: Weights
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def needed(self) -> float:
+        """Bytes that the run takes at its peak, by the estimate."""
+        half = self.dtype != torch.float32
+        return estimate.memory_bytes(self.settings, self.weights, half)
+
+    @property
+    def there(self) -> float:
+        """Bytes of memory that the device has."""
+        return total_memory(self.device) or machine_memory()
+
+    def keep_freed_memory(self) -> None:
+        """Keep freed memory for small models; gaps in kept memory would double large ones'."""
+        is_small = self.weights.parameters < estimate.LARGE and self.needed <= self.there / 2
+        keep_freed_memory(self.device.type != "cpu" or is_small)
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for the person if the run may be too large."""
+        if self.needed <= self.there:
+            return []
+        return [
+            f"{self._size} may be too large: it takes about {self.needed / 1e9:.1f} GB of memory,"
+            f" and there are {self.there / 1e9:.1f} GB."
+        ]
+
+    @contextmanager
+    def lack_explained(self) -> Iterator[None]:
+        """If memory runs out inside, raise RunFailed, which says what to lower."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_lack_of_memory(error):
+                raise
+            raise RunFailed(
+                f"There is not enough memory for {self._size} with {self.weights.name}. Lower Xdim"
+                " and ydim, set the precision to half, or choose smaller weights."
+            ) from None
+
+    @property
+    def _size(self) -> str:
+        return f"{self.settings.Xdim}x{self.settings.ydim}"

@@ -1,0 +1,195 @@
+"""The settings of Diffusion."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import ValidationInfo, field_validator, model_validator
+
+from studio.base.errors import BadInput
+from studio.engines.diffusion.samplers import SamplerName, first_step, known_name
+from studio.engines.diffusion.weights import BUNDLED, Weights, default_weights, get_weights
+from studio.media.pictures import load_picture
+from studio.settings import common
+from studio.settings.common import Resize
+from studio.settings.declare import BY_WEIGHTS, setting
+from studio.settings.run_settings import RunSettings, is_partial
+from studio.settings.values import check_values
+
+MAX_PICTURES = 64
+MAX_STEPS = 1000  # each has a noise level of its own, and training knew so many
+Precision = Literal["auto", "full", "half"]
+MASK_NEEDS_PICTURE = (
+    "A mask needs the picture that it lies on: give a starting image, or continue a run."
+)
+
+
+class DiffusionSettings(RunSettings):
+    """The settings of `run.DiffusionRun`."""
+
+    STATE_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "weights", "pictures")
+    RECOMMEND: ClassVar = ("weights",)
+    CHANGEABLE: ClassVar = ("text_input", "avoid", "guidance_scale")
+
+    text_input: str = common.prompt()
+    avoid: str = common.avoid(help="The negative prompt: what the picture should not show.")
+    num_steps: int = setting(
+        20,
+        "Num steps",
+        "How many steps to take from noise to the picture. With a starting image, Strength says"
+        " how many of them are taken.",
+        published=30,
+        unset=BY_WEIGHTS,
+        unit="steps",
+        ge=1,
+        le=MAX_STEPS,
+        changes_steps=False,
+    )
+    Xdim: int = common.width(128, published=512)
+    ydim: int = common.height(128, published=512)
+    guidance_scale: float = setting(
+        7.5,
+        "Guidance scale",
+        "How closely the picture follows the prompt. 1 follows it loosely, and takes half the"
+        " time; then the negative prompt has no effect.",
+        unset=BY_WEIGHTS,
+        ge=0,
+        le=100,
+    )
+    sampler: SamplerName = setting(
+        "DPM++ 2M",
+        "Sampler",
+        "How a step leads from noise towards the picture. Heun takes twice as long. LCM is for"
+        " weights of that kind.",
+        unset=BY_WEIGHTS,
+    )
+    pictures: int = setting(
+        1,
+        "Pictures",
+        "How many pictures to make. They have the seeds Seed, Seed + 1 and so on, and each is the"
+        " same as when it is made alone.",
+        ge=1,
+        le=MAX_PICTURES,
+    )
+    set_seed: bool = common.set_seed()
+    seed: int = common.seed()
+    init_image: str | None = common.starting_image(instead_of="noise")
+    strength: float = setting(
+        0.75,
+        "Strength",
+        "How much a starting image, or the picture of a run that is continued, may change, from 0"
+        " to 1. At 1, hardly anything of it stays.",
+        ge=0,
+        le=1,
+    )
+    mask: str | None = setting(
+        None,
+        "Upload mask",
+        "Which parts of the starting image to draw anew: the white ones. The black ones stay. The"
+        " mask has the size of the starting image.",
+        unset="none",
+        upload=("Use mask", "Draw only a part of the starting image anew."),
+    )
+    continue_resize: Resize = common.continue_resize()
+    checkpoint_seconds: float = common.checkpoint_seconds()
+    upscale: int = common.upscale()
+    upscale_always: bool = common.upscale_always()
+    weights: str = setting(
+        BUNDLED,
+        "Model weights",
+        "A folder in diffusers' format or a .safetensors file of Stable Diffusion in `assets/`, by"
+        " its name, or a path.",
+        unset=f"{BUNDLED} if it is there, else the first in `assets/`",
+    )
+    clip_skip: int = setting(
+        0,
+        "CLIP skip",
+        "How many of the text encoder's last layers to leave out. Some weights were trained with 1."
+        " Other programs count one more.",
+        heading="Guidance",
+        ge=0,
+        le=11,
+    )
+    tiling: bool = setting(
+        False,
+        "Seamless tiling",
+        "Let opposite edges of the picture fit together, so that it can be laid side by side.",
+        heading="Look",
+    )
+    precision: Precision = setting(
+        "auto",
+        "Precision",
+        "full: 32 bits. half: 16 bits, which takes half the memory, and where the processor has"
+        " them half the time. auto: half for large models where the device is quicker so.",
+        heading="More",
+    )
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _usual_spelling(cls, value: Any) -> Any:
+        return known_name(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _something_to_do(self, info: ValidationInfo) -> Self:
+        if is_partial(info):
+            return self
+        if not self.text_input.strip() and not self.init_image:
+            raise ValueError("No prompt: type what the picture should show.")
+        if self.init_image and first_step(self.num_steps, self.strength) == self.num_steps:
+            raise ValueError(
+                f"Strength {self.strength:g} of {self.num_steps} steps leaves no step to take:"
+                f" raise it to {1 / self.num_steps:.2g} or more, or take more steps."
+            )
+        return self
+
+    @classmethod
+    def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
+        name = str(values.get("weights") or default_weights(assets_dir))
+        weights = get_weights(assets_dir, name)
+        told = weights.recommended
+        check_values(cls, told, source=f"what {weights.path} recommends")
+        return told | {"weights": name}
+
+    @classmethod
+    def varied(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
+        """Another seed, by img2img from the picture."""
+        return {"strength": 0.6}
+
+    def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
+        weights = get_weights(assets_dir, self.weights)
+        fitting, warnings = self._fit_size(weights)
+        if self.mask:
+            self._check_mask()
+        elif weights.is_inpainting:
+            warnings.append(
+                f"{weights.name} are inpainting weights: they draw best with a starting image and"
+                " a mask."
+            )
+        return self.model_copy(update=fitting), warnings
+
+    def _fit_size(self, weights: Weights) -> tuple[dict[str, Any], list[str]]:
+        f = weights.factor
+        if min(self.Xdim, self.ydim) < f:
+            raise BadInput(
+                f"The size {self.Xdim}x{self.ydim} is too small for {weights.name}: each side must"
+                f" be at least {f} px."
+            )
+        width, height = self.Xdim // f * f, self.ydim // f * f
+        if (width, height) == (self.Xdim, self.ydim):
+            return {}, []
+        return {"Xdim": width, "ydim": height}, [
+            f"The size {self.Xdim}x{self.ydim} became {width}x{height}: {weights.name} makes"
+            f" multiples of {f} px."
+        ]
+
+    def _check_mask(self) -> None:
+        """Raises BadInput for a mask of another size than its picture."""
+        mask = load_picture(Path(str(self.mask)), "The mask").size
+        if not self.init_image:
+            return  # of a continued run, or none: the plan tells
+        size = load_picture(Path(self.init_image), "The starting image").size
+        if mask != size:
+            raise BadInput(
+                f"The mask is {mask[0]}x{mask[1]} pixels large, and the starting image"
+                f" {size[0]}x{size[1]}. Make them the same size."
+            )

@@ -1,0 +1,393 @@
+"""The weights of diffusion models in `assets/`, told apart by their files. Never imports torch.
+
+Weights are a folder in diffusers' format, or one `.safetensors` file of the original layout.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from studio.base.errors import BadInput, shortened
+from studio.base.files import read_json
+from studio.base.yaml_files import read_yaml
+from studio.engines.diffusion.samplers import sampler_of
+from studio.models.safetensors_header import Header, read_header
+
+BUNDLED = "emoji_diffusion"
+INDEX, STUDIO_FILE = "model_index.json", "studio.yaml"
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+UNET, DECODER = "model.diffusion_model.", "first_stage_model."
+CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
+XL_CLIP, XL_OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+CLASSES = {  # of diffusers' and transformers' that a folder may name
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL", "VQModel"),
+    "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
+}
+NOT_DRAWING = {  # parts of names in files that hold something else
+    "lora": "a LoRA, which goes into assets/loras/",
+    "hada_": "a LoRA of the LyCORIS kind",
+    "control_model.": "a ControlNet",
+    "double_blocks.": "a Flux model",
+    "joint_blocks.": "a Stable Diffusion 3 model",
+    "emb_params": "a textual inversion, which goes into assets/embeddings/",
+    "conditioner.embedders.0.model.": "an SDXL refiner, which only refines pictures of SDXL",
+    "model.diffusion_model.": "a denoiser",
+    "down_blocks.": "one part of a model in diffusers' format",
+    "first_stage_model.": "an autoencoder",
+    "decoder.": "an autoencoder",
+    "text_model.": "a text encoder",
+}
+KINDS = "Stable Diffusion 1.x, 2.x and SDXL, their turbo, LCM and inpainting kinds"
+Family = Literal["sd1", "sd2", "sdxl"]
+SIDES: Mapping[Family, int] = {"sd1": 512, "sd2": 512, "sdxl": 1024}
+FEW_STEPS = {  # words in a name that tell of weights that need few steps: how to draw with them
+    "turbo": {"num_steps": 4, "guidance_scale": 1.0, "sampler": "Euler a"},
+    "lightning": {"num_steps": 4, "guidance_scale": 1.0, "sampler": "Euler"},
+    "lcm": {"num_steps": 4, "guidance_scale": 1.0, "sampler": "LCM"},
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A diffusion model.
+
+    family: by its text encoders. in_channels: of the denoiser; 9 for inpainting. factor: how many
+    pixels one position of the latent covers, along each axis. side: of the pictures it was trained
+    on. parameters: of the denoiser. decoder_width: channels at full size. knows_guidance: whether
+    the guidance scale is an input of the denoiser, as in LCM. header: of a single file.
+    """
+
+    name: str
+    path: Path
+    family: Family
+    in_channels: int
+    factor: int
+    side: int
+    parameters: int
+    decoder_width: int
+    knows_guidance: bool = False
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    header: Header | None = None
+
+    @property
+    def is_inpainting(self) -> bool:
+        """Whether the denoiser sees the mask and the picture around it."""
+        return self.in_channels == 9
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that the weights consist of."""
+        if self.header:
+            return [self.path]
+        return sorted(path for path in self.path.rglob("*") if path.is_file())
+
+    @property
+    def recommended(self) -> dict[str, Any]:
+        """Settings that suit the weights: by what they are, then by their own studio.yaml."""
+        values: dict[str, Any] = {"Xdim": self.side, "ydim": self.side}
+        if sampler := sampler_of(self.scheduler):
+            values["sampler"] = sampler
+        if self.knows_guidance:
+            values |= FEW_STEPS["lcm"] | {"guidance_scale": 8.5}
+        for word, few in FEW_STEPS.items():
+            if word in self.name.lower() and not self.knows_guidance:
+                values |= few
+        return values | self._told("recommended", dict)
+
+    @property
+    def draws(self) -> str:
+        """What the weights can draw, in words; "" if they are silent."""
+        return " ".join(self._told("draws", str).split())
+
+    def examples(self) -> list[Path]:
+        """Pictures that were made with these weights."""
+        return sorted((self.path / "examples").glob("*.png"))
+
+    def _told(self, key: str, kind: type) -> Any:
+        """What studio.yaml in the folder, or NAME.studio.yaml beside the file, says of `key`."""
+        inside = self.path / STUDIO_FILE
+        path = self.path.with_suffix(f".{STUDIO_FILE}") if self.header else inside
+        content = read_yaml(path) if path.is_file() else {}
+        told = content.get(key) if isinstance(content, dict) else None
+        return told if isinstance(told, kind) else kind()
+
+
+def find_weights(assets_dir: Path) -> dict[str, Weights]:
+    """All diffusion models in the folder by name, the bundled one first."""
+    found = {}
+    for path in sorted([*assets_dir.glob(f"*/{INDEX}"), *assets_dir.glob("*.safetensors")]):
+        path = path.parent if path.name == INDEX else path
+        with suppress(BadInput):
+            found[path.name.removesuffix(".safetensors")] = read_weights(path)
+    first = {BUNDLED: found.pop(BUNDLED)} if BUNDLED in found else {}
+    return first | found
+
+
+def get_weights(assets_dir: Path, name: str) -> Weights:
+    """The weights of that name: in the folder, else by their path. Raises BadInput."""
+    try:
+        for path in (assets_dir / name, assets_dir / f"{name}.safetensors", Path(name)):
+            if name and (path.is_file() or (path / INDEX).is_file()):
+                return read_weights(path)
+        if name and (assets_dir / name).is_dir():
+            raise BadInput(f"{assets_dir / name} lacks {INDEX}: it is not in diffusers' format.")
+        _refuse_pickle(assets_dir, name)
+    except (OSError, ValueError):
+        pass  # too long, or with a zero byte: not a path either
+    there = ", ".join(find_weights(assets_dir)) or "none"
+    raise BadInput(
+        f"There are no diffusion weights named '{shortened(name)}' in {assets_dir}. There are:"
+        f" {there}. {_how_to_get()}"
+    )
+
+
+def default_weights(assets_dir: Path) -> str:
+    """The name to use where a person did not choose. Raises BadInput where there is none."""
+    for name in find_weights(assets_dir):
+        return name
+    raise BadInput(f"There are no diffusion weights in {assets_dir}. {_how_to_get()}")
+
+
+def _how_to_get() -> str:
+    return (
+        "Put a folder in diffusers' format or one .safetensors file of Stable Diffusion there, or"
+        " run `make weights`, which makes the small bundled ones."
+    )
+
+
+def _refuse_pickle(assets_dir: Path, name: str) -> None:
+    for path in (assets_dir / f"{name}{suffix}" for suffix in PICKLES):
+        if path.is_file():
+            raise BadInput(_no_pickle(path))
+
+
+def _no_pickle(path: Path) -> str:
+    return (
+        f"{path} is a pickle, which could run code: the engine Diffusion reads .safetensors files"
+        " only. Get the weights in that format, or convert them."
+    )
+
+
+def read_weights(path: Path) -> Weights:
+    """What a folder or a file is. Raises BadInput with what was found there."""
+    if path.suffix in PICKLES:
+        raise BadInput(_no_pickle(path))
+    return _of_folder(path) if path.is_dir() else _of_file(path)
+
+
+# --- one file ------------------------------------------------------------------------------------
+
+
+def _of_file(path: Path) -> Weights:
+    header = read_header(path)
+    family = _family(header)
+    _check_parts(header, family)
+    in_channels = header.shape(f"{UNET}input_blocks.0.0.weight")[1]
+    name = path.stem
+    if in_channels not in (4, 9):
+        what = {5: "a depth-to-image model", 7: "an upscaler", 8: "an instruct-pix2pix model"}
+        raise _unknown(path, what.get(in_channels, f"a denoiser of {in_channels} input channels"))
+    prefix = decoder_prefix(header)
+    levels = [key for key in header.tensors if key.startswith(f"{prefix}encoder.down.")]
+    return Weights(
+        name=name,
+        path=path,
+        family=family,
+        in_channels=in_channels,
+        factor=2 ** (len({key.split(".")[-4] for key in levels if _is_first(key)}) - 1),
+        side=768 if is_v_prediction(header, family) and family == "sd2" else SIDES[family],
+        parameters=sum(math.prod(e.shape) for k, e in header.tensors.items() if UNET in k),
+        decoder_width=header.shape(f"{prefix}encoder.conv_in.weight")[0],
+        knows_guidance=bool(header.shape(f"{UNET}time_embed.cond_proj.weight")),
+        scheduler=scheduler_config(header, family),
+        header=header,
+    )
+
+
+def _is_first(key: str) -> bool:
+    """Whether it is the tensor `encoder.down.N.block.0.conv1.weight`, which each level has."""
+    return key.endswith(".block.0.conv1.weight")
+
+
+def decoder_prefix(header: Header) -> str:
+    """What the names of the autoencoder's tensors begin with."""
+    return DECODER if header.has(DECODER) else "vae."
+
+
+def _family(header: Header) -> Family:
+    """By the text encoder. Raises BadInput for anything else."""
+    if header.has(UNET) and header.shape(f"{UNET}input_blocks.0.0.weight"):
+        if header.has(XL_OPEN_CLIP) or header.has(XL_CLIP):
+            return "sdxl"
+        if header.has(OPEN_CLIP):
+            return "sd2"
+        if header.has(CLIP):
+            return "sd1"
+    raise _unknown(header.path, _what_it_is(header))
+
+
+def _check_parts(header: Header, family: Family) -> None:
+    """Raises BadInput that names the parts that are missing and those that are there."""
+    texts = {"sd1": (CLIP,), "sd2": (OPEN_CLIP,), "sdxl": (XL_CLIP, XL_OPEN_CLIP)}[family]
+    wanted = {"denoiser": UNET, "autoencoder": decoder_prefix(header)}
+    wanted |= {f"text encoder{n}": key for n, key in zip(("", " 2"), texts, strict=False)}
+    missing = {part: key for part, key in wanted.items() if not header.has(key)}
+    prefix = decoder_prefix(header)
+    ends = {f"{prefix}encoder.conv_in.weight", f"{prefix}decoder.conv_out.weight"}
+    ends |= {f"{UNET}time_embed.0.weight", f"{UNET}out.2.weight"}
+    lost = sorted(name for name in ends if not header.shape(name))
+    if missing or lost:
+        there = ", ".join(part for part in wanted if part not in missing)
+        lacks = ", ".join(f"{p} ({k}…)" for p, k in missing.items()) or ", ".join(lost)
+        raise BadInput(
+            f"{header.path} lacks its {lacks}; it has: {there}. Get the whole model, with all its"
+            " parts in one file."
+        )
+
+
+def _what_it_is(header: Header) -> str:
+    for part, what in NOT_DRAWING.items():
+        if any(part in name for name in header.tensors):
+            return what
+    names = ", ".join(shortened(name, 60) for name in list(header.tensors)[:3])
+    return f"a file of {len(header.tensors)} tensors{names and f' such as {names}'}"
+
+
+def _unknown(path: Path, what: str) -> BadInput:
+    return BadInput(f"{path} is {what}, not a whole diffusion model. There are: {KINDS}.")
+
+
+def is_v_prediction(header: Header, family: Family) -> bool:
+    """Whether the denoiser predicts v instead of the noise, by what the file and its name say.
+
+    Nothing else in a file tells: the shapes are the same. Of Stable Diffusion 2, the published
+    weights for 768 pixels predict v, and those for 512 pixels the noise.
+    """
+    if "v_pred" in header.tensors:
+        return True
+    told = " ".join(header.metadata.get(f"modelspec.{key}", "") for key in ("prediction_type",))
+    if told.strip():
+        return "v" in told.lower().split("_")[0].split("-")[0]
+    if beside := _yaml_beside(header.path):
+        return 'parameterization: "v"' in beside or "parameterization: v" in beside
+    name = header.path.stem.lower()
+    words = name.replace("_", "-").split("-")
+    if "base" in words or "turbo" in name or "512" in words:
+        return "vpred" in name
+    return (
+        "vpred" in name
+        or "v-pred" in name.replace("_", "-")
+        or (family == "sd2" and not _inpaints(header))
+    )
+
+
+def _inpaints(header: Header) -> bool:
+    return header.shape(f"{UNET}input_blocks.0.0.weight")[1] == 9
+
+
+def _yaml_beside(path: Path) -> str:
+    beside = path.with_suffix(".yaml")
+    with suppress(OSError, UnicodeDecodeError):
+        return beside.read_text(encoding="utf-8")
+    return ""
+
+
+def scheduler_config(header: Header, family: Family) -> dict[str, Any]:
+    """What published weights of the family are drawn with, in diffusers' words."""
+    few = any(word in header.path.stem.lower() for word in ("turbo", "lightning"))
+    return {
+        "_class_name": "EulerDiscreteScheduler" if family == "sdxl" else "PNDMScheduler",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "timestep_spacing": "trailing" if few else "leading",
+        "prediction_type": "v_prediction" if is_v_prediction(header, family) else "epsilon",
+        "rescale_betas_zero_snr": "ztsnr" in header.tensors,
+    }
+
+
+# --- a folder ------------------------------------------------------------------------------------
+
+
+def _of_folder(path: Path) -> Weights:
+    if not (path / INDEX).is_file():
+        raise BadInput(f"{path} lacks {INDEX}: it is not in diffusers' format.")
+    index = _json(path / INDEX)
+    parts = [part for part in CLASSES if isinstance(index.get(part), list) and index[part][-1]]
+    _check_classes(path, index, parts)
+    unet, vae = (_json(path / part / "config.json") for part in ("unet", "vae"))
+    headers = [read_header(file) for file in weight_files(path, "unet")]
+    for part in parts:
+        for file in weight_files(path, part):
+            read_header(file)
+    factor = 2 ** (len(vae.get("block_out_channels") or [0]) - 1)
+    side = unet.get("sample_size") or 64
+    in_channels = unet.get("in_channels", 4)
+    if in_channels != 9 and in_channels != vae.get("latent_channels", 4):
+        raise _unknown(path, f"a model whose denoiser has {in_channels} input channels")
+    return Weights(
+        name=path.name,
+        path=path,
+        family="sdxl" if "text_encoder_2" in parts else "sd1",
+        in_channels=in_channels,
+        factor=factor,
+        side=(max(side) if isinstance(side, list) else side) * factor,
+        parameters=sum(math.prod(e.shape) for h in headers for e in h.tensors.values()),
+        decoder_width=(vae.get("block_out_channels") or [64])[0],
+        knows_guidance=bool(unet.get("time_cond_proj_dim")),
+        scheduler=_json(path / "scheduler" / "scheduler_config.json"),
+    )
+
+
+def _check_classes(path: Path, index: Mapping[str, Any], parts: Sequence[str]) -> None:
+    if missing := [part for part in ("unet", "vae", "text_encoder") if part not in parts]:
+        there = ", ".join(key for key, value in index.items() if isinstance(value, list))
+        raise BadInput(
+            f"{path} is of no kind that the studio knows: it lacks {', '.join(missing)}; it has:"
+            f" {there or 'nothing'}. There are: {KINDS}."
+        )
+    for part in parts:
+        if index[part][-1] not in CLASSES[part]:
+            raise BadInput(
+                f"{path}: its {part} is a {shortened(index[part][-1])}, which the studio does not"
+                f" know; it knows {' and '.join(CLASSES[part])}."
+            )
+
+
+def weight_files(folder: Path, part: str) -> list[Path]:
+    """The files with the tensors of a part: one, or several shards. Raises BadInput."""
+    inside = folder / part
+    found = sorted(inside.glob("*.safetensors"))
+    whole = [p for p in found if p.stem in ("diffusion_pytorch_model", "model")]
+    shards = [p for p in found if "-of-" in p.stem and p.stem.count(".") == 0]
+    if chosen := whole or shards or found[:1]:
+        return chosen
+    if pickles := [p for p in inside.glob("*") if p.suffix in PICKLES]:
+        raise BadInput(_no_pickle(pickles[0]))
+    there = ", ".join(sorted(p.name for p in inside.glob("*"))) or "nothing"
+    raise BadInput(f"{inside} lacks its .safetensors file; it has: {there}. Copy it again.")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return _read_json(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=256)
+def _read_json(path: Path, modified_ns: int) -> dict[str, Any]:
+    """modified_ns: of the file, so that a changed one is read again."""
+    try:
+        return read_json(path, str(path))
+    except (OSError, json.JSONDecodeError):
+        raise BadInput(f"{path} is missing or broken. Copy the weights again.") from None
