@@ -34,18 +34,23 @@ def num_steps(default: int, *, frames: str = "", published: int | None = None) -
     return setting(default, "Num steps", help, published=published, **how)
 
 
-def width(default: int, *, published: int | None = None, most: int = MAX_SIDE) -> Any:
-    """`Xdim: int`"""
-    return _side(default, "Xdim", "Width of the picture.", published, most)
+def width(
+    default: int, *, published: int | None = None, most: int = MAX_SIDE, unset: str = ""
+) -> Any:
+    """`Xdim: int`. unset: as for `declare.setting`."""
+    return _side(default, "Xdim", "Width of the picture.", published, most, unset)
 
 
-def height(default: int, *, published: int | None = None, most: int = MAX_SIDE) -> Any:
-    """`ydim: int`"""
-    return _side(default, "ydim", "Height of the picture.", published, most)
+def height(
+    default: int, *, published: int | None = None, most: int = MAX_SIDE, unset: str = ""
+) -> Any:
+    """`ydim: int`. unset: as for `declare.setting`."""
+    return _side(default, "ydim", "Height of the picture.", published, most, unset)
 
 
-def _side(default: int, label: str, help: str, published: int | None, most: int) -> Any:
-    return setting(default, label, help, unit="px", published=published, ge=8, le=most)
+def _side(default: int, label: str, help: str, published: int | None, most: int, unset: str) -> Any:
+    limits = {"unit": "px", "published": published, "unset": unset, "ge": 8, "le": most}
+    return setting(default, label, help, **limits)
 
 
 def set_seed() -> Any:

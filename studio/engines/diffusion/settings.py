@@ -45,8 +45,8 @@ class DiffusionSettings(RunSettings):
         le=MAX_STEPS,
         changes_steps=False,
     )
-    Xdim: int = common.width(128, published=512)
-    ydim: int = common.height(128, published=512)
+    Xdim: int = common.width(128, published=512, unset=BY_WEIGHTS)
+    ydim: int = common.height(128, published=512, unset=BY_WEIGHTS)
     guidance_scale: float = setting(
         7.5,
         "Guidance scale",
