@@ -20,7 +20,11 @@ from studio.engines.diffusion.memory import MemoryPlan
 from studio.engines.diffusion.models import ENGINE, Models, chosen_dtype
 from studio.engines.diffusion.samplers import first_step
 from studio.engines.diffusion.schedule import Schedule
-from studio.engines.diffusion.settings import MASK_NEEDS_PICTURE, DiffusionSettings
+from studio.engines.diffusion.settings import (
+    MASK_NEEDS_PICTURE,
+    DiffusionSettings,
+    no_step_left,
+)
 from studio.engines.diffusion.weights import get_weights
 from studio.engines.sharing import sharing
 from studio.engines.warm import warm
@@ -41,6 +45,7 @@ class DiffusionRun(Run):
 
     def load_model(self) -> None:
         s = self.settings
+        self._check_start()
         weights = get_weights(self.assets_dir, s.weights)
         dtype = chosen_dtype(s.precision, weights, self.device)
         self._memory = MemoryPlan(s, weights, dtype, self.device)
@@ -58,8 +63,6 @@ class DiffusionRun(Run):
     def model_init(self) -> None:
         self._frames = 0
         self._before_step: dict[str, Any] | None = None
-        if self.mask is not None and self.start_image is None:
-            raise BadInput(MASK_NEEDS_PICTURE)
         with self._memory.lack_explained(), sharing:
             warm.with_room(self._begin, run=self)
 
@@ -122,6 +125,15 @@ class DiffusionRun(Run):
 
     # --- before the first step ---
 
+    def _check_start(self) -> None:
+        """Raises BadInput for a start that cannot be made, before anything is loaded."""
+        s = self.settings
+        if self.start_image is None:
+            if self.mask is not None:
+                raise BadInput(MASK_NEEDS_PICTURE)
+        elif first_step(s.num_steps, s.strength) == s.num_steps:
+            raise BadInput(no_step_left(s.strength, s.num_steps))
+
     def _read_prompts(self, settings: DiffusionSettings) -> None:
         encoders = self._models.text_encoders()
         said = settings.text_input, settings.avoid
@@ -144,11 +156,6 @@ class DiffusionRun(Run):
                     drawing.see_nothing(self._canvas, (s.Xdim, s.ydim))
             return
         skipped = first_step(s.num_steps, s.strength)
-        if skipped == s.num_steps:
-            raise BadInput(
-                f"Strength {s.strength:g} of {s.num_steps} steps leaves no step to take. Raise the"
-                " strength, or take more steps."
-            )
         self._drawings = [
             beginning_with(
                 image,

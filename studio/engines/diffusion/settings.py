@@ -24,6 +24,14 @@ MASK_NEEDS_PICTURE = (
 )
 
 
+def no_step_left(strength: float, num_steps: int) -> str:
+    """What to say of a strength that takes no step at all."""
+    return (
+        f"Strength {strength:g} of {num_steps} steps leaves no step to take, so nothing would"
+        f" change: set it to {1 / num_steps:.2g} or more, or take more steps."
+    )
+
+
 class DiffusionSettings(RunSettings):
     """The settings of `run.DiffusionRun`."""
 
@@ -136,10 +144,9 @@ class DiffusionSettings(RunSettings):
         if not self.text_input.strip() and not self.init_image:
             raise ValueError("No prompt: type what the picture should show.")
         if self.init_image and first_step(self.num_steps, self.strength) == self.num_steps:
-            raise ValueError(
-                f"Strength {self.strength:g} of {self.num_steps} steps leaves no step to take:"
-                f" raise it to {1 / self.num_steps:.2g} or more, or take more steps."
-            )
+            raise ValueError(no_step_left(self.strength, self.num_steps))
+        if self.mask and not self.text_input.strip():
+            raise ValueError("No prompt: type what the mask should be filled with.")
         return self
 
     @classmethod
@@ -160,7 +167,7 @@ class DiffusionSettings(RunSettings):
         fitting, warnings = self._fit_size(weights)
         if self.mask:
             self._check_mask()
-        elif weights.is_inpainting:
+        elif weights.is_inpainting and not self.init_image:
             warnings.append(
                 f"{weights.name} are inpainting weights: they draw best with a starting image and"
                 " a mask."
