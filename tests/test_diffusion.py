@@ -366,7 +366,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a mask alone": ({"mask": "mask"}, "A mask needs the picture"),
     "a mask's size": (
         {"init_image": "image", "mask": "small"},
-        "The mask is 32x32 pixels large, and the starting image 64x64",
+        "The mask is 32x32 pixels large, and the picture that it lies on 64x64",
     ),
     "a mask that is none": ({"init_image": "image", "mask": __file__}, "The mask .*not an image"),
     "no steps": ({"num_steps": "-1"}, "--num-steps must be a whole number from 1"),
@@ -389,9 +389,7 @@ def test_bad_input_is_told_before_anything_is_made(
     assert not (tmp_path / "output").exists()
 
 
-def test_a_strength_of_nothing_is_told_before_weights_load(
-    assets: Path, image: Image.Image
-) -> None:
+def test_strength_0_is_told_before_weights_load(assets: Path, image: Image.Image) -> None:
     run = DiffusionRun(settings(strength=0), assets_dir=assets, device=CPU, start_image=image)
     with pytest.raises(BadInput, match="leaves no step"):
         run.load_model()

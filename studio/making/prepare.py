@@ -129,7 +129,7 @@ def prepare(request: Request) -> Plan:
         ancestors=origin.ancestors if origin else (),
         parent_frame=origin.frame if origin else None,
         init_image_from=mark_of(init_image) if init_image else None,
-        mask=_mask(_value(settings, "mask")),
+        mask=_mask(settings, before),
         warnings=warnings + left_out,
         changes=changes_again,
     )
@@ -257,9 +257,27 @@ def _start(before: Image.Image | None, settings: RunSettings) -> Image.Image | N
     return fit(before, size)
 
 
-def _mask(path: str | None) -> bytes | None:
-    """The file to keep of a mask, without any loss. Raises BadInput."""
-    return encode_png(load_picture(Path(path), f"The mask '{shortened(path)}'")) if path else None
+def _mask(settings: RunSettings, before: Image.Image | None) -> bytes | None:
+    """The file to keep of a mask, without any loss. Raises BadInput.
+
+    before: the picture that the run continues, which the mask then lies on.
+    """
+    path, image = _value(settings, "mask"), _value(settings, "init_image")
+    if not path:
+        return None
+    mask = load_picture(Path(path), f"The mask '{shortened(path)}'")
+    if image is None and before is None:
+        raise BadInput(
+            "A mask needs the picture that it lies on: give a starting image, or continue a run."
+        )
+    under = before or load_picture(Path(image), f"The starting image '{shortened(image)}'")
+    if mask.size != under.size:
+        (w, h), (width, height) = mask.size, under.size
+        raise BadInput(
+            f"The mask is {w}x{h} pixels large, and the picture that it lies on {width}x{height}."
+            " Make them the same size."
+        )
+    return encode_png(mask)
 
 
 def _copy(what: str, path: str) -> bytes:

@@ -20,11 +20,7 @@ from studio.engines.diffusion.memory import MemoryPlan
 from studio.engines.diffusion.models import ENGINE, Models, chosen_dtype
 from studio.engines.diffusion.samplers import first_step
 from studio.engines.diffusion.schedule import Schedule
-from studio.engines.diffusion.settings import (
-    MASK_NEEDS_PICTURE,
-    DiffusionSettings,
-    no_step_left,
-)
+from studio.engines.diffusion.settings import DiffusionSettings, no_step_left
 from studio.engines.diffusion.weights import get_weights
 from studio.engines.sharing import sharing
 from studio.engines.warm import warm
@@ -128,10 +124,7 @@ class DiffusionRun(Run):
     def _check_start(self) -> None:
         """Raises BadInput for a start that cannot be made, before anything is loaded."""
         s = self.settings
-        if self.start_image is None:
-            if self.mask is not None:
-                raise BadInput(MASK_NEEDS_PICTURE)
-        elif first_step(s.num_steps, s.strength) == s.num_steps:
+        if self.start_image is not None and first_step(s.num_steps, s.strength) == s.num_steps:
             raise BadInput(no_step_left(s.strength, s.num_steps))
 
     def _read_prompts(self, settings: DiffusionSettings) -> None:

@@ -9,7 +9,6 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from studio.base.errors import BadInput
 from studio.engines.diffusion.samplers import SamplerName, first_step, known_name
 from studio.engines.diffusion.weights import BUNDLED, Weights, default_weights, get_weights
-from studio.media.pictures import load_picture
 from studio.settings import common
 from studio.settings.common import Resize
 from studio.settings.declare import BY_WEIGHTS, setting
@@ -19,9 +18,6 @@ from studio.settings.values import check_values
 MAX_PICTURES = 64
 MAX_STEPS = 1000  # each has a noise level of its own, and training knew so many
 Precision = Literal["auto", "full", "half"]
-MASK_NEEDS_PICTURE = (
-    "A mask needs the picture that it lies on: give a starting image, or continue a run."
-)
 
 
 def no_step_left(strength: float, num_steps: int) -> str:
@@ -165,9 +161,7 @@ class DiffusionSettings(RunSettings):
     def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
         weights = get_weights(assets_dir, self.weights)
         fitting, warnings = self._fit_size(weights)
-        if self.mask:
-            self._check_mask()
-        elif weights.is_inpainting and not self.init_image:
+        if weights.is_inpainting and not self.init_image:
             warnings.append(
                 f"{weights.name} are inpainting weights: they draw best with a starting image and"
                 " a mask."
@@ -188,15 +182,3 @@ class DiffusionSettings(RunSettings):
             f"The size {self.Xdim}x{self.ydim} became {width}x{height}: {weights.name} makes"
             f" multiples of {f} px."
         ]
-
-    def _check_mask(self) -> None:
-        """Raises BadInput for a mask of another size than its picture."""
-        mask = load_picture(Path(str(self.mask)), "The mask").size
-        if not self.init_image:
-            return  # of a continued run, or none: the plan tells
-        size = load_picture(Path(self.init_image), "The starting image").size
-        if mask != size:
-            raise BadInput(
-                f"The mask is {mask[0]}x{mask[1]} pixels large, and the starting image"
-                f" {size[0]}x{size[1]}. Make them the same size."
-            )

@@ -5,6 +5,7 @@ Weights are a folder in diffusers' format, or one `.safetensors` file of the ori
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from studio.models.safetensors_header import Header, read_header
 BUNDLED = "emoji_diffusion"
 INDEX, STUDIO_FILE = "model_index.json", "studio.yaml"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 UNET, DECODER = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
 XL_CLIP, XL_OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
@@ -142,6 +144,12 @@ def get_weights(assets_dir: Path, name: str) -> Weights:
     except (OSError, ValueError):
         pass  # too long, or with a zero byte: not a path either
     there = ", ".join(find_weights(assets_dir)) or "none"
+    if HUB_NAME.fullmatch(name):
+        raise BadInput(
+            f"The weights {shortened(name)} are not in {assets_dir} yet. `hf download {name}"
+            f" --local-dir {assets_dir / name.split('/')[1]}` gets them from the Hugging Face hub"
+            f" into a folder there; then choose {name.split('/')[1]}. There are: {there}."
+        )
     raise BadInput(
         f"There are no diffusion weights named '{shortened(name)}' in {assets_dir}. There are:"
         f" {there}. {_how_to_get()}"
