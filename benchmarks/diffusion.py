@@ -90,19 +90,19 @@ def _measured(side: str, assets: Path, argv: Sequence[str] | None) -> dict[str, 
 
 def write_weights(folder: Path) -> None:
     """Random weights of Stable Diffusion 1.5's architecture, in diffusers' format."""
-    from diffusers import (
-        AutoencoderKL,
-        PNDMScheduler,
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
         StableDiffusionPipeline,
-        UNet2DConditionModel,
     )
+    from diffusers.schedulers.scheduling_pndm import PNDMScheduler
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from studio.engines.diffusion.tokenizer import published_tokenizer
 
     def filled(kind: Any, config: Any) -> Any:
         with torch.device("meta"):
-            model = kind(config) if kind is CLIPTextModel else kind(**config)
+            model: Any = kind(config) if kind is CLIPTextModel else kind(**config)
         model = model.to(torch.float16).to_empty(device="cpu")
         for name, parameter in model.named_parameters():
             is_scale = "norm" in name and name.endswith("weight")
@@ -110,18 +110,19 @@ def write_weights(folder: Path) -> None:
         return model
 
     torch.manual_seed(0)
+    scheduler: Any = PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
+    )
     StableDiffusionPipeline(
         vae=filled(AutoencoderKL, VAE),
         text_encoder=filled(CLIPTextModel, CLIPTextConfig(**TEXT)),
         tokenizer=published_tokenizer(77),
         unet=filled(UNet2DConditionModel, UNET),
-        scheduler=PNDMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            skip_prk_steps=True,
-            steps_offset=1,
-        ),
+        scheduler=scheduler,
         safety_checker=None,  # pyright: ignore[reportArgumentType]
         feature_extractor=None,  # pyright: ignore[reportArgumentType]
         requires_safety_checker=False,
@@ -130,7 +131,10 @@ def write_weights(folder: Path) -> None:
 
 def plain(args: argparse.Namespace) -> dict[str, float]:
     """diffusers' pipeline, as its documentation begins."""
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
+        StableDiffusionPipeline,
+    )
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
     pipeline = StableDiffusionPipeline.from_pretrained(args.weights / NAME)
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)

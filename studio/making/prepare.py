@@ -270,7 +270,7 @@ def _mask(settings: RunSettings, before: Image.Image | None) -> bytes | None:
         raise BadInput(
             "A mask needs the picture that it lies on: give a starting image, or continue a run."
         )
-    under = before or load_picture(Path(image), f"The starting image '{shortened(image)}'")
+    under = before or load_picture(Path(str(image)), f"The starting image '{shortened(image)}'")
     if mask.size != under.size:
         (w, h), (width, height) = mask.size, under.size
         raise BadInput(

@@ -21,4 +21,5 @@ def published_tokenizer(positions: int, pad: str = END) -> Any:
     from transformers import CLIPTokenizer
 
     vocabulary, merges = clip_vocabulary()
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad, model_max_length=positions)
+    pairs: Any = merges  # the library names another type than it takes
+    return CLIPTokenizer(vocab=vocabulary, merges=pairs, pad_token=pad, model_max_length=positions)

@@ -209,7 +209,7 @@ def _of_file(path: Path) -> Weights:
         path=path,
         family=family,
         in_channels=in_channels,
-        factor=2 ** (len({key.split(".")[-4] for key in levels if _is_first(key)}) - 1),
+        factor=2 ** (len({key.split(".")[-5] for key in levels if _is_first(key)}) - 1),
         side=768 if is_v_prediction(header, family) and family == "sd2" else SIDES[family],
         parameters=sum(math.prod(e.shape) for k, e in header.tensors.items() if UNET in k),
         decoder_width=header.shape(f"{prefix}encoder.conv_in.weight")[0],
