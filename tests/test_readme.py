@@ -53,13 +53,8 @@ def test_every_script_exists(line):
 
 
 def test_every_option_of_a_script_exists():
-    scripts = (
-        "generate.py",
-        "generate.py --engine Diffusion",
-        "worker.py",
-        "gallery.py",
-        "-m studio upscale",
-    )
+    scripts = [f"generate.py --engine {name}" for name in registry.names()]
+    scripts += ["worker.py", "gallery.py", "-m studio upscale"]
     known = {word for script in scripts for word in re.findall(r"--[a-z-]+", help_of(script))}
     programs = ("python g", "streamlit run app.py", "make app", "make gallery", "--")
     lines = starting(*programs)

@@ -70,6 +70,7 @@ class Models:
         return self._get("text encoders", lambda: self._load().text_encoders())
 
     def _load(self) -> "_Loader":
+        _quieten()
         kind = _FileLoader if self.weights.header else _FolderLoader
         return kind(self.weights, self.device, self.dtype)
 
@@ -202,6 +203,15 @@ class _FileLoader(_Loader):
         tensors.fitting(tensors.empty(build), converted, path)
         given = convert(tensors.read(self._header, self.dtype, prefix))
         return tensors.filled(build, given, path, self.device)
+
+
+def _quieten() -> None:
+    """Libraries log advice for programmers, which a person cannot follow."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    of_diffusers.set_verbosity_error()
+    of_transformers.set_verbosity_error()
 
 
 def _built(kind: Any, config: dict[str, Any], path: Path) -> Any:

@@ -78,7 +78,8 @@ def filled(
     module = empty(build)
     module.load_state_dict(fitting(module, given, path), strict=False, assign=True)
     _count_positions(module)
-    return module.requires_grad_(False).eval().to(device)
+    module.requires_grad_(False).eval()
+    return module if device.type == "cpu" else module.to(device)
 
 
 def empty(build: Callable[[], Module]) -> Module:
