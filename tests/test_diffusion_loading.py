@@ -36,6 +36,10 @@ KINDS: dict[str, Any] = {
 }
 
 
+class Run:
+    """Stands for a run that asks for models."""
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
@@ -59,7 +63,7 @@ def test_a_single_file_is_what_it_was_made_of(kind: str, tmp_path: Path) -> None
     assert weights.is_inpainting == ("inpainting" in kind)
     assert weights.knows_guidance == ("lcm" in kind)
     assert weights.factor == 8
-    models = Models(object(), weights, CPU, torch.float32)
+    models = Models(Run(), weights, CPU, torch.float32)
     assert same_weights(models.denoiser(), pipeline.unet)
     assert same_weights(models.decoder(), pipeline.vae)
     encoders = models.text_encoders()
@@ -80,14 +84,14 @@ def test_a_folder_is_what_it_was_made_of(kind: str, tmp_path: Path) -> None:
     pipeline = KINDS[kind]()
     tiny_diffusion.write(pipeline, tmp_path / "tiny")
     weights = get_weights(tmp_path, "tiny")
-    models = Models(object(), weights, CPU, torch.float32)
+    models = Models(Run(), weights, CPU, torch.float32)
     assert same_weights(models.denoiser(), pipeline.unet)
     assert same_weights(models.decoder(), pipeline.vae)
     assert same_weights(
         models.text_encoders()[-1].network,
         list(pipeline.components.values())[2 if kind == "sdxl" else 1],
     )
-    half = Models(object(), weights, CPU, torch.bfloat16).denoiser()
+    half = Models(Run(), weights, CPU, torch.bfloat16).denoiser()
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
 
 
@@ -101,7 +105,7 @@ def test_older_names_of_the_attention_are_understood(tmp_path: Path) -> None:
             name = name.replace(f".{new}.", f".{word}.")
         state[name] = tensor.contiguous()
     save_file(state, tmp_path / "tiny/vae/diffusion_pytorch_model.safetensors")
-    models = Models(object(), get_weights(tmp_path, "tiny"), CPU, torch.float32)
+    models = Models(Run(), get_weights(tmp_path, "tiny"), CPU, torch.float32)
     assert same_weights(models.decoder(), pipeline.vae)
 
 
@@ -148,7 +152,7 @@ def test_a_file_with_parts_missing_is_refused(part: str, tmp_path: Path) -> None
 def test_a_tensor_missing_inside_is_refused_before_numbers_are_read(tmp_path: Path) -> None:
     path, lost = tmp_path / "part.safetensors", "model.diffusion_model.middle_block.0.in_layers.2"
     tiny_diffusion.write_single_file(tiny_diffusion.tiny_sd(), path, leave_out=lost)
-    models = Models(object(), read_weights(path), CPU, torch.float32)
+    models = Models(Run(), read_weights(path), CPU, torch.float32)
     with pytest.raises(BadInput, match=r"mid_block\.resnets\.0\.conv1\.weight is missing"):
         models.denoiser()
 
