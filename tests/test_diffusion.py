@@ -97,9 +97,9 @@ def theirs(pipeline: Any, sampler: str, task: str, **more: Any) -> np.ndarray:
     chosen = SAMPLERS[sampler]  # type: ignore[index]
     kind = getattr(diffusers, chosen.class_name)
     parts = dict(pipeline.components)
-    parts["scheduler"] = kind.from_config(parts["scheduler"].config, **chosen.config)
     beside = {} if "XL" in name else {"requires_safety_checker": False}
     whole = getattr(diffusers, f"{name}{task}Pipeline")(**parts, **beside)
+    whole.scheduler = kind.from_config(whole.scheduler.config, **chosen.config)
     whole.set_progress_bar_config(disable=True)
     if task != "Img2Img":
         more |= {"width": SIDE, "height": SIDE}

@@ -32,6 +32,7 @@ CLASSES = {  # of diffusers' and transformers' that a folder may name
     "text_encoder": ("CLIPTextModel",),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
+CLIPPING = ("DDIMScheduler", "DDPMScheduler")  # schedulers that clip unless told not to
 NOT_DRAWING = {  # parts of names in files that hold something else
     "lora": "a LoRA, which goes into assets/loras/",
     "hada_": "a LoRA of the LyCORIS kind",
@@ -355,8 +356,20 @@ def _of_folder(path: Path) -> Weights:
         parameters=sum(math.prod(e.shape) for h in headers for e in h.tensors.values()),
         decoder_width=(vae.get("block_out_channels") or [64])[0],
         knows_guidance=bool(unet.get("time_cond_proj_dim")),
-        scheduler=_json(path / "scheduler" / "scheduler_config.json"),
+        scheduler=_as_pipelines_have_it(_json(path / "scheduler" / "scheduler_config.json"), parts),
     )
+
+
+def _as_pipelines_have_it(config: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
+    """A scheduler's configuration as diffusers' pipelines correct older ones, except for SDXL."""
+    mended = dict(config)
+    if "text_encoder_2" in parts:
+        return mended
+    if mended.get("steps_offset", 0) != 1:
+        mended["steps_offset"] = 1
+    if mended.get("clip_sample", mended.get("_class_name") in CLIPPING):
+        mended["clip_sample"] = False
+    return mended
 
 
 def _check_classes(path: Path, index: Mapping[str, Any], parts: Sequence[str]) -> None:
