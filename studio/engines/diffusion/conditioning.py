@@ -38,11 +38,14 @@ class Conditioning:
 def conditioning(
     encoders: Sequence[TextEncoder], prompt: str, avoid: str, clip_skip: int
 ) -> Conditioning:
-    """What the networks read in two texts. Tokens beyond what they can read are left out."""
+    """What the networks read in two texts. Tokens beyond what they can read are left out.
+
+    As in diffusers' pipelines, layers are skipped for the prompt alone.
+    """
     positive = encode(encoders, prompt, clip_skip)
     if len(encoders) > 1 and not avoid.strip():
         return Conditioning(positive, positive.nothing)
-    return Conditioning(positive, encode(encoders, avoid, clip_skip))
+    return Conditioning(positive, encode(encoders, avoid, 0))
 
 
 @torch.no_grad()
