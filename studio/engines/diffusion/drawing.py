@@ -93,7 +93,7 @@ class Drawing:
     ) -> "Drawing":
         """From a checkpoint's state; fails in Python's and torch's ways where it does not fit."""
         at = schedule(int(state["first_step"]))
-        at.restore(state["schedule"])
+        at.restore(state.get("schedule", {}))  # DDIM's has nothing in it
         generator = torch.Generator()
         generator.set_state(torch.tensor(state["random"], dtype=torch.uint8))
         latent = _latent(state["latent"], shape)

@@ -110,7 +110,7 @@ class Schedule:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up a state; fails in torch's ways where it is none."""
         for name in CHANGING:
-            if name in vars(self.scheduler) and name in state:
+            if name in state:
                 setattr(self.scheduler, name, _as_was(state[name]))
 
 
