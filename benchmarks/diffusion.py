@@ -136,7 +136,9 @@ def plain(args: argparse.Namespace) -> dict[str, float]:
     )
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
-    pipeline = StableDiffusionPipeline.from_pretrained(args.weights / NAME)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        args.weights / NAME, torch_dtype=torch.float32
+    )
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     times: list[float] = []
 
