@@ -96,7 +96,7 @@ class DiffusionSettings(RunSettings):
     )
     continue_resize: Resize = common.continue_resize()
     checkpoint_seconds: float = common.checkpoint_seconds()
-    upscale: int = common.upscale()
+    upscale: common.Scale = common.upscale()
     upscale_always: bool = common.upscale_always()
     weights: str = setting(
         BUNDLED,
