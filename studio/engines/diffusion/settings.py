@@ -158,10 +158,12 @@ class DiffusionSettings(RunSettings):
         """Another seed, by img2img from the picture."""
         return {"strength": 0.6}
 
-    def fitted(self, assets_dir: Path) -> tuple[Self, list[str]]:
+    def fitted(
+        self, assets_dir: Path, *, begins_with_picture: bool = False
+    ) -> tuple[Self, list[str]]:
         weights = get_weights(assets_dir, self.weights)
         fitting, warnings = self._fit_size(weights)
-        if weights.is_inpainting and not self.init_image:
+        if weights.is_inpainting and not (self.init_image or begins_with_picture):
             warnings.append(
                 f"{weights.name} are inpainting weights: they draw best with a starting image and"
                 " a mask."
