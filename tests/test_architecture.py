@@ -75,6 +75,7 @@ COMPUTING = (
     *("studio/engines/vqgan_clip/sketch.py", "studio/engines/vqgan_clip/start.py"),
     *("studio/engines/vqgan_clip/optimisers.py", "studio/engines/vqgan_clip/targets.py"),
     "studio/engines/vqgan_clip/tiles.py",
+    "studio/engines/diffusion/embeddings.py",
     "studio/engines/vqgan_clip/fast/[!_]*.py",
     *(f"studio/engines/diffusion/{name}.py" for name in ("canvas", "conditioning", "denoiser")),
     *(f"studio/engines/diffusion/{name}.py" for name in ("drawing", "memory", "models", "run")),
