@@ -72,7 +72,7 @@ def mask() -> Image.Image:
 
 
 def settings(**changes: Any) -> DiffusionSettings:
-    given = {"text_input": PROMPT, "avoid": AVOID, "num_steps": STEPS, "seed": SEED}
+    given = {"text_input": PROMPT, "negative_prompt": AVOID, "num_steps": STEPS, "seed": SEED}
     given |= {"Xdim": SIDE, "ydim": SIDE, "weights": "sd", "guidance_scale": 5.0}
     return DiffusionSettings(**(given | changes))
 
@@ -161,8 +161,8 @@ def test_inpainting_is_that_of_diffusers(
 
 OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # our settings; what diffusers is told
     "no guidance": ({"guidance_scale": 1.0}, {"guidance_scale": 1.0}),
-    "nothing to avoid": ({"avoid": ""}, {"negative_prompt": None}),
-    "nothing to avoid, SDXL": ({"avoid": "", "weights": "xl"}, {"negative_prompt": None}),
+    "nothing to avoid": ({"negative_prompt": ""}, {"negative_prompt": None}),
+    "nothing to avoid, SDXL": ({"negative_prompt": "", "weights": "xl"}, {"negative_prompt": None}),
     "CLIP skip, SDXL": ({"clip_skip": 1, "weights": "xl"}, {"clip_skip": 1}),
     "LCM": ({"weights": "lcm", "sampler": "LCM"}, {}),
 }

@@ -24,6 +24,7 @@ from studio.media.png_writer import SIGNATURE
 from studio.runs import run_index, storage
 from studio.runs.details_keys import PARENT_FRAME, as_frame, engine_of
 from studio.runs.storage import RunFolder
+from studio.settings.common import AVOIDED
 from studio.settings.declare import default_of
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import check_values, make
@@ -36,7 +37,7 @@ LOST_STATE = (
     f"The state that this run began with, {storage.START_CHECKPOINT}, is not there any more. A new"
     " run begins from the picture alone, so its result will differ."
 )
-SHARED = ("text_input", "avoid", "Xdim", "ydim")  # what another engine takes over, if it has them
+SHARED = ("text_input", "Xdim", "ydim")  # and AVOIDED: what another engine takes over, if it has it
 YAML_SUFFIXES = (".yaml", ".yml")  # of other programs' settings
 PICTURES = ("init_image", "mask", "image_prompt", "image_prompts")
 
@@ -190,8 +191,8 @@ def _foreign(path: Path) -> tuple[str, ForeignSettings]:
 def _foreign_recipe(path: Path, engine: str, given: Collection[str]) -> Recipe:
     owner, found = _foreign(path)
     kind = registry.get(engine).settings
-    known = SHARED if engine != owner else kind.model_fields
-    values = {n: v for n, v in found.values.items() if n in known and n not in given}
+    values = found.values if engine == owner else _shared(found.values, kind)
+    values = {n: v for n, v in values.items() if n in kind.model_fields and n not in given}
     check_values(kind, values, source=str(path))
     taken, left = ", ".join(found.taken) or "nothing", ", ".join(map(_left, found.left.items()))
     said = f"Taken from {found.program}'s {', '.join(found.files)}: {taken}."
@@ -315,18 +316,26 @@ def _values(
 ) -> dict[str, Any]:
     """The settings in a run's details, its pictures as paths of the copies in its folder.
 
-    From another engine's run, only SHARED is taken. besides: names to leave out.
+    From another engine's run, only what engines share is taken. besides: names to leave out.
     """
     kind = registry.get(engine).settings
     values = {n: value for n, value in _recorded(details, kind).items() if value is not None}
     if "schema_version" not in details:
         values = _older(details) | values
     if engine_of(details) != engine:
-        values = {name: values[name] for name in SHARED if name in values}
+        values = _shared(details, kind)
     values = {n: value for n, value in values.items() if n not in (*PICTURES, *besides)}
     check_values(kind, values, source=f"the settings of {details.get('run_folder') or folder}")
     pictures = _pictures(details, folder, besides)
     return values | {name: paths for name, paths in pictures.items() if name in kind.model_fields}
+
+
+def _shared(values: Mapping[str, Any], kind: type[RunSettings]) -> dict[str, Any]:
+    """What settings of that kind take from another engine's: SHARED and what is to be avoided."""
+    fields = kind.model_fields
+    avoided = next((values[name] for name in AVOIDED if values.get(name)), None)
+    shared = {name: values.get(name) for name in SHARED} | dict.fromkeys(AVOIDED, avoided)
+    return {n: value for n, value in shared.items() if n in fields and value is not None}
 
 
 def _older(details: Mapping[str, Any]) -> dict[str, Any]:

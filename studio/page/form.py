@@ -10,11 +10,12 @@ import streamlit as st
 from studio.base.errors import BadInput
 from studio.page.form_values import FormValues, is_upload
 from studio.page.memory import Memory
-from studio.page.parts import AVOID, PROMPT
+from studio.page.parts import PROMPT
 from studio.page.picker import CONTINUE, SIZE
 from studio.page.prompt_area import show_prompt_area
 from studio.page.uploads import take_pictures, uploaded
 from studio.page.widgets import show_widget
+from studio.settings.common import AVOIDED
 from studio.settings.declare import heading_of, meta
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import make
@@ -112,8 +113,9 @@ class Form:
         if st.session_state.get(CONTINUE) and PROMPT in values:
             if not values[PROMPT].strip():
                 del values[PROMPT]
-                if not values.get(AVOID):
-                    values.pop(AVOID, None)
+                for name in AVOIDED:
+                    if not values.get(name):
+                        values.pop(name, None)
             elif IMAGE_PROMPTS in self._fields:
                 values[IMAGE_PROMPTS] = []
         for name in self.uploads:

@@ -7,10 +7,11 @@ from itertools import groupby
 from pydantic.fields import FieldInfo
 
 from studio.page.picker import CONTINUE, CONTINUE_HELP, CONTINUE_LABEL, RESIZE
+from studio.settings.common import AVOIDED
 from studio.settings.declare import members, meta, option_name
 from studio.settings.run_settings import RunSettings
 
-PROMPT, AVOID = "text_input", "avoid"  # of engines that have them; in the main area
+PROMPT = "text_input"  # of engines that have it; in the main area, as those of AVOIDED
 Options = Callable[[str], Sequence[object] | None]
 
 
@@ -33,7 +34,7 @@ def parts_of(kind: type[RunSettings], options: Options, uploads: Sequence[str]) 
     for continuing follows the pictures.
     """
     fields = kind.model_fields
-    elsewhere = (PROMPT, AVOID, RESIZE)
+    elsewhere = (PROMPT, *AVOIDED, RESIZE)
     names = [n for n in fields if meta(fields[n])["group"] is None and n not in elsewhere]
     names.sort(key=lambda name: options(name) is None)
     parts = [_part(kind, row) for row in rows(kind, names)]

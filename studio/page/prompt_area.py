@@ -6,10 +6,11 @@ from typing import Any
 import streamlit as st
 
 from studio.engines import registry
-from studio.page.parts import AVOID, PROMPT
+from studio.page.parts import PROMPT
 from studio.page.prompt_rows import show_rows
 from studio.page.styles import show_styles
 from studio.page.widgets import about_setting, show_prompt_box
+from studio.settings.common import AVOIDED
 from studio.settings.declare import meta
 from studio.settings.run_settings import RunSettings
 
@@ -22,9 +23,10 @@ def show_prompt_area(engine: str, assets_dir: Path) -> None:
         show_prompt_box(PROMPT, fields[PROMPT])
         show_rows(PROMPT, chosen, entered(chosen.settings), assets_dir)
         show_styles(PROMPT, chosen, engine)
-    if AVOID in fields:
-        field = fields[AVOID]
-        st.text_input(**about_setting(AVOID, field), placeholder=meta(field)["example"])
+    for name in AVOIDED:
+        if name in fields:
+            field = fields[name]
+            st.text_input(**about_setting(name, field), placeholder=meta(field)["example"])
 
 
 def entered(kind: type[RunSettings]) -> dict[str, Any]:

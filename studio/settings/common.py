@@ -11,6 +11,8 @@ MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
 MAX_GROWN_SIDE = 16_384  # of an engine that makes large pictures bit by bit
 MAX_STEPS = 10_000_000
+MAX_PROMPT = 10_000  # characters
+AVOIDED = ("avoid", "negative_prompt")  # what engines call that which the picture should not show
 Resize = Literal["scale", "crop", "keep"]
 Scale = Literal[0, 2, 3, 4, 8]  # of upscaling; 0 does not
 SCALES = (2, 3, 4, 8)
@@ -19,12 +21,17 @@ ALWAYS = 4  # by how much `upscale_always` upscales by itself
 
 def prompt(*, help: str = "What the picture should show.", example: str = "a red heart") -> Any:
     """`text_input: str`. help: says which grammar the engine reads. example: a prompt in it."""
-    return setting("", "Text prompt", help, unset="none", example=example, max_length=10_000)
+    return setting("", "Text prompt", help, unset="none", example=example, max_length=MAX_PROMPT)
 
 
 def avoid(*, help: str = "What the picture should not show.", example: str = "text") -> Any:
     """`avoid: str`. help: says how the engine reads it. example: something to avoid."""
-    return setting("", "Avoid", help, unset="none", example=example, max_length=10_000)
+    return setting("", "Avoid", help, unset="none", example=example, max_length=MAX_PROMPT)
+
+
+def negative_prompt(*, help: str = "What the picture should not show.") -> Any:
+    """`negative_prompt: str`: what engines of another grammar call `avoid`. help: as there."""
+    return setting("", "Negative prompt", help, unset="none", example="text", max_length=MAX_PROMPT)
 
 
 def num_steps(default: int, *, frames: str = "", published: int | None = None) -> Any:

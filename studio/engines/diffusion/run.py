@@ -96,8 +96,8 @@ class DiffusionRun(Run):
 
     def change(self, settings: RunSettings) -> None:
         assert isinstance(settings, DiffusionSettings)
-        said = settings.text_input, settings.avoid
-        if said != (self.settings.text_input, self.settings.avoid):
+        said = settings.text_input, settings.negative_prompt
+        if said != (self.settings.text_input, self.settings.negative_prompt):
             with self._memory.lack_explained(), sharing:
                 warm.with_room(lambda: self._read_prompts(settings), run=self)
         self.settings = settings
@@ -129,7 +129,7 @@ class DiffusionRun(Run):
 
     def _read_prompts(self, settings: DiffusionSettings) -> None:
         encoders = self._models.text_encoders()
-        said = settings.text_input, settings.avoid
+        said = settings.text_input, settings.negative_prompt
         self._texts = conditioning(encoders, *said, settings.clip_skip)
         self.warnings += filter(None, [length_warning(encoders, text) for text in said])
 

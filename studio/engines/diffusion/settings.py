@@ -33,10 +33,10 @@ class DiffusionSettings(RunSettings):
 
     STATE_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "weights", "pictures")
     RECOMMEND: ClassVar = ("weights",)
-    CHANGEABLE: ClassVar = ("text_input", "avoid", "guidance_scale")
+    CHANGEABLE: ClassVar = ("text_input", "negative_prompt", "guidance_scale")
 
     text_input: str = common.prompt()
-    avoid: str = common.avoid(help="The negative prompt: what the picture should not show.")
+    negative_prompt: str = common.negative_prompt()
     num_steps: int = setting(
         20,
         "Num steps",
