@@ -191,8 +191,8 @@ def test_a_skipped_layer_is_as_if_it_were_not_there(
         PROMPT, padding="max_length", max_length=77, return_tensors="pt"
     )
     wanted = encoder(tokens.input_ids).last_hidden_state
-    assert torch.allclose(run._texts.prompt.tokens, wanted, atol=1e-5)
-    assert not torch.allclose(begun(assets)._texts.prompt.tokens, wanted, atol=1e-2)
+    assert torch.allclose(run._script.at(1).prompt.tokens, wanted, atol=1e-5)
+    assert not torch.allclose(begun(assets)._script.at(1).prompt.tokens, wanted, atol=1e-2)
 
 
 # --- stops and starts ------------------------------------------------------------------------
@@ -395,7 +395,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no steps": ({"num_steps": "-1"}, "--num-steps must be a whole number from 1"),
     "no prompt": ({"text_input": " "}, "No prompt"),
     "a tiny picture": ({"Xdim": "8", "ydim": "8", "pictures": "0"}, "--pictures must be"),
-    "a long prompt": ({"text_input": "word " * 4000}, "at most 10,000 characters"),
+    "a long prompt": ({"text_input": "word " * 40_000}, "at most 100,000 characters"),
 }
 
 
@@ -435,3 +435,72 @@ def test_weights_recommend_their_size_and_sampler(assets: Path, tmp_path: Path) 
     assert (values["Xdim"], values["sampler"], values["num_steps"]) == (64, "LCM", 4)
     estimate = registry.get("Diffusion").estimate(plan.settings, assets, "CPU (x, 2 threads)", [])
     assert estimate and estimate.seconds and estimate.memory_bytes
+
+
+# --- prompts over the steps ------------------------------------------------------------------
+
+
+SCHEDULED = "a red [heart:star:0.5] AND [fog|rain] :0.3"
+
+
+def test_a_schedule_says_what_its_parts_say_alone(assets: Path) -> None:
+    run = begun(assets, text_input="a [heart:star:0.5]", negative_prompt="[fog|rain]")
+    for step, words, avoided in (
+        (1, "a heart", "fog"),
+        (2, "a heart", "rain"),
+        (3, "a star", "fog"),
+        (4, "a star", "rain"),
+    ):
+        told = run._script.at(step)
+        plain = begun(assets, text_input=words, negative_prompt=avoided)._script.at(step)
+        assert torch.equal(told.prompt.tokens, plain.prompt.tokens)
+        assert torch.equal(told.avoid.tokens, plain.avoid.tokens)
+
+
+def test_resuming_and_continuing_are_exact_with_schedules(assets: Path, tmp_path: Path) -> None:
+    (wanted,) = pictures(begun(assets, text_input=SCHEDULED))
+    for done in (1, 2, 3):
+        interrupted = begun(assets, text_input=SCHEDULED)
+        pictures(interrupted, done)
+        resumed = begun(assets, text_input=SCHEDULED)
+        resumed.load_state_dict(kept(interrupted, done, tmp_path / "kept.safetensors"))
+        assert np.array_equal(pictures(resumed, STEPS - done)[0], wanted)
+    first = begun(assets, text_input=SCHEDULED)
+    drawn = pictures(first)[0]
+    (more_wanted,) = pictures(begun(assets, text_input=SCHEDULED, num_steps=8), 8)
+    more = begun(assets, Image.fromarray(drawn), text_input=SCHEDULED, num_steps=8)
+    more.continue_from(first.state_dict(), "exactly", reseed=False)
+    assert np.array_equal(pictures(more, 8)[0], more_wanted)
+
+
+@pytest.mark.parametrize("kind", ["sd", "xl", "lcm"])
+def test_joined_prompts_add_up_what_each_pulls(kind: str, assets: Path) -> None:
+    """One prompt that is joined to itself by halves is that prompt."""
+    parts = f"{PROMPT} :0.5 AND {PROMPT} :0.5"
+    (joined,) = pictures(begun(assets, weights=kind, text_input=parts))
+    (alone,) = pictures(begun(assets, weights=kind))
+    (other,) = pictures(begun(assets, weights=kind, text_input=f"{PROMPT} AND a cat :20"))
+    assert np.abs(joined.astype(int) - alone).max() <= 2
+    assert np.abs(other.astype(int) - alone).max() > 2
+
+
+@pytest.mark.parametrize("kind", ["sd", "xl"])
+def test_prompts_of_other_lengths_are_drawn_together(
+    kind: str, assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long prompt, and whether the texts go through the denoiser at once makes no difference."""
+    long = "a (cat:1.2) and a dog, " * 40 + "AND fog :0.2"
+    run = begun(assets, weights=kind, text_input=long)
+    told = run._script.at(1)
+    lengths = {t.tokens.shape[1] for t in (told.avoid, *(wish.text for wish in told.wishes))}
+    assert lengths == {4 * 77}
+    (together,) = pictures(run)
+    monkeypatch.setattr("studio.engines.diffusion.denoiser.TOGETHER", 0)
+    (apart,) = pictures(begun(assets, weights=kind, text_input=long))
+    assert np.abs(together.astype(int) - apart).max() <= 2
+
+
+def test_nothing_to_avoid_is_as_long_as_the_prompt(assets: Path) -> None:
+    told = begun(assets, weights="xl", negative_prompt=" ", text_input="cat " * 100)._script.at(1)
+    assert told.avoid.tokens.shape == told.prompt.tokens.shape
+    assert not told.avoid.tokens.any()

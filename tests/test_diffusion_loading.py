@@ -67,9 +67,9 @@ def test_a_single_file_is_what_it_was_made_of(kind: str, tmp_path: Path) -> None
     assert same_weights(models.denoiser(), pipeline.unet)
     assert same_weights(models.decoder(), pipeline.vae)
     encoders = models.text_encoders()
-    assert same_weights(encoders[0].network, pipeline.text_encoder)
+    assert same_weights(encoders[0].model, pipeline.text_encoder)
     if weights.family == "sdxl":
-        assert same_weights(encoders[1].network, pipeline.text_encoder_2)
+        assert same_weights(encoders[1].model, pipeline.text_encoder_2)
     for name in ("unet", "vae"):
         loaded = {"unet": models.denoiser(), "vae": models.decoder()}[name].config
         wanted = getattr(pipeline, name).config
@@ -88,7 +88,7 @@ def test_a_folder_is_what_it_was_made_of(kind: str, tmp_path: Path) -> None:
     assert same_weights(models.denoiser(), pipeline.unet)
     assert same_weights(models.decoder(), pipeline.vae)
     assert same_weights(
-        models.text_encoders()[-1].network,
+        models.text_encoders()[-1].model,
         list(pipeline.components.values())[2 if kind == "sdxl" else 1],
     )
     half = Models(Run(), weights, CPU, torch.bfloat16).denoiser()

@@ -20,7 +20,7 @@ from transformers import (
 
 from studio.base.errors import BadInput
 from studio.engines.diffusion.brackets import Sections, parse_brackets
-from studio.engines.diffusion.embeddings import Encoded, Reader, at_one_length, encode
+from studio.engines.diffusion.embeddings import Encoded, Reader, encode, lengthened
 from studio.models.clip_package import clip_tokenizer
 
 START, END = 49406, 49407
@@ -221,7 +221,7 @@ def test_inversions_that_do_not_fit(reader: Reader, vectors: Tensor, sentence: s
 def test_prompts_at_one_length(reader: Reader) -> None:
     texts = ("a", "b " * 100, "")
     hidden = [read(text, reader).hidden for text in texts]
-    short, long, empty = at_one_length(hidden, hidden[2])
+    short, long, empty = (lengthened(one, 154, hidden[2]) for one in hidden)
     assert {len(one) for one in (short, long, empty)} == {154}
     assert torch.equal(short, torch.cat([hidden[0], hidden[2]]))
     assert torch.equal(long, hidden[1])

@@ -19,9 +19,17 @@ SCALES = (2, 3, 4, 8)
 ALWAYS = 4  # by how much `upscale_always` upscales by itself
 
 
-def prompt(*, help: str = "What the picture should show.", example: str = "a red heart") -> Any:
-    """`text_input: str`. help: says which grammar the engine reads. example: a prompt in it."""
-    return setting("", "Text prompt", help, unset="none", example=example, max_length=MAX_PROMPT)
+def prompt(
+    *,
+    help: str = "What the picture should show.",
+    example: str = "a red heart",
+    most: int = MAX_PROMPT,
+) -> Any:
+    """`text_input: str`. help: says which grammar the engine reads. example: a prompt in it.
+
+    most: characters.
+    """
+    return setting("", "Text prompt", help, unset="none", example=example, max_length=most)
 
 
 def avoid(*, help: str = "What the picture should not show.", example: str = "text") -> Any:
@@ -29,9 +37,11 @@ def avoid(*, help: str = "What the picture should not show.", example: str = "te
     return setting("", "Avoid", help, unset="none", example=example, max_length=MAX_PROMPT)
 
 
-def negative_prompt(*, help: str = "What the picture should not show.") -> Any:
-    """`negative_prompt: str`: what engines of another grammar call `avoid`. help: as there."""
-    return setting("", "Negative prompt", help, unset="none", example="text", max_length=MAX_PROMPT)
+def negative_prompt(
+    *, help: str = "What the picture should not show.", most: int = MAX_PROMPT
+) -> Any:
+    """`negative_prompt: str`: what other engines call `avoid`. help, most: as above."""
+    return setting("", "Negative prompt", help, unset="none", example="text", max_length=most)
 
 
 def num_steps(default: int, *, frames: str = "", published: int | None = None) -> Any:

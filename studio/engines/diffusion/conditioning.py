@@ -1,13 +1,17 @@
-"""What the denoiser is told of the prompts."""
+"""What the denoiser is told of the prompts, step by step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from studio.engines.diffusion.models import TextEncoder
+from studio.engines.diffusion.brackets import Sections, parse_brackets
+from studio.engines.diffusion.embeddings import Reader, encode, lengthened
+from studio.engines.diffusion.prompt_grammar import Condition, parse_negative, parse_prompt
+
+NOTHING: Sections = parse_brackets("").at(1, 1)
 
 
 @dataclass(frozen=True)
@@ -20,74 +24,98 @@ class Text:
     tokens: Tensor
     pooled: Tensor | None = None
 
-    @property
-    def nothing(self) -> "Text":
-        """As many zeros: what SDXL reads where nothing is to be avoided."""
-        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
-        return Text(torch.zeros_like(self.tokens), pooled)
+
+class Wish(NamedTuple):
+    """A text to follow. A negative weight repels."""
+
+    text: Text
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """The prompt, and what to move away from."""
+    """The prompts to follow, and what to move away from: texts of one length."""
 
-    prompt: Text
+    wishes: Sequence[Wish]
     avoid: Text
 
+    @property
+    def prompt(self) -> Text:
+        """The first of the prompts."""
+        return self.wishes[0].text
 
-def conditioning(
-    encoders: Sequence[TextEncoder], prompt: str, avoid: str, clip_skip: int
-) -> Conditioning:
-    """What the networks read in two texts. Tokens beyond what they can read are left out.
 
-    As in diffusers' pipelines, layers are skipped for the prompt alone.
+@dataclass(frozen=True)
+class Script:
+    """What the denoiser is told over a run. stretches: each holds up to a step, from 1 on."""
+
+    stretches: Sequence[tuple[int, Conditioning]]
+
+    def at(self, step: int) -> Conditioning:
+        """What it is told in a step, which counts from 1."""
+        return next(told for last, told in self.stretches if step <= last)
+
+
+def script(
+    readers: Sequence[Reader], prompt: str, negative: str, *, clip_skip: int, steps: int
+) -> Script:
+    """What text encoders make of the two texts over so many steps.
+
+    As in diffusers' pipelines, layers are skipped for the prompt alone, and SDXL reads zeros where
+    nothing is to be avoided. Raises BadInput if CLIP skip leaves no layer.
     """
-    positive = encode(encoders, prompt, clip_skip)
-    if len(encoders) > 1 and not avoid.strip():
-        return Conditioning(positive, positive.nothing)
-    return Conditioning(positive, encode(encoders, avoid, 0))
+    conditions = parse_prompt(prompt).conditions
+    (avoided,) = parse_negative(negative).conditions
+    wished = _Encoder(readers, clip_skip)
+    repelled = _Encoder(readers, 0)
+    is_nothing = len(readers) > 1 and not negative.strip()
+
+    def told(step: int) -> Conditioning:
+        texts = [wished.text(condition.tree.at(step, steps)) for condition in conditions]
+        avoid = repelled.text(avoided.tree.at(step, steps))
+        *texts, avoid = _at_one_length([*texts, avoid], wished, repelled)
+        weights = (condition.weight for condition in conditions)
+        return Conditioning(list(map(Wish, texts, weights)), _zeros(avoid) if is_nothing else avoid)
+
+    return Script([(last, told(last)) for last in _ends([*conditions, avoided], steps)])
 
 
-@torch.no_grad()
-def encode(encoders: Sequence[TextEncoder], text: str, clip_skip: int) -> Text:
-    """A text as one encoder reads it (Stable Diffusion), or as two do side by side (SDXL)."""
-    if len(encoders) == 1:
-        return Text(_last_layer(encoders[0], text, clip_skip))
-    outputs = [_output(encoder, text) for encoder in encoders]
-    tokens = torch.cat([out.hidden_states[-(clip_skip + 2)] for out in outputs], dim=-1)
-    return Text(tokens, outputs[-1].text_embeds)
+def _ends(conditions: Iterable[Condition], steps: int) -> list[int]:
+    """The steps after which one of the prompts may say something else; then the last one."""
+    return sorted({end for condition in conditions for end in condition.tree.ends(steps)})
 
 
-def _last_layer(encoder: TextEncoder, text: str, clip_skip: int) -> Tensor:
-    output = _output(encoder, text)
-    if not clip_skip:
-        return output.last_hidden_state
-    network = getattr(encoder.network, "text_model", encoder.network)
-    return network.final_layer_norm(output.hidden_states[-(clip_skip + 1)])
+class _Encoder:
+    """Encodes each thing that a prompt says once."""
+
+    def __init__(self, readers: Sequence[Reader], skipped: int) -> None:
+        self._readers, self._skipped = readers, skipped
+        self._known: dict[Sections, Text] = {}
+
+    def text(self, sections: Sections) -> Text:
+        if sections not in self._known:
+            found = encode(
+                sections, self._readers, skipped=self._skipped, is_xl=len(self._readers) > 1
+            )
+            pooled = None if found.pooled is None else found.pooled[None]
+            self._known[sections] = Text(found.hidden[None], pooled)
+        return self._known[sections]
+
+    def lengthened(self, text: Text, length: int) -> Text:
+        """The text with as many tokens as that; what is added says nothing."""
+        if text.tokens.shape[1] == length:
+            return text
+        nothing = self.text(NOTHING).tokens[0]
+        return Text(lengthened(text.tokens[0], length, nothing)[None], text.pooled)
 
 
-def _output(encoder: TextEncoder, text: str) -> Any:
-    tokens = tokens_of(encoder, text).to(encoder.network.device)
-    return encoder.network(tokens, output_hidden_states=True)
+def _at_one_length(texts: Sequence[Text], wished: _Encoder, repelled: _Encoder) -> list[Text]:
+    """The texts, the last of which is to be avoided, lengthened by what each reads of nothing."""
+    most = max(text.tokens.shape[1] for text in texts)
+    encoders = [wished] * (len(texts) - 1) + [repelled]
+    return [encoder.lengthened(t, most) for t, encoder in zip(texts, encoders, strict=True)]
 
 
-def tokens_of(encoder: TextEncoder, text: str) -> Tensor:
-    """Numbers [1, T] of a text's tokens, cut off or filled up to what the network reads."""
-    length = encoder.network.config.max_position_embeddings
-    length = min(length, encoder.tokenizer.model_max_length)
-    return encoder.tokenizer(
-        text, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    ).input_ids
-
-
-def length_warning(encoders: Sequence[TextEncoder], text: str) -> str:
-    """A sentence for the person if the end of a text is not read; "" if all of it is."""
-    encoder = encoders[0]
-    read = tokens_of(encoder, text)[0]
-    count = len(encoder.tokenizer(text, verbose=False).input_ids)
-    if count <= len(read):
-        return ""
-    return (
-        f"The prompt has {count - 2} tokens, and the text encoder reads {len(read) - 2} of them."
-        " The rest has no effect."
-    )
+def _zeros(text: Text) -> Text:
+    pooled = None if text.pooled is None else torch.zeros_like(text.pooled)
+    return Text(torch.zeros_like(text.tokens), pooled)

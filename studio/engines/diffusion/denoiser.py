@@ -24,18 +24,22 @@ class Denoiser:
         """What the denoiser says of a scaled latent [1, d, h, w], in float32.
 
         Classifier-free guidance (Ho, Salimans 2022): u + guidance · (p - u), where p is the answer
-        to the prompt and u the answer to what is to be avoided.
+        to the prompt and u the answer to what is to be avoided. Of several prompts, the weighted
+        differences are added (Liu et al. 2022, "Compositional Visual Generation").
         """
+        told = None  # of the guidance, which is an input of LCM's denoisers
         if self.unet.config.time_cond_proj_dim is not None:
-            return self._answers(latent, time, [texts.prompt], guidance)[0]
-        if guidance <= 1:
-            return self._answers(latent, time, [texts.prompt])[0]
+            told, guidance = guidance, 1.0
+        wishes = texts.wishes
+        if guidance <= 1 and len(wishes) == 1 and wishes[0].weight == 1:
+            return self._answers(latent, time, [texts.prompt], told)
+        every = [texts.avoid, *(wish.text for wish in wishes)]
         if latent.shape[-2] * latent.shape[-1] < TOGETHER:
-            avoided, wished = self._answers(latent, time, [texts.avoid, texts.prompt]).split(1)
+            avoided, *wished = self._answers(latent, time, every, told).split(1)
         else:
-            avoided = self._answers(latent, time, [texts.avoid])
-            wished = self._answers(latent, time, [texts.prompt])
-        return avoided + guidance * (wished - avoided)
+            avoided, *wished = (self._answers(latent, time, [text], told) for text in every)
+        pulls = (wish.weight * (w - avoided) for wish, w in zip(wishes, wished, strict=True))
+        return avoided + guidance * sum(pulls)
 
     def _answers(
         self, latent: Tensor, time: Tensor, texts: list[Text], guidance: float | None = None

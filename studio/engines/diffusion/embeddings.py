@@ -93,10 +93,9 @@ def encode(
     return Encoded(hidden.flatten(0, 1), pooled)
 
 
-def at_one_length(hidden: Sequence[Tensor], empty: Tensor) -> list[Tensor]:
-    """The hidden states of several prompts, lengthened by those of the empty prompt: one chunk."""
-    most = max(map(len, hidden))
-    return [torch.cat([one, *[empty] * ((most - len(one)) // len(empty))]) for one in hidden]
+def lengthened(hidden: Tensor, length: int, empty: Tensor) -> Tensor:
+    """A prompt's hidden states, brought to a length by those of the empty prompt: one chunk."""
+    return torch.cat([hidden, *[empty] * ((length - len(hidden)) // len(empty))])
 
 
 def _encode_by(reader: Reader, chunks: list[list[Slot]], skipped: int, is_xl: bool) -> Encoded:

@@ -8,7 +8,9 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from studio.base.errors import BadInput
 from studio.base.machine import cpu_flags, machine_memory
+from studio.engines.diffusion.prompt_grammar import parse_prompt
 from studio.engines.diffusion.samplers import SAMPLERS, first_step
 from studio.engines.diffusion.settings import DiffusionSettings
 from studio.engines.diffusion.weights import Weights
@@ -94,7 +96,9 @@ def _evaluations(settings: Mapping[str, Any], weights: Weights) -> int:
     steps = settings["num_steps"]
     taken = steps - (first_step(steps, settings["strength"]) if skips else 0)
     is_guided = settings["guidance_scale"] > 1 and not weights.knows_guidance
-    return taken * SAMPLERS[settings["sampler"]].evaluations * (2 if is_guided else 1)
+    joined = len(parse_prompt(str(settings.get("text_input") or "")).conditions)
+    passes = joined + (is_guided or joined > 1)
+    return taken * SAMPLERS[settings["sampler"]].evaluations * passes
 
 
 def _loading_seconds(weights: Weights) -> float:
@@ -117,7 +121,7 @@ def _slower(
             if steps >= MIN_STEPS and speed > 0:
                 planned = {**details, "num_steps": details.get("planned_num_steps") or steps}
                 found.append(steps / speed / guessed_seconds(planned, weights, device))
-        except (KeyError, TypeError, ValueError, ArithmeticError):
+        except (KeyError, TypeError, ValueError, ArithmeticError, BadInput):
             continue  # a run of an older layout, or one that never got that far
         if len(found) == MAX_RUNS:
             break

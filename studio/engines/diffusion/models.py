@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from studio.base.errors import BadInput
 from studio.base.files import read_json
 from studio.engines.device import compute_precision
 from studio.engines.diffusion import single_file, tensors
+from studio.engines.diffusion.embeddings import Reader
 from studio.engines.diffusion.estimate import LARGE
 from studio.engines.diffusion.settings import Precision
 from studio.engines.diffusion.tokenizer import published_tokenizer
@@ -29,13 +30,6 @@ from studio.models.safetensors_header import read_header
 ENGINE = "diffusion"
 
 T = TypeVar("T")
-
-
-class TextEncoder(NamedTuple):
-    """A tokeniser with the network that reads its tokens."""
-
-    tokenizer: Any
-    network: Any
 
 
 def chosen_dtype(wanted: Precision, weights: Weights, device: torch.device) -> torch.dtype:
@@ -65,7 +59,7 @@ class Models:
         """The autoencoder: diffusers' AutoencoderKL or VQModel. Raises BadInput."""
         return self._get("autoencoder", lambda: self._load().vae())
 
-    def text_encoders(self) -> list[TextEncoder]:
+    def text_encoders(self) -> list[Reader]:
         """One, or two for SDXL. Raises BadInput."""
         return self._get("text encoders", lambda: self._load().text_encoders())
 
@@ -93,7 +87,7 @@ class _Loader:
     def vae(self) -> nn.Module:
         raise NotImplementedError
 
-    def text_encoders(self) -> list[TextEncoder]:
+    def text_encoders(self) -> list[Reader]:
         raise NotImplementedError
 
 
@@ -112,14 +106,14 @@ class _FolderLoader(_Loader):
         classes = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
         return self._part("vae", classes[self._index()["vae"][-1]])
 
-    def text_encoders(self) -> list[TextEncoder]:
+    def text_encoders(self) -> list[Reader]:
         from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
         classes = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
         index = self._index()
         parts = [part for part in classes if isinstance(index.get(part), list) and index[part][-1]]
         return [
-            TextEncoder(self._tokenizer(part.replace("text_encoder", "tokenizer")), network)
+            Reader(self._tokenizer(part.replace("text_encoder", "tokenizer")), network)
             for part in parts
             for network in [self._part(part, classes[part])]
         ]
@@ -174,10 +168,10 @@ class _FileLoader(_Loader):
             AutoencoderKL, config, prefix, lambda t: single_file.vae_weights(t, config)
         )
 
-    def text_encoders(self) -> list[TextEncoder]:
+    def text_encoders(self) -> list[Reader]:
         return [self._text(prefix) for prefix in single_file.text_prefixes(self.weights.family)]
 
-    def _text(self, prefix: str) -> TextEncoder:
+    def _text(self, prefix: str) -> Reader:
         from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
         config = single_file.text_config(self._header, prefix)
@@ -187,7 +181,7 @@ class _FileLoader(_Loader):
             kind, config, prefix, lambda t: single_file.text_weights(t, prefix, width)
         )
         pad = {"pad": "!"} if prefix in (OPEN_CLIP, XL_OPEN_CLIP) else {}
-        return TextEncoder(published_tokenizer(config["max_position_embeddings"], **pad), network)
+        return Reader(published_tokenizer(config["max_position_embeddings"], **pad), network)
 
     def _part(self, kind: Any, config: dict[str, Any], prefix: str, convert: Any) -> Any:
         path = self.weights.path

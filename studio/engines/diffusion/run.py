@@ -13,11 +13,12 @@ from studio.base.errors import BadInput
 from studio.engines.arrays import to_arrays, to_uint8
 from studio.engines.contract import Run, Step
 from studio.engines.diffusion.canvas import Canvas
-from studio.engines.diffusion.conditioning import conditioning, length_warning
+from studio.engines.diffusion.conditioning import script
 from studio.engines.diffusion.denoiser import Denoiser
 from studio.engines.diffusion.drawing import Drawing, beginning_with, from_noise
 from studio.engines.diffusion.memory import MemoryPlan
 from studio.engines.diffusion.models import ENGINE, Models, chosen_dtype
+from studio.engines.diffusion.prompt_grammar import parse_negative, parse_prompt
 from studio.engines.diffusion.samplers import first_step
 from studio.engines.diffusion.schedule import Schedule
 from studio.engines.diffusion.settings import DiffusionSettings, no_step_left
@@ -128,10 +129,11 @@ class DiffusionRun(Run):
             raise BadInput(no_step_left(s.strength, s.num_steps))
 
     def _read_prompts(self, settings: DiffusionSettings) -> None:
-        encoders = self._models.text_encoders()
         said = settings.text_input, settings.negative_prompt
-        self._texts = conditioning(encoders, *said, settings.clip_skip)
-        self.warnings += filter(None, [length_warning(encoders, text) for text in said])
+        readers, steps = self._models.text_encoders(), settings.num_steps
+        self.warnings += parse_prompt(said[0]).remarks
+        self.warnings += parse_negative(said[1]).remarks
+        self._script = script(readers, *said, clip_skip=settings.clip_skip, steps=steps)
 
     def _begin(self) -> None:
         self._let_edges_meet()
@@ -206,7 +208,8 @@ class DiffusionRun(Run):
     def _take_step(self) -> list[Any]:
         """The pictures after it; none for a step that the starting image skips."""
         later = [drawing.copy() for drawing in self._drawings]  # if this breaks off, all stays
-        texts, guidance = self._texts, self.settings.guidance_scale
+        texts = self._script.at(self._frames + 1)
+        guidance = self.settings.guidance_scale
         guesses = [d.take_step(self._frames, self._denoiser, texts, guidance) for d in later]
         is_last = self._frames + 1 >= self.settings.num_steps
         pictures = [

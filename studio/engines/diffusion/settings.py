@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from studio.base.errors import BadInput
+from studio.engines.diffusion.prompt_grammar import parse_negative, parse_prompt
 from studio.engines.diffusion.samplers import SamplerName, first_step, known_name
 from studio.engines.diffusion.weights import BUNDLED, Weights, default_weights, get_weights
 from studio.settings import common
@@ -16,6 +17,7 @@ from studio.settings.run_settings import RunSettings, is_partial
 from studio.settings.values import check_values
 
 MAX_PICTURES = 64
+LONGEST_PROMPT = 100_000  # characters; it fills as many chunks of tokens as it needs
 MAX_STEPS = 1000  # each has a noise level of its own, and training knew so many
 Precision = Literal["auto", "full", "half"]
 
@@ -35,8 +37,16 @@ class DiffusionSettings(RunSettings):
     RECOMMEND: ClassVar = ("weights",)
     CHANGEABLE: ClassVar = ("text_input", "negative_prompt", "guidance_scale")
 
-    text_input: str = common.prompt()
-    negative_prompt: str = common.negative_prompt()
+    text_input: str = common.prompt(
+        help="What the picture should show. `(word)` and `(word:1.3)` count more, and `[word]`"
+        " less. `AND` joins prompts, each with its `:weight` behind it. `[cat:dog:0.5]` is a dog"
+        " from half of the steps on.",
+        most=LONGEST_PROMPT,
+    )
+    negative_prompt: str = common.negative_prompt(
+        help="What the picture should not show, in the same grammar without `AND`.",
+        most=LONGEST_PROMPT,
+    )
     num_steps: int = setting(
         20,
         "Num steps",
@@ -127,6 +137,18 @@ class DiffusionSettings(RunSettings):
         " them half the time. auto: half for large models where the device is quicker so.",
         heading="More",
     )
+
+    @field_validator("text_input")
+    @classmethod
+    def _well_formed_prompt(cls, value: str) -> str:
+        parse_prompt(value)
+        return value
+
+    @field_validator("negative_prompt")
+    @classmethod
+    def _well_formed_negative(cls, value: str) -> str:
+        parse_negative(value)
+        return value
 
     @field_validator("sampler", mode="before")
     @classmethod
