@@ -54,6 +54,19 @@ def chunks_of(
     return filling.chunks()
 
 
+def name_pattern(names: Iterable[str]) -> re.Pattern[str] | None:
+    """Finds the names of textual inversions in a text, as `name`; None without names.
+
+    Other programs write them as `<name>` or `embedding:name`, which is the same here.
+    """
+    longest_first = sorted(names, key=len, reverse=True)
+    words = "|".join(map(re.escape, longest_first))
+    if not words:
+        return None
+    marked = rf"(?:embedding:)?(?P<open><)?(?P<name>{words})(?(open)>)"
+    return re.compile(rf"(?<!\w){marked}(?!\w)", re.IGNORECASE)
+
+
 class _Words:
     """Reads pieces as units."""
 
@@ -61,20 +74,20 @@ class _Words:
         self._encode = encode
         self._names = {name.lower(): name for name in inversions}
         self._counts = inversions
-        longest_first = sorted(self._names, key=len, reverse=True)
-        names = "|".join(map(re.escape, longest_first))
-        self._pattern = re.compile(rf"(?<!\w)({names})(?!\w)", re.IGNORECASE) if names else None
+        self._pattern = name_pattern(inversions)
 
     def units(self, section: Iterable[Piece]) -> Iterator[Unit]:
         for text, weight in section:
-            # Every second part is a name.
-            parts = self._pattern.split(text) if self._pattern else [text]
-            for index, part in enumerate(parts):
-                if index % 2:
-                    name = self._names[part.lower()]
-                    yield tuple(Slot(0, weight, (name, n)) for n in range(self._counts[name]))
-                elif part:
-                    yield from ((Slot(token, weight),) for token in self._encode(part))
+            place = 0
+            for match in self._pattern.finditer(text) if self._pattern else ():
+                yield from self._tokens(text[place : match.start()], weight)
+                name = self._names[match["name"].lower()]
+                yield tuple(Slot(0, weight, (name, n)) for n in range(self._counts[name]))
+                place = match.end()
+            yield from self._tokens(text[place:], weight)
+
+    def _tokens(self, text: str, weight: float) -> Iterator[Unit]:
+        yield from ((Slot(token, weight),) for token in self._encode(text) if text)
 
 
 class _Filling:

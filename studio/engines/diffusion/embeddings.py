@@ -3,14 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from studio.base.errors import BadInput, shortened
+from studio.engines.diffusion import tensors
 from studio.engines.diffusion.brackets import Sections
 from studio.engines.diffusion.chunks import Slot, chunks_of
+from studio.engines.diffusion.inversions import Inversion, tensors_of
+from studio.models.safetensors_header import read_header
 
 MARKS = 2  # start and end
 
@@ -91,6 +95,30 @@ def encode(
     hidden = torch.cat([one.hidden for one in found], dim=-1)
     pooled = next((one.pooled for one in found if one.pooled is not None), None)
     return Encoded(hidden.flatten(0, 1), pooled)
+
+
+def vectors_of(inversion: Inversion) -> list[Tensor]:
+    """The vectors of a textual inversion [vectors, width], for each text encoder.
+
+    Raises BadInput for a pickle that is damaged, or holds more than data.
+    """
+    if inversion.path.suffix == ".safetensors":
+        header = read_header(inversion.path)
+        found = {key: tensors.read_one(header, key, torch.float32) for key in inversion.keys}
+    else:
+        found = tensors_of(_data_in(inversion.path))
+    shapes = zip(inversion.keys, inversion.shapes, strict=True)
+    return [found[key].detach().float().reshape(shape) for key, shape in shapes]
+
+
+def _data_in(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises whatever it likes
+        raise BadInput(
+            f"{path} cannot be read as data: {shortened(error)}. Get the textual inversion as"
+            " .safetensors."
+        ) from None
 
 
 def lengthened(hidden: Tensor, length: int, empty: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The networks of a diffusion model, ready to compute: loaded, or still warm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,9 @@ from studio.engines.device import compute_precision
 from studio.engines.diffusion import single_file, tensors
 from studio.engines.diffusion.embeddings import Reader
 from studio.engines.diffusion.estimate import LARGE
+from studio.engines.diffusion.layers import DENOISER, TEXT, TEXT_2
+from studio.engines.diffusion.loras import LoraFile
+from studio.engines.diffusion.merging import merge
 from studio.engines.diffusion.settings import Precision
 from studio.engines.diffusion.tokenizer import published_tokenizer
 from studio.engines.diffusion.weights import (
@@ -44,16 +47,23 @@ def chosen_dtype(wanted: Precision, weights: Weights, device: torch.device) -> t
 
 @dataclass(frozen=True)
 class Models:
-    """Finds the networks of some weights for a run."""
+    """Finds the networks of some weights for a run. loras: merged into them."""
 
     run: object
     weights: Weights
     device: torch.device
     dtype: torch.dtype
+    loras: Sequence[LoraFile] = ()
 
     def denoiser(self) -> Any:
         """diffusers' UNet2DConditionModel. Raises BadInput."""
-        return self._get("denoiser", lambda: self._load().unet())
+
+        def load() -> Any:
+            unet = self._load().unet()
+            merge(unet, DENOISER, self.loras)
+            return unet
+
+        return self._get("denoiser", load, [DENOISER])
 
     def decoder(self) -> Any:
         """The autoencoder: diffusers' AutoencoderKL or VQModel. Raises BadInput."""
@@ -61,17 +71,31 @@ class Models:
 
     def text_encoders(self) -> list[Reader]:
         """One, or two for SDXL. Raises BadInput."""
-        return self._get("text encoders", lambda: self._load().text_encoders())
+
+        def load() -> list[Reader]:
+            readers = self._load().text_encoders()
+            for reader, part in zip(readers, (TEXT, TEXT_2), strict=False):
+                merge(reader.model, part, self.loras)
+            return readers
+
+        return self._get("text encoders", load, [TEXT, TEXT_2])
 
     def _load(self) -> "_Loader":
         _quieten()
         kind = _FileLoader if self.weights.header else _FolderLoader
         return kind(self.weights, self.device, self.dtype)
 
-    def _get(self, slot: str, load: Callable[[], T]) -> T:
+    def _get(self, slot: str, load: Callable[[], T], parts: Sequence[str] = ()) -> T:
+        """parts: of the model, which LoRAs may change."""
         stamps = tuple(map(file_stamp, self.weights.files))
+        merged = tuple(
+            (file_stamp(lora.header.path), part, lora.weight(part))
+            for lora in self.loras
+            for part in parts
+            if lora.of(part)
+        )
         needs = sum(stamp.size for stamp in stamps) / 2 if slot == "denoiser" else 0.0
-        key = stamps, self.dtype
+        key = stamps, self.dtype, merged
         return warm.get(ENGINE, slot, key, load, run=self.run, device=self.device, needs=needs)
 
 

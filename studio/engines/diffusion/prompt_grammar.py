@@ -147,6 +147,11 @@ def _plainly(number: float) -> str:
     return text if "e" not in text else f"{number:.20f}".rstrip("0")
 
 
+def without_networks(text: str) -> str:
+    """A prompt without its LoRAs, which are no text."""
+    return _NETWORK.sub("", text)
+
+
 def _without_networks(text: str) -> tuple[str, list[Lora], list[str]]:
     """The text without its networks, the LoRAs among these, and what to say of the others."""
     loras: list[Lora] = []
@@ -156,7 +161,7 @@ def _without_networks(text: str) -> tuple[str, list[Lora], list[str]]:
             loras.append(_lora(about))
         else:
             remarks.append(f"<{shortened(f'{kind}:{about}')}> is left out: there are only LoRAs.")
-    return _NETWORK.sub("", text), loras, remarks
+    return without_networks(text), loras, remarks
 
 
 def _lora(about: str) -> Lora:

@@ -4,6 +4,7 @@ A run reports facts, and draws nothing.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ from studio.engines.diffusion.canvas import Canvas
 from studio.engines.diffusion.conditioning import script
 from studio.engines.diffusion.denoiser import Denoiser
 from studio.engines.diffusion.drawing import Drawing, beginning_with, from_noise
+from studio.engines.diffusion.embeddings import vectors_of
 from studio.engines.diffusion.memory import MemoryPlan
 from studio.engines.diffusion.models import ENGINE, Models, chosen_dtype
-from studio.engines.diffusion.prompt_grammar import parse_negative, parse_prompt
+from studio.engines.diffusion.prompt_files import prompt_files
 from studio.engines.diffusion.samplers import first_step
 from studio.engines.diffusion.schedule import Schedule
 from studio.engines.diffusion.settings import DiffusionSettings, no_step_left
@@ -52,9 +54,9 @@ class DiffusionRun(Run):
         self._models = Models(self, weights, self.device, dtype)
         with self._memory.lack_explained():
             self._read_prompts(s)
-            vae, unet = self._models.decoder(), self._models.denoiser()
+            vae = self._models.decoder()
+            self._take_denoiser()
         self._canvas = Canvas(vae, weights.factor, weights.decoder_width, dtype)
-        self._denoiser = Denoiser(unet, (s.Xdim, s.ydim), dtype)
         warm.make_room(self._memory.needed, engine=ENGINE, run=self, device=self.device)
 
     def model_init(self) -> None:
@@ -101,6 +103,8 @@ class DiffusionRun(Run):
         if said != (self.settings.text_input, self.settings.negative_prompt):
             with self._memory.lack_explained(), sharing:
                 warm.with_room(lambda: self._read_prompts(settings), run=self)
+                warm.with_room(self._take_denoiser, run=self)
+                self._let_edges_meet()
         self.settings = settings
 
     def _state(self) -> dict[str, Any]:
@@ -130,10 +134,20 @@ class DiffusionRun(Run):
 
     def _read_prompts(self, settings: DiffusionSettings) -> None:
         said = settings.text_input, settings.negative_prompt
-        readers, steps = self._models.text_encoders(), settings.num_steps
-        self.warnings += parse_prompt(said[0]).remarks
-        self.warnings += parse_negative(said[1]).remarks
+        files = prompt_files(*said, self._weights, self.assets_dir)
+        vectors = {inversion.name: vectors_of(inversion) for inversion in files.inversions}
+        models, steps = replace(self._models, loras=files.loras), settings.num_steps
+        readers = [
+            replace(reader, inversions={name: found[n] for name, found in vectors.items()})
+            for n, reader in enumerate(models.text_encoders())
+        ]
         self._script = script(readers, *said, clip_skip=settings.clip_skip, steps=steps)
+        self._models = models
+        self.warnings += files.remarks
+
+    def _take_denoiser(self) -> None:
+        s, models = self.settings, self._models
+        self._denoiser = Denoiser(models.denoiser(), (s.Xdim, s.ydim), models.dtype)
 
     def _begin(self) -> None:
         self._let_edges_meet()

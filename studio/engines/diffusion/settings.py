@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from studio.base.errors import BadInput
+from studio.engines.diffusion.prompt_files import prompt_files
 from studio.engines.diffusion.prompt_grammar import parse_negative, parse_prompt
 from studio.engines.diffusion.samplers import SamplerName, first_step, known_name
 from studio.engines.diffusion.weights import BUNDLED, Weights, default_weights, get_weights
@@ -184,6 +185,7 @@ class DiffusionSettings(RunSettings):
         self, assets_dir: Path, *, begins_with_picture: bool = False
     ) -> tuple[Self, list[str]]:
         weights = get_weights(assets_dir, self.weights)
+        prompt_files(self.text_input, self.negative_prompt, weights, assets_dir)
         fitting, warnings = self._fit_size(weights)
         if weights.is_inpainting and not (self.init_image or begins_with_picture):
             warnings.append(

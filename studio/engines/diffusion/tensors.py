@@ -4,6 +4,7 @@ A file is read, not mapped: pages of a mapped file would count as memory of the 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,19 +51,29 @@ def read(header: Header, dtype: torch.dtype, prefix: str = "") -> dict[str, Tens
     return dict(_read(header, dtype, prefix))
 
 
+def read_one(header: Header, name: str, dtype: torch.dtype) -> Tensor:
+    """The tensor of that name, as `read` reads it."""
+    with header.path.open("rb") as file:
+        return _read_one(file, header, name, dtype)
+
+
 def _read(header: Header, dtype: torch.dtype, prefix: str) -> Iterator[tuple[str, Tensor]]:
     with header.path.open("rb") as file:
-        for name, entry in header.tensors.items():
-            if not name.startswith(prefix):
-                continue
-            data = bytearray(entry.end - entry.begin)
-            file.seek(entry.begin)
-            if file.readinto(data) != len(data):
-                raise BadInput(f"{header.path} is cut short. Download it again.")
-            stored = DTYPES[entry.dtype]
-            flat = torch.frombuffer(data, dtype=stored) if data else torch.empty(0, dtype=stored)
-            tensor = flat.reshape(entry.shape)
-            yield name, tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name in header.tensors:
+            if name.startswith(prefix):
+                yield name, _read_one(file, header, name, dtype)
+
+
+def _read_one(file: BufferedReader, header: Header, name: str, dtype: torch.dtype) -> Tensor:
+    entry = header.tensors[name]
+    data = bytearray(entry.end - entry.begin)
+    file.seek(entry.begin)
+    if file.readinto(data) != len(data):
+        raise BadInput(f"{header.path} is cut short. Download it again.")
+    stored = DTYPES[entry.dtype]
+    flat = torch.frombuffer(data, dtype=stored) if data else torch.empty(0, dtype=stored)
+    tensor = flat.reshape(entry.shape)
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def filled(
