@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import tiny_diffusion
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from safetensors.torch import save_file
 from torch import Tensor
 
 from studio.base.errors import BadInput
+from studio.engines import registry
 from studio.engines.diffusion.embeddings import vectors_of
 from studio.engines.diffusion.inversions import read_inversion
 from studio.engines.diffusion.run import DiffusionRun
@@ -73,13 +76,11 @@ def picture(assets: Path, weights: str, prompt: str, **changes: Any) -> np.ndarr
 
 
 def theirs(pipeline: Any, prompt: str, assets: Path) -> np.ndarray:
-    import diffusers
-
     parts = dict(pipeline.components)
     beside = {} if hasattr(pipeline, "text_encoder_2") else {"requires_safety_checker": False}
     whole = type(pipeline)(**parts, **beside)
-    kept = diffusers.PNDMScheduler.from_pretrained(assets / "sd1" / "scheduler")
-    whole.scheduler = diffusers.DDIMScheduler.from_config(kept.config)
+    kept: Any = PNDMScheduler.from_pretrained(assets / "sd1" / "scheduler")
+    whole.scheduler = DDIMScheduler.from_config(kept.config)
     whole.set_progress_bar_config(disable=True)
     drawn = whole(
         prompt,
@@ -448,3 +449,43 @@ def test_what_looks_like_an_inversion_and_is_none_is_said(assets: Path) -> None:
     assert "There is no textual inversion clay, mud in " in said and "There are: ink." in said
     assert "has no partner" in said
     assert not run_of(assets, "sd1", "a <ink>, 3 < 4 > 2, <lora:x:0>"[:8]).warnings
+
+
+# --- how long a prompt is --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", ["sd1", "sd2-file", "sdxl", "gone"])
+def test_tokens_are_counted_as_the_encoder_reads_them(weights: str, assets: Path) -> None:
+    write_inversion(assets, "ink", ".safetensors", {"emb_params": vectors(3)})
+    engine = registry.get("Diffusion")
+    values = {"weights": weights, "num_steps": 4}
+    for text, tokens, room in (
+        ("a red cat", 3, 75),
+        ("a (red:1.2) cat, in <ink> style <lora:x:1>", 9, 75),
+        ("cat " * 80, 80, 150),
+    ):
+        length = engine.length(text, values, assets)
+        assert length and (length.tokens, length.room, length.cut_off) == (tokens, room, "")
+
+
+def test_a_narrow_encoder_has_its_own_chunks(assets: Path, tmp_path: Path) -> None:
+    """As the bundled weights, of 32 positions: the count is that of what a run encodes."""
+    from transformers import CLIPTextModel
+
+    from studio.engines.diffusion.tokenizer import published_tokenizer
+
+    pipeline = tiny_diffusion.tiny_sd()
+    config = tiny_diffusion.text_config(32)
+    config.max_position_embeddings = 32
+    pipeline.register_modules(
+        text_encoder=CLIPTextModel(config).eval(), tokenizer=published_tokenizer(32)
+    )
+    tiny_diffusion.write(pipeline, tmp_path / "narrow")
+    (tmp_path / "loras").mkdir()
+    text = "a cat " * 20
+    length = registry.get("Diffusion").length(text, {"weights": "narrow"}, tmp_path)
+    assert length and (length.tokens, length.room) == (40, 60)
+    run = run_of(tmp_path, "narrow", text)
+    assert run._script.at(1).prompt.tokens.shape[1] == 2 * 32
+    assert run._script.at(1).avoid.tokens.shape[1] == 2 * 32
+    assert run.iterate().picture is not None

@@ -7,10 +7,16 @@ from typing import Any, ClassVar
 
 from studio.base.errors import BadInput
 from studio.engines.contract import Choices, Engine
+from studio.engines.diffusion.chunks import ROOM
 from studio.engines.diffusion.estimate import estimate
+from studio.engines.diffusion.inversions import inversions_in
+from studio.engines.diffusion.layers import ModelLayers
+from studio.engines.diffusion.prompt_grammar import prompt_parts, prompt_text, without_networks
 from studio.engines.diffusion.settings import DiffusionSettings
+from studio.engines.diffusion.text_length import prompt_length
 from studio.engines.diffusion.weights import Weights, find_weights, get_weights
 from studio.engines.estimate import Estimate
+from studio.engines.prompt_parts import Length, PromptPart
 from studio.settings.run_settings import RunSettings
 
 
@@ -31,6 +37,25 @@ class Diffusion(Engine):
     def examples(self, values: Mapping[str, Any], assets_dir: Path) -> Sequence[Path]:
         weights = _chosen(values, assets_dir)
         return weights.examples() if weights else ()
+
+    def prompt_parts(self, text: str) -> Sequence[PromptPart]:
+        return prompt_parts(text)
+
+    def prompt_text(self, parts: Sequence[PromptPart]) -> str:
+        return prompt_text(parts)
+
+    def length(self, text: str, values: Mapping[str, Any], assets_dir: Path) -> Length | None:
+        with suppress(BadInput, ValueError, TypeError):
+            steps, weights = int(values.get("num_steps") or 20), _chosen(values, assets_dir)
+            named = inversions_in([without_networks(text)], assets_dir)
+            return prompt_length(
+                text,
+                steps,
+                weights.path / "tokenizer" if weights else None,
+                {inversion.name: inversion.vectors for inversion in named},
+                ModelLayers(weights).text_room if weights else ROOM,
+            )
+        return None
 
     def estimate(
         self,

@@ -59,10 +59,9 @@ class ModelLayers:
     @cached_property
     def parts(self) -> Mapping[str, Shapes]:
         """The layers of denoiser and text encoders, the latter without `text_model.`."""
-        if header := self._weights.header:
-            return _of_file(header)
-        found = {part: _of_part(self._weights, part) for part in (DENOISER, TEXT, TEXT_2)}
-        return {part: shapes for part, shapes in found.items() if shapes}
+        header = self._weights.header
+        denoiser = _denoiser_in(header) if header else _of_part(self._weights, DENOISER)
+        return {DENOISER: denoiser, **self._texts}
 
     @cached_property
     def by_any_name(self) -> Mapping[str, Mapping[str, str]]:
@@ -78,7 +77,7 @@ class ModelLayers:
     @property
     def text_room(self) -> int:
         """How many tokens of text a chunk has, without the marks."""
-        told = [shapes[POSITIONS][0] for shapes in self._texts if POSITIONS in shapes]
+        told = [shapes[POSITIONS][0] for shapes in self._texts.values() if POSITIONS in shapes]
         if not self._weights.header:
             path = self._weights.path / "tokenizer" / "tokenizer_config.json"
             length = read_json(path).get("model_max_length") if path.is_file() else None
@@ -88,11 +87,14 @@ class ModelLayers:
     @property
     def text_widths(self) -> list[int]:
         """Of the vectors that stand for tokens, for each text encoder."""
-        return [shapes[TOKENS][1] for shapes in self._texts if TOKENS in shapes]
+        return [shapes[TOKENS][1] for shapes in self._texts.values() if TOKENS in shapes]
 
-    @property
-    def _texts(self) -> list[Shapes]:
-        return [self.parts[part] for part in (TEXT, TEXT_2) if part in self.parts]
+    @cached_property
+    def _texts(self) -> Mapping[str, Shapes]:
+        if self._weights.header:
+            return _texts_in(self._weights.header)
+        found = {part: _of_part(self._weights, part) for part in (TEXT, TEXT_2)}
+        return {part: shapes for part, shapes in found.items() if shapes}
 
 
 def _of_part(weights: Weights, part: str) -> Shapes:
@@ -112,11 +114,14 @@ def _shapes(header: Header, prefix: str) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _of_file(header: Header) -> dict[str, Shapes]:
+def _denoiser_in(header: Header) -> Shapes:
     original = _shapes(header, UNET)
     names = dict(_diffusers_names(original))
+    return {names[name]: shape for name, shape in original.items() if name in names}
+
+
+def _texts_in(header: Header) -> dict[str, Shapes]:
     found: dict[str, Shapes] = {}
-    found[DENOISER] = {names[name]: s for name, s in original.items() if name in names}
     first = next((p for p in (XL_CLIP, CLIP) if header.has(p)), None)
     if first:
         shapes = _shapes(header, first)

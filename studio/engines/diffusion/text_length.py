@@ -22,6 +22,7 @@ def prompt_length(
     steps: int = 20,
     tokenizer: Path | None = None,
     inversions: dict[str, int] | None = None,
+    room: int = ROOM,
 ) -> Length | None:
     """The tokens of one of the prompts that AND joins, or of a negative prompt.
 
@@ -29,7 +30,7 @@ def prompt_length(
     that it gets counts. `cut_off` is what the tokenizer has no tokens for.
 
     tokenizer: a folder in diffusers' format; without its TOKENIZER_FILE, CLIP's published tokenizer
-    is meant. inversions: as for `chunks_of`.
+    is meant. inversions, room: as for `chunks_of`.
     Returns None if no tokenizer is there. Raises BadInput as `parse_negative` does.
     """
     own = _own(tokenizer)
@@ -39,10 +40,10 @@ def prompt_length(
     (condition,) = parse_negative(text).conditions
     ends = condition.tree.ends(steps)[:MOST_STRETCHES]
     said = dict.fromkeys(condition.tree.at(end, steps) for end in ends)
-    counted = [chunks_of(sections, encode, inversions) for sections in said]
+    counted = [chunks_of(sections, encode, inversions, room) for sections in said]
     tokens, chunks = max((sum(map(len, chunks)), len(chunks)) for chunks in counted)
     unread = dict.fromkeys(word for sections in said for word in _unread(sections, own))
-    return Length(tokens, chunks * ROOM, " ".join(unread))
+    return Length(tokens, chunks * room, " ".join(unread))
 
 
 def _encode_as_published(text: str) -> list[int]:
