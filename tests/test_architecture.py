@@ -78,7 +78,10 @@ COMPUTING = (
     "studio/engines/diffusion/embeddings.py",
     "studio/engines/vqgan_clip/fast/[!_]*.py",
     *(f"studio/engines/diffusion/{name}.py" for name in ("canvas", "conditioning", "denoiser")),
-    *(f"studio/engines/diffusion/{name}.py" for name in ("drawing", "memory", "models", "run")),
+    *(
+        f"studio/engines/diffusion/{name}.py"
+        for name in ("drawing", "memory", "merging", "models", "run")
+    ),
     *(f"studio/engines/diffusion/{name}.py" for name in ("schedule", "single_file", "tensors")),
 )
 NAMED = re.compile(r"[a-z_][\w.]*:[A-Za-z_]\w*")  # "module:attribute", imported when it is used

@@ -87,6 +87,7 @@ def theirs(pipeline: Any, prompt: str, assets: Path) -> np.ndarray:
         width=SIDE,
         height=SIDE,
         num_inference_steps=STEPS,
+        guidance_scale=7.5,
         generator=torch.Generator().manual_seed(SEED),
     )
     return np.asarray(drawn.images[0])

@@ -223,6 +223,20 @@ class Engine:
         """
         return None
 
+    def texts(self, details: Mapping[str, Any], number: int) -> Mapping[str, str]:
+        """Texts for other programs in the files of a run's pictures, by key.
+
+        details: of the run. number: of the picture, from 0.
+        """
+        return {}
+
+    def settings_in_picture(self, image: Image.Image, assets_dir: Path) -> ForeignSettings | None:
+        """What another program's picture says of its settings; None if it is of no kind known here.
+
+        image: only its header has been read.
+        """
+        return None
+
     def prompt_parts(self, text: str) -> Sequence[PromptPart]:
         """The parts of a prompt that have weights; none where prompts know no weights.
 

@@ -175,7 +175,14 @@ def _earlier(request: Request, engine: str) -> list[Recipe]:
         parent = storage.find_run(request.output_dir, request.continue_run)
         earlier.append(recipes.continued(parent, engine, given, request.continue_frame))
     if request.settings_file is not None:
-        earlier.append(recipes.from_file(request.settings_file, request.output_dir, engine, given))
+        recipe = recipes.from_file(
+            request.settings_file,
+            request.output_dir,
+            engine,
+            given,
+            assets_dir=request.assets_dir,
+        )
+        earlier.append(recipe)
     return earlier
 
 

@@ -4,7 +4,7 @@ Files of the older layout, which recorded less, are read as well.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from PIL import Image
 
 from studio.base.errors import BadInput, shortened
 from studio.base.files import MAX_PATH, parse_json, read_json
+from studio.base.paths import ASSETS_DIR
 from studio.base.yaml_files import read_yaml
 from studio.engines import registry
-from studio.engines.contract import ForeignSettings
+from studio.engines.contract import Engine, ForeignSettings
 from studio.making.changes import Change, at_its_end, changes_in
 from studio.making.frames import frame_of
 from studio.media.exif import text_in_exif
@@ -30,6 +31,7 @@ from studio.settings.run_settings import RunSettings
 from studio.settings.values import check_values, make
 from studio.settings.weighted import parted, with_weight
 
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
 PICTURE_SIGNATURES = (SIGNATURE, b"\xff\xd8\xff", b"RIFF")
 MAX_ANCESTORS = 10_000
 GIVE = "Give the details.json or the output.PNG of a run."
@@ -121,15 +123,17 @@ def from_file(
     engine: str,
     given: Collection[str] = (),
     called: str | None = None,
+    assets_dir: Path = ASSETS_DIR,
 ) -> Recipe:
     """What makes the picture of a `details.json` or `output.PNG` once more. Raises BadInput.
 
     The pictures that the run used are looked for beside the file, and in the run's own folder.
-    Or what another program's yaml file sets.
+    Or what another program's yaml file or picture sets.
     engine, given: as for `continued`. called: what messages call the file, if not by its path.
+    assets_dir: with the weights that another program's picture may name.
     """
-    if path.suffix in YAML_SUFFIXES:
-        return _foreign_recipe(path, engine, given)
+    if foreign := _foreign(path, assets_dir):
+        return _foreign_recipe(foreign, shortened(called or path, MAX_PATH), engine, given)
     details = _read_details(path, shortened(called or path, MAX_PATH))
     folder = _home(details, path, output_dir)
     values = _values(details, folder, engine, given)
@@ -173,27 +177,46 @@ def image_weights(details: Mapping[str, Any], count: int | None = None) -> list[
 
 def engine_in(path: Path, called: str | None = None) -> str:
     """The name of the engine in a settings file, even if it is unknown here. Raises BadInput."""
-    if path.suffix in YAML_SUFFIXES:
-        return _foreign(path)[0]
+    if foreign := _foreign(path, ASSETS_DIR):
+        return foreign[0]
     return engine_of(_read_details(path, shortened(called or path, MAX_PATH)))
 
 
-def _foreign(path: Path) -> tuple[str, ForeignSettings]:
-    """What the settings of another program mean, and to which engine. Raises BadInput."""
-    content = read_yaml(path)
-    for name in registry.names():
-        engine = registry.find(name)
-        if engine and (found := engine.foreign_settings(content, path)):
-            return name, found
-    raise BadInput(f"{shortened(path, MAX_PATH)} is of no kind that the studio knows. {GIVE}")
+def _foreign(path: Path, assets_dir: Path) -> tuple[str, ForeignSettings] | None:
+    """What the settings of another program mean, and to which engine; None for other files.
+
+    Raises BadInput for a yaml file that no engine knows.
+    """
+    if path.suffix in YAML_SUFFIXES:
+        content = read_yaml(path)
+        if found := _first_found(lambda engine: engine.foreign_settings(content, path)):
+            return found
+        raise BadInput(f"{shortened(path, MAX_PATH)} is of no kind that the studio knows. {GIVE}")
+    try:
+        with path.open("rb") as file, opened_image(file, PICTURE_FORMATS) as image:
+            if _our_text(image):
+                return None
+            return _first_found(lambda engine: engine.settings_in_picture(image, assets_dir))
+    except Exception:  # no picture, or a broken one, which makes the decoder raise as it likes
+        return None
 
 
-def _foreign_recipe(path: Path, engine: str, given: Collection[str]) -> Recipe:
-    owner, found = _foreign(path)
+def _first_found(
+    ask: Callable[[Engine], ForeignSettings | None],
+) -> tuple[str, ForeignSettings] | None:
+    engines = ((name, registry.find(name)) for name in registry.names())
+    told = ((name, ask(engine)) for name, engine in engines if engine)
+    return next(((name, found) for name, found in told if found), None)
+
+
+def _foreign_recipe(
+    foreign: tuple[str, ForeignSettings], called: str, engine: str, given: Collection[str]
+) -> Recipe:
+    owner, found = foreign
     kind = registry.get(engine).settings
     values = found.values if engine == owner else _shared(found.values, kind)
     values = {n: v for n, v in values.items() if n in kind.model_fields and n not in given}
-    check_values(kind, values, source=str(path))
+    check_values(kind, values, source=called)
     taken, left = ", ".join(found.taken) or "nothing", ", ".join(map(_left, found.left.items()))
     said = f"Taken from {found.program}'s {', '.join(found.files)}: {taken}."
     return Recipe(values, said=[said, f"Left out: {left}."] if left else [said])
@@ -262,14 +285,22 @@ def _read_details(path: Path, called: str) -> dict[str, Any]:
 
 def _details_in_picture(path: Path, called: str) -> dict[str, Any]:
     try:
-        with path.open("rb") as file, opened_image(file, ("PNG", "JPEG", "WEBP")) as image:
-            text = image.info.get(storage.PNG_KEY)
-            text = text or text_in_exif(image.getexif()).get(storage.PNG_KEY)
+        with path.open("rb") as file, opened_image(file, PICTURE_FORMATS) as image:
+            text = _our_text(image)
     except Exception:  # a broken file makes the decoder raise whatever it likes
         raise BadInput(f"{called} is broken.") from None
     if not isinstance(text, str):
-        raise BadInput(f"{called} carries no settings: it is not the output.PNG of a run.")
+        raise BadInput(
+            f"{called} carries no settings: it is neither the output.PNG of a run nor a picture"
+            " with `parameters` of a web UI."
+        )
     return parse_json(text, called)
+
+
+def _our_text(image: Image.Image) -> Any:
+    """The details in a picture of the studio; nothing in others. image: its header alone."""
+    text = image.info.get(storage.PNG_KEY)
+    return text or text_in_exif(image.getexif()).get(storage.PNG_KEY)
 
 
 def _home(details: Mapping[str, Any], path: Path, output_dir: Path) -> Path:

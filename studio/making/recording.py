@@ -14,6 +14,7 @@ from PIL import Image
 
 from studio.base.errors import RunFailed, StudioError
 from studio.base.files import atomic_write, disk_failure
+from studio.engines import registry
 from studio.making import slices
 from studio.making.changes import changes_in, in_force
 from studio.making.failures import as_failure
@@ -24,7 +25,7 @@ from studio.media.pictures import at_size, encode_png
 from studio.runs import checkpoints, storage
 from studio.runs.checkpoints import Checkpoint
 from studio.runs.claims import Claim
-from studio.runs.details_keys import OF_THIS_RUN
+from studio.runs.details_keys import OF_THIS_RUN, engine_of
 from studio.runs.storage import RunFolder, Taken
 
 if TYPE_CHECKING:
@@ -167,9 +168,17 @@ class Recording:
         """The pictures of the last step that had any, at the size of the finished ones."""
         return at_size(self._last.pictures, self._last.grows_to)
 
-    def text_at_the_end(self) -> dict[str, str]:
-        """The text chunks of the run's pictures, if the run ends now because it is done."""
-        return {storage.PNG_KEY: json.dumps(_lasting(self._final([]) | {"status": "done"}))}
+    def text_at_the_end(self, number: int) -> dict[str, str]:
+        """The text chunks of one of the run's pictures, if the run ends now because it is done.
+
+        number: of the picture, from 0.
+        """
+        return self._texts(self._final([]) | {"status": "done"}, number)
+
+    def _texts(self, details: dict[str, Any], number: int) -> dict[str, str]:
+        engine = registry.find(engine_of(details))
+        beside = engine.texts(details, number) if engine else {}
+        return {storage.PNG_KEY: json.dumps(_lasting(details)), **beside}
 
     def end_film(self) -> None:
         """Let the film be whole in its file, before the run ends. No step may follow."""
@@ -283,10 +292,9 @@ class Recording:
         (self.folder.path / storage.RESERVE).unlink(missing_ok=True)
 
     def _save_pictures(self, details: dict[str, Any]) -> None:
-        text = {storage.PNG_KEY: json.dumps(_lasting(details))}
-        for number, picture in enumerate(self.pictures, start=1):
-            data = encode_png(Image.fromarray(picture), text)
-            atomic_write(self.folder.path / storage.picture_name(number), data)
+        for number, picture in enumerate(self.pictures):
+            data = encode_png(Image.fromarray(picture), self._texts(details, number))
+            atomic_write(self.folder.path / storage.picture_name(number + 1), data)
 
     def _save_film(self, details: dict[str, Any]) -> None:
         if self._film:

@@ -46,8 +46,8 @@ class ResultUpscaler:
             return
         stop = EitherStop(stop, self._recording.folder)
         try:
-            for number, picture in enumerate(self._recording.pictures, start=1):
-                self._picture(storage.picture_name(number), picture, stop)
+            for number, picture in enumerate(self._recording.pictures):
+                self._picture(number, picture, stop)
             if self._settings.upscale_always:
                 self._film(stop)
         except KeyboardInterrupt:
@@ -67,11 +67,12 @@ class ResultUpscaler:
     def _live(self, picture: np.ndarray) -> np.ndarray:
         return self._enlarger(picture).pixels(picture)
 
-    def _picture(self, name: str, picture: np.ndarray, stop: Stop) -> None:
+    def _picture(self, number: int, picture: np.ndarray, stop: Stop) -> None:
+        name = storage.picture_name(number + 1)
         work, scale = self._enlarger(picture), self._settings.scale
         origin = {"scale": scale, "model": work.model_for(picture), "of": name}
         target = target_for(self._recording.folder.path / name, scale)
-        text = {**self._recording.text_at_the_end(), TEXT_KEY: json.dumps(origin)}
+        text = {**self._recording.text_at_the_end(number), TEXT_KEY: json.dumps(origin)}
         size = (picture.shape[1] * scale, picture.shape[0] * scale)
         if max(size) > LARGEST:
             raise BadInput(f"It would be {size[0]}x{size[1]}, over {LARGEST} px a side.")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from studio.media.exif import EXIF_IFD, ORDERS, USER_COMMENT, UTF_16, text_in_exif
+from studio.media.exif import PARAMETERS as KEY
 
-KEY = "parameters"  # of the text chunk
 MAX_LENGTH = 100_000  # characters; a longer text is no prompt
 ASCII = b"ASCII\0\0\0"
 UNNAMED = bytes(8)  # a comment that does not tell its encoding

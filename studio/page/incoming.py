@@ -61,10 +61,15 @@ def take_settings(path: Path, called: str, options: StudioOptions, memory: Memor
     engine = recipes.engine_in(path, called)
 
     def read() -> Recipe:
-        return recipes.from_file(path, options.output_dir, engine, called=called)
+        return recipes.from_file(
+            path, options.output_dir, engine, called=called, assets_dir=options.assets_dir
+        )
 
-    begin_as(_fill_in(engine, read, called, options, memory))
+    recipe = _fill_in(engine, read, called, options, memory)
+    begin_as(recipe)
     st.toast(f"These are the settings of {plain(shortened(called))}.")
+    for sentence in recipe.said:
+        st.toast(plain(sentence), duration="infinite")
 
 
 def _fill_in(
@@ -94,10 +99,10 @@ def show_settings_menu(form: Form, options: StudioOptions, memory: Memory) -> No
         show_problem(MENU)
         _show_presets(form, memory)
         st.file_uploader(
-            "Take the settings of an output.PNG or details.json",
-            type=["png", "json"],
+            "Take the settings of a picture or details.json",
+            type=["png", "jpg", "jpeg", "webp", "json"],
             key="settings_file",
-            help="Or drop it anywhere on the page.",
+            help="A picture of another web UI will do, too. Or drop it anywhere on the page.",
             on_change=_take_upload,
             args=(options, memory),
         )

@@ -5,18 +5,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+from PIL import Image
+
 from studio.base.errors import BadInput
-from studio.engines.contract import Choices, Engine
+from studio.engines.contract import Choices, Engine, ForeignSettings
 from studio.engines.diffusion.chunks import ROOM
 from studio.engines.diffusion.estimate import estimate
 from studio.engines.diffusion.inversions import inversions_in
 from studio.engines.diffusion.layers import ModelLayers
+from studio.engines.diffusion.parameters import foreign_settings_of_parameters, parameters_text
 from studio.engines.diffusion.prompt_grammar import prompt_parts, prompt_text, without_networks
-from studio.engines.diffusion.settings import DiffusionSettings
+from studio.engines.diffusion.settings import SEEDS, DiffusionSettings
 from studio.engines.diffusion.text_length import prompt_length
 from studio.engines.diffusion.weights import Weights, find_weights, get_weights
 from studio.engines.estimate import Estimate
 from studio.engines.prompt_parts import Length, PromptPart
+from studio.media.parameters_text import KEY, parameters_in
 from studio.settings.run_settings import RunSettings
 
 
@@ -37,6 +41,19 @@ class Diffusion(Engine):
     def examples(self, values: Mapping[str, Any], assets_dir: Path) -> Sequence[Path]:
         weights = _chosen(values, assets_dir)
         return weights.examples() if weights else ()
+
+    def texts(self, details: Mapping[str, Any], number: int) -> Mapping[str, str]:
+        try:
+            seed = (int(details["seed"]) + number) % SEEDS
+            return {KEY: parameters_text({**details, **_as_planned(details), "seed": seed})}
+        except (KeyError, TypeError, ValueError):  # details that are not of a whole run
+            return {}
+
+    def settings_in_picture(self, image: Image.Image, assets_dir: Path) -> ForeignSettings | None:
+        text = parameters_in(image)
+        if text is None:
+            return None
+        return foreign_settings_of_parameters(text, self.settings, list(find_weights(assets_dir)))
 
     def prompt_parts(self, text: str) -> Sequence[PromptPart]:
         return prompt_parts(text)
@@ -67,6 +84,12 @@ class Diffusion(Engine):
         assert isinstance(settings, DiffusionSettings)
         weights = _chosen(settings.model_dump(), assets_dir)
         return estimate(settings, weights, device, past) if weights else None
+
+
+def _as_planned(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The number of steps that the schedule has, also of a run that was stopped."""
+    planned = details.get("planned_num_steps")
+    return {} if planned is None else {"num_steps": planned}
 
 
 def _chosen(values: Mapping[str, Any], assets_dir: Path) -> Weights | None:

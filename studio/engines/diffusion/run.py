@@ -23,13 +23,11 @@ from studio.engines.diffusion.models import ENGINE, Models, chosen_dtype
 from studio.engines.diffusion.prompt_files import prompt_files
 from studio.engines.diffusion.samplers import first_step
 from studio.engines.diffusion.schedule import Schedule
-from studio.engines.diffusion.settings import DiffusionSettings, no_step_left
+from studio.engines.diffusion.settings import SEEDS, DiffusionSettings, no_step_left
 from studio.engines.diffusion.weights import get_weights
 from studio.engines.sharing import sharing
 from studio.engines.warm import warm
 from studio.settings.run_settings import Continuing, RunSettings
-
-SEEDS = 2**64
 
 
 class DiffusionRun(Run):

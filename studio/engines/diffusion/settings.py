@@ -17,6 +17,7 @@ from studio.settings.declare import BY_WEIGHTS, setting
 from studio.settings.run_settings import RunSettings, is_partial
 from studio.settings.values import check_values
 
+SEEDS = 2**64
 MAX_PICTURES = 64
 LONGEST_PROMPT = 100_000  # characters; it fills as many chunks of tokens as it needs
 MAX_STEPS = 1000  # each has a noise level of its own, and training knew so many
