@@ -166,6 +166,40 @@ def test_a_style_is_added_and_taken_out(prompt, style, after):
     assert remove_style(after, style, ENGINE) == prompt
 
 
+@pytest.mark.parametrize(
+    "prompt, style, after",
+    [
+        ("a cat", "a painting of {prompt}, oil", "a painting of a cat, oil"),
+        ("", "a painting of {prompt}", "a painting of"),
+        ("a cat :0.5 AND fog", "an emoji of {prompt}", "an emoji of a cat :0.5 AND fog"),
+        ("a cat <lora:ink:1>", "(best), {prompt}", "(best), a cat <lora:ink:1>"),
+        ("a cat", "| fog", "a cat AND fog"),
+    ],
+)
+def test_a_style_of_diffusion_may_stand_around_the_prompt(prompt, style, after):
+    engine = registry.get("Diffusion")
+    assert not has_style(prompt, style, engine)
+    assert add_style(prompt, style, engine) == after
+    assert has_style(after, style, engine)
+    assert remove_style(after, style, engine) == prompt
+
+
+def test_styles_with_what_to_avoid_change_both_fields(page, style_file):
+    style_file.write_text(
+        STYLES + "  Oil:\n    prompt: '{prompt}, oil'\n    negative: photo\n"
+        "  Calm sea:\n    negative: waves\n"
+    )
+    write_prompt(page, "a cat").run()
+    avoid(page).set_value("fog").run()
+    chips(page).set_value(["Oil", "Calm sea"]).run()
+    assert (prompt(page), avoid(page).value) == ("a cat, oil", "fog | photo | waves")
+    assert chips(page).value == ["Oil", "Calm sea"]
+    chips(page).set_value(["Calm sea"]).run()
+    assert (prompt(page), avoid(page).value) == ("a cat", "fog | waves")
+    avoid(page).set_value("fog").run()
+    assert chips(page).value == []
+
+
 def test_styles_are_taken_out_from_between_others():
     assert remove_style("a cat in snow at night", "in snow", ENGINE) == "a cat at night"
     assert remove_style("a cat | calm:0.9 | fog", "| calm:0.5", ENGINE) == "a cat | fog"
@@ -205,6 +239,9 @@ def test_chips_and_text_are_in_step_both_ways(page, style_file):
         ("VQGAN-CLIP: a", "section for each engine"),
         ("VQGAN-CLIP:\n  Year: 1980", "'Year' has no words, but '1980'"),
         ("VQGAN-CLIP:\n  Bar: '|'", "'Bar' has no words"),
+        ("VQGAN-CLIP:\n  Bar: '{prompt}'", "'Bar' has no words"),
+        ("VQGAN-CLIP:\n  Bar:\n    words: a", "'Bar' has no words"),
+        ("VQGAN-CLIP:\n  Bar:\n    negative: 3", "'Bar' has no words"),
     ],
 )
 def test_a_bad_file_of_styles_says_so_and_disturbs_nothing(
@@ -227,11 +264,14 @@ def test_without_styles_there_are_no_chips(page, style_file, text):
     assert not chips(page) and not page.warning
 
 
-def test_the_shipped_styles_suit_the_first_engine():
+def test_the_shipped_styles_suit_their_engines():
     shipped = read_styles(styles.STYLES_FILE, registry.DEFAULT)
     assert 6 <= len(shipped) <= 8
-    for style in shipped.values():
-        assert has_style(add_style("a red heart:2", style, ENGINE), style, ENGINE)
+    for name in (registry.DEFAULT, "Diffusion"):
+        engine = registry.get(name)
+        for style in read_styles(styles.STYLES_FILE, name).values():
+            added = add_style("a red heart :2", style.prompt, engine)
+            assert has_style(added, style.prompt, engine)
 
 
 # --- examples ---

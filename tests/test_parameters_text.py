@@ -147,7 +147,7 @@ class Known(RunSettings):
     seed: int = common.seed()
     weights: str = setting("", "Weights", "Which.")
     checkpoint_seconds: float = common.checkpoint_seconds()
-    upscale: int = common.upscale()
+    upscale: common.Scale = common.upscale()
     upscale_always: bool = common.upscale_always()
 
 

@@ -1,12 +1,14 @@
 """Styles: chips that add a text to the prompt. A person edits them in `styles.yaml`.
 
-The prompt's text alone decides: a chip is chosen while its text is in the prompt.
+The texts alone decide: a chip is chosen while its text is in the prompt, or, where it has none, in
+what is to be avoided.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -17,9 +19,23 @@ from studio.engines.contract import Engine
 from studio.page.mirror import mirror
 from studio.page.prompt_rows import parts_of_prompt
 from studio.page.text import plain
+from studio.settings.common import AVOIDED
 
 STYLES = "styles"
-Styles = Mapping[str, str]  # the text of each style by its name
+PLACE = "{prompt}"  # where a style's text takes the words that are there
+PARTS = {"prompt", "negative"}  # of a style that is no plain text
+
+
+@dataclass(frozen=True)
+class Style:
+    """What a style adds to the prompt, and to what is to be avoided."""
+
+    prompt: str = ""
+    negative: str = ""
+
+
+Styles = Mapping[str, Style]  # by their names
+PLAIN = Engine()  # whose texts have no parts
 
 
 def show_styles(key: str, engine: Engine, called: str) -> None:
@@ -33,12 +49,11 @@ def show_styles(key: str, engine: Engine, called: str) -> None:
     except BadInput as problem:
         st.warning(plain(problem.on_page))
         return
-    has_parts = bool(engine.prompt_parts("a"))
-    styles = {n: text for n, text in styles.items() if has_parts or not _is_part(text)}
+    avoided = next((name for name in AVOIDED if name in engine.settings.model_fields), None)
+    styles = {n: style for n, style in styles.items() if _suits(style, engine, avoided)}
     if not styles:
         return
-    text = st.session_state[key]
-    chosen = [name for name, style in styles.items() if has_style(text, style, engine)]
+    chosen = [name for name, style in styles.items() if _is_chosen(style, key, avoided, engine)]
     st.pills(
         "Styles",
         list(styles),
@@ -47,7 +62,7 @@ def show_styles(key: str, engine: Engine, called: str) -> None:
         format_func=plain,
         help="Each adds words to the prompt; choose it again to take them out. The styles are in"
         " `styles.yaml`, for you to edit.",
-        **mirror(STYLES, chosen, _choose, key, styles, engine),
+        **mirror(STYLES, chosen, _choose, key, avoided, styles, engine),
     )
 
 
@@ -60,14 +75,37 @@ def read_styles(path: Path, engine: str) -> Styles:
             f"{path} must hold a section for each engine, with lines of 'name: words'. Correct it"
             " or delete it."
         )
-    for name, words in section.items():
-        if not isinstance(words, str) or not _words(words):
-            raise BadInput(
-                f"{path}: the style '{shortened(name)}' has no words, but"
-                f" '{shortened(words)}'. Write it as 'name: words', the words in quotes if they"
-                " are a number or begin with a sign."
-            )
-    return {str(name): " ".join(words.split()) for name, words in section.items()}
+    return {str(name): _style(path, name, told) for name, told in section.items()}
+
+
+def _style(path: Path, name: object, told: Any) -> Style:
+    parts = told if isinstance(told, dict) else {"prompt": told}
+    is_text = all(isinstance(words, str) for words in parts.values())
+    words = [_words(text).replace(PLACE, "").strip() for text in parts.values() if is_text]
+    if not is_text or not any(words) or not parts.keys() <= PARTS:
+        raise BadInput(
+            f"{path}: the style '{shortened(name)}' has no words, but '{shortened(told)}'. Write it"
+            " as 'name: words', the words in quotes if they are a number or begin with a sign, or"
+            " with 'prompt:' and 'negative:' below the name."
+        )
+    return Style(**{part: " ".join(text.split()) for part, text in parts.items()})
+
+
+def _suits(style: Style, engine: Engine, avoided: str | None) -> bool:
+    """Whether an engine can take a style."""
+    if not style.prompt:
+        return avoided is not None
+    return not _is_part(style.prompt) or bool(engine.prompt_parts("a"))
+
+
+def _is_chosen(style: Style, key: str, avoided: str | None, engine: Engine) -> bool:
+    if style.prompt:
+        return has_style(st.session_state[key], style.prompt, engine)
+    return bool(avoided) and has_style(_avoided_text(avoided), style.negative, PLAIN)
+
+
+def _avoided_text(avoided: str | None) -> str:
+    return str(st.session_state.get(avoided) or "") if avoided else ""
 
 
 def has_style(prompt: str, style: str, engine: Engine) -> bool:
@@ -82,9 +120,13 @@ def add_style(prompt: str, style: str, engine: Engine) -> str:
     """The prompt with a style behind the words of its first part, or as a part of its own."""
     parts = parts_of_prompt(engine, prompt)
     if _is_part(style) or not parts:
-        return engine.prompt_text([*parts, *parts_of_prompt(engine, _words(style))])
-    space = "" if style.startswith(",") else " "
-    parts[0] = replace(parts[0], text=f"{parts[0].text}{space}{style}")
+        words = " ".join(_words(style).replace(PLACE, "").split())
+        return engine.prompt_text([*parts, *parts_of_prompt(engine, words)])
+    if PLACE in style:
+        text = style.replace(PLACE, parts[0].text, 1)
+    else:
+        text = f"{parts[0].text}{'' if style.startswith(',') else ' '}{style}"
+    parts[0] = replace(parts[0], text=text)
     return engine.prompt_text(parts)
 
 
@@ -95,19 +137,37 @@ def remove_style(prompt: str, style: str, engine: Engine) -> str:
         gone = {part.text for part in parts_of_prompt(engine, _words(style))}
         return engine.prompt_text([part for part in parts if part.text not in gone])
     if parts:
-        left = _pattern(style).sub("", parts[0].text, count=1).strip(" ,")
+        left = _pattern(style).sub(_inside, parts[0].text, count=1).strip(" ,")
         parts[0] = replace(parts[0], text=left)
     return engine.prompt_text([part for part in parts if part.text])
 
 
-def _choose(chosen: Sequence[str], key: str, styles: Styles, engine: Engine) -> None:
-    """Bring the prompt that is kept under `key` into step with the chips."""
-    text = st.session_state[key]
+def add_avoided(text: str, words: str, joined: str) -> str:
+    """What is to be avoided, with a style's words. joined: by what several things are joined."""
+    return text if has_style(text, words, PLAIN) else joined.join(filter(None, (text, words)))
+
+
+def remove_avoided(text: str, words: str) -> str:
+    """What is to be avoided without a style's words."""
+    return _pattern(words).sub("", text, count=1).strip(" ,|")
+
+
+def _choose(
+    chosen: Sequence[str], key: str, avoided: str | None, styles: Styles, engine: Engine
+) -> None:
+    """Bring the prompt that is kept under `key`, and what is to be avoided, into step."""
+    state = st.session_state
     for name, style in styles.items():
-        if (name in chosen) != has_style(text, style, engine):
-            change = add_style if name in chosen else remove_style
-            text = change(text, style, engine)
-    st.session_state[key] = text
+        is_on = name in chosen
+        if is_on == _is_chosen(style, key, avoided, engine):
+            continue
+        if style.prompt:
+            change = add_style if is_on else remove_style
+            state[key] = change(state[key], style.prompt, engine)
+        if style.negative and avoided:
+            text = _avoided_text(avoided)
+            added = add_avoided(text, style.negative, AVOIDED[avoided])
+            state[avoided] = added if is_on else remove_avoided(text, style.negative)
 
 
 def _is_part(style: str) -> bool:
@@ -119,6 +179,18 @@ def _words(style: str) -> str:
     return style.strip("|, ")
 
 
+def _inside(match: re.Match[str]) -> str:
+    """What a style that is taken out leaves."""
+    return match.groupdict().get("inside") or ""
+
+
 def _pattern(style: str) -> re.Pattern[str]:
-    """The style's words where they stand for themselves, with what joins them to words before."""
-    return re.compile(rf"(^|[\s,]+){re.escape(_words(style))}(?=$|[\s,.;])", re.IGNORECASE)
+    """The style's words where they stand for themselves, with what joins them to words before.
+
+    What stands in their PLACE is the group `inside`.
+    """
+    if PLACE in style:
+        before, after = (re.escape(words.strip()) for words in style.split(PLACE, 1))
+        inside = rf"(?<!\w){before}\s*(?P<inside>.*){after}(?!\w)"
+        return re.compile(inside, re.IGNORECASE | re.DOTALL)
+    return re.compile(rf"(^|[\s,|]+){re.escape(_words(style))}(?=$|[\s,.;|])", re.IGNORECASE)

@@ -12,7 +12,8 @@ MAX_SIDE = 4096
 MAX_GROWN_SIDE = 16_384  # of an engine that makes large pictures bit by bit
 MAX_STEPS = 10_000_000
 MAX_PROMPT = 10_000  # characters
-AVOIDED = ("avoid", "negative_prompt")  # what engines call that which the picture should not show
+# What engines call that which the picture should not show, and what joins several such things.
+AVOIDED = {"avoid": " | ", "negative_prompt": ", "}
 Resize = Literal["scale", "crop", "keep"]
 Scale = Literal[0, 2, 3, 4, 8]  # of upscaling; 0 does not
 SCALES = (2, 3, 4, 8)
