@@ -12,6 +12,7 @@ from pages import (
     errors,
     everything,
     fake_listener,
+    labelled,
     make_finished,
     press,
     queued,
@@ -29,8 +30,10 @@ from studio.runs.storage import PNG_KEY
 pytest_plugins = "page_fixtures"
 
 
-def png(colour="red", size=(40, 30), settings=None):
+def png(colour="red", size=(40, 30), settings=None, parameters=None):
     buffer, chunks = io.BytesIO(), PngInfo()
+    if parameters:
+        chunks.add_text("parameters", parameters)
     if settings:
         chunks.add_text(PNG_KEY, json.dumps(settings))
     Image.new("RGB", size, colour).save(buffer, "PNG", pnginfo=chunks)
@@ -97,6 +100,20 @@ def test_a_picture_that_carries_settings_asks_first(page, output_dir, drop):
     press(page, "Use its settings")
     assert (page.text_area[0].value, sidebar(page)["Xdim"].value) == ("a tree", 48)
     assert uses(page) == []
+
+
+def test_a_picture_of_another_web_ui_fills_the_form_and_says_what_it_left(page, drop):
+    told = "a (red) cat\nNegative prompt: fog\nSteps: 9, CFG scale: 5.5, Size: 96x64, Mask blur: 4"
+    drop("theirs.png", png(parameters=told))
+    press(page, "Use its settings")
+    assert page.session_state["engine"] == "Diffusion" and not errors(page)
+    assert page.text_area[0].value == "a (red) cat"
+    assert labelled(page.text_input, "Negative prompt").value == "fog"
+    shown = sidebar(page)
+    assert (shown["Num steps"].value, shown["Guidance scale"].value) == (9, 5.5)
+    assert (shown["Xdim"].value, shown["ydim"].value) == (96, 64)
+    said = [unescaped(toast.value) for toast in page.toast]
+    assert "Left out: Mask blur." in said
 
 
 def test_settings_that_cannot_be_used_are_said(page, output_dir, drop):
