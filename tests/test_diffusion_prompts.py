@@ -101,6 +101,8 @@ def test_a_picture_without_settings_says_so(tmp_path: Path) -> None:
     path = foreign(tmp_path, "png", " ")
     with pytest.raises(BadInput, match=r"neither the output.PNG of a run nor a picture with `para"):
         recipes.engine_in(path)
+    with pytest.raises(BadInput, match="neither the output"):
+        recipes.engine_in(foreign(tmp_path, "jpg", "Screenshot: of today"))
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(BadInput, match="broken"):
         recipes.engine_in(path)

@@ -396,7 +396,7 @@ class _Parser(Parser):
             type=Path,
             default=None,
             help="Take the settings of an earlier run: its details.json or output.PNG.\n"
-            "XibQGAN-CLIP's config.yaml is read as well.",
+            "XibQGAN-CLIP's config.yaml is read as well, and pictures of web UIs.",
         )
 
     def _add_places(self) -> None:

@@ -43,7 +43,8 @@ class Request:
 
     given: the settings that the person gave this time, by name; values may be text.
     engine: by name; None for the engine of the run that the settings come from, else the default.
-    settings_file: a details.json, output.PNG or another program's yaml for all other settings.
+    settings_file: a details.json or output.PNG, or another program's yaml or picture, for all other
+    settings.
     continue_run: the run whose picture to continue, as `storage.find_run` takes it.
     continue_frame: of that run's film, counted from 1, to continue in place of the run's end.
     origin: where an earlier run began, for this run to begin there too, and what changed while it

@@ -20,7 +20,7 @@ from studio.engines.diffusion.text_length import prompt_length
 from studio.engines.diffusion.weights import Weights, find_weights, get_weights
 from studio.engines.estimate import Estimate
 from studio.engines.prompt_parts import Length, PromptPart
-from studio.media.parameters_text import KEY, parameters_in
+from studio.media.parameters_text import KEY, parameters_in, read_parameters
 from studio.settings.run_settings import RunSettings
 
 
@@ -51,7 +51,8 @@ class Diffusion(Engine):
 
     def settings_in_picture(self, image: Image.Image, assets_dir: Path) -> ForeignSettings | None:
         text = parameters_in(image)
-        if text is None:
+        # Cameras and phones leave comments, too; settings have keys.
+        if text is None or not (KEY in image.info or read_parameters(text).pairs):
             return None
         return foreign_settings_of_parameters(text, self.settings, list(find_weights(assets_dir)))
 

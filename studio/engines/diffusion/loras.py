@@ -250,7 +250,7 @@ def _metadata(header: Header) -> Mapping[str, Any]:
     """What diffusers writes of a LoRA: peft's configuration of each part."""
     try:
         told = json.loads(header.metadata.get("lora_adapter_metadata", "{}"))
-    except (TypeError, ValueError, RecursionError):
+    except (AttributeError, TypeError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
 
