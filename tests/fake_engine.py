@@ -28,7 +28,15 @@ class FakeRun:
     keeps_parts = False
 
     def __init__(
-        self, settings, *, assets_dir, device, start_image=None, image_prompts=(), image_weights=()
+        self,
+        settings,
+        *,
+        assets_dir,
+        device,
+        start_image=None,
+        mask=None,
+        image_prompts=(),
+        image_weights=(),
     ):
         self.settings, self.start_image, self.image_prompts = settings, start_image, image_prompts
         self.image_weights = image_weights
