@@ -78,6 +78,7 @@ COMPUTING = (
     "studio/engines/diffusion/embeddings.py",
     "studio/engines/vqgan_clip/fast/[!_]*.py",
     *(f"studio/engines/diffusion/{name}.py" for name in ("canvas", "conditioning", "denoiser")),
+    "studio/engines/diffusion/safety.py",
     *(f"studio/engines/diffusion/{name}.py" for name in ("drawing", "memory", "models", "run")),
     *(f"studio/engines/diffusion/{name}.py" for name in ("schedule", "single_file", "tensors")),
 )

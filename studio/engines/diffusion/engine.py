@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from studio.base.errors import BadInput
-from studio.engines.contract import Choices, Engine
+from studio.engines.contract import Choices, Download, Engine
 from studio.engines.diffusion.estimate import estimate
+from studio.engines.diffusion.published import look_up
 from studio.engines.diffusion.settings import DiffusionSettings
-from studio.engines.diffusion.weights import Weights, find_weights, get_weights
+from studio.engines.diffusion.vaes import OF_WEIGHTS, find_vaes
+from studio.engines.diffusion.weights import Weights, find_weights, get_weights, is_elsewhere
 from studio.engines.estimate import Estimate
 from studio.settings.run_settings import RunSettings
 
@@ -22,7 +24,17 @@ class Diffusion(Engine):
     libraries: ClassVar = ("torch", "diffusers", "transformers", "safetensors", "clip")
 
     def choices(self, assets_dir: Path) -> Mapping[str, Choices]:
-        return {"weights": Choices(list(find_weights(assets_dir)), is_open=True)}
+        return {
+            "weights": Choices(list(find_weights(assets_dir)), is_open=True),
+            "vae": Choices([OF_WEIGHTS, *find_vaes(assets_dir)], is_open=True),
+        }
+
+    def lacks(self, values: Mapping[str, Any], assets_dir: Path) -> str:
+        name = str(values.get("weights") or "")
+        return name if is_elsewhere(assets_dir, name) else ""
+
+    def look_up(self, name: str, assets_dir: Path) -> Download:
+        return look_up(name, assets_dir)
 
     def introduction(self, values: Mapping[str, Any], assets_dir: Path) -> str:
         weights = _chosen(values, assets_dir)
@@ -47,5 +59,6 @@ class Diffusion(Engine):
 def _chosen(values: Mapping[str, Any], assets_dir: Path) -> Weights | None:
     """The chosen weights, if they are there and whole."""
     with suppress(BadInput):
-        return get_weights(assets_dir, str(values.get("weights")))
+        vae = str(values.get("vae") or OF_WEIGHTS)
+        return get_weights(assets_dir, str(values.get("weights")), vae)
     return None

@@ -6,10 +6,12 @@ A run reports facts, and draws nothing.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from studio.base.errors import BadInput
+from studio.base.notes import HIDDEN
 from studio.engines.arrays import to_arrays, to_uint8
 from studio.engines.contract import Run, Step
 from studio.engines.diffusion.canvas import Canvas
@@ -42,16 +44,19 @@ class DiffusionRun(Run):
     def load_model(self) -> None:
         s = self.settings
         self._check_start()
-        weights = get_weights(self.assets_dir, s.weights)
+        weights = get_weights(self.assets_dir, s.weights, s.vae)
         dtype = chosen_dtype(s.precision, weights, self.device)
         self._memory = MemoryPlan(s, weights, dtype, self.device)
         self._memory.keep_freed_memory()
         self.warnings += self._memory.warnings
         self._weights = weights
         self._models = Models(self, weights, self.device, dtype)
+        self._models.check()
         with self._memory.lack_explained():
             self._read_prompts(s)
             vae, unet = self._models.decoder(), self._models.denoiser()
+        checks = s.safety_checker and weights.checker == "there"
+        self._checker = self._models.safety_checker() if checks else None
         self._canvas = Canvas(vae, weights.factor, weights.decoder_width, dtype)
         self._denoiser = Denoiser(unet, (s.Xdim, s.ydim), dtype)
         warm.make_room(self._memory.needed, engine=ENGINE, run=self, device=self.device)
@@ -215,7 +220,16 @@ class DiffusionRun(Run):
             if guess is not None
         ]
         self._drawings = later
-        return pictures
+        return self._unless_hidden(pictures)
+
+    def _unless_hidden(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
+        """The pictures, of which the safety checker turns some black."""
+        if self._checker is None or not pictures:
+            return pictures
+        seed = self.settings.seed
+        hidden = self._checker(pictures)
+        self.notes[HIDDEN] = [(seed + n) % SEEDS for n, hide in enumerate(hidden) if hide]
+        return [p * 0 if hide else p for p, hide in zip(pictures, hidden, strict=True)]
 
     def _shown(self, latent: Tensor, is_last: bool) -> Tensor:
         if is_last or self._canvas.is_quick(self.settings.Xdim, self.settings.ydim):

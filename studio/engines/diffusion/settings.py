@@ -8,6 +8,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 
 from studio.base.errors import BadInput
 from studio.engines.diffusion.samplers import SamplerName, first_step, known_name
+from studio.engines.diffusion.vaes import OF_WEIGHTS
 from studio.engines.diffusion.weights import BUNDLED, Weights, default_weights, get_weights
 from studio.settings import common
 from studio.settings.common import Resize
@@ -105,6 +106,21 @@ class DiffusionSettings(RunSettings):
         " its name, or a path.",
         unset=f"{BUNDLED} if it is there, else the first in `assets/`",
     )
+    vae: str = setting(
+        OF_WEIGHTS,
+        "VAE",
+        "The autoencoder that makes pictures of latents: the weights' own, or another for the same"
+        " latents, by its name in `assets/vae/` (a folder in diffusers' format or a .safetensors"
+        " file), or a path.",
+        heading="More",
+    )
+    safety_checker: bool = setting(
+        True,
+        "Safety checker",
+        "Hide a picture behind black if the safety checker of the weights, where they bring one,"
+        " finds that it may offend. The run says so.",
+        heading="More",
+    )
     clip_skip: int = setting(
         0,
         "CLIP skip",
@@ -148,7 +164,7 @@ class DiffusionSettings(RunSettings):
     @classmethod
     def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
         name = str(values.get("weights") or default_weights(assets_dir))
-        weights = get_weights(assets_dir, name)
+        weights = get_weights(assets_dir, name, str(values.get("vae") or OF_WEIGHTS))
         told = weights.recommended
         check_values(cls, told, source=f"what {weights.path} recommends")
         return told | {"weights": name}
@@ -161,12 +177,17 @@ class DiffusionSettings(RunSettings):
     def fitted(
         self, assets_dir: Path, *, begins_with_picture: bool = False
     ) -> tuple[Self, list[str]]:
-        weights = get_weights(assets_dir, self.weights)
+        weights = get_weights(assets_dir, self.weights, self.vae)
         fitting, warnings = self._fit_size(weights)
         if weights.is_inpainting and not (self.init_image or begins_with_picture):
             warnings.append(
                 f"{weights.name} are inpainting weights: they draw best with a starting image and"
                 " a mask."
+            )
+        if weights.checker == "lost" and self.safety_checker:
+            warnings.append(
+                f"{weights.name} names a safety checker that is not there, or that the studio does"
+                " not know, so no picture is checked."
             )
         return self.model_copy(update=fitting), warnings
 
