@@ -28,6 +28,10 @@ from studio.models.safetensors_header import Header, read_header
 
 BUNDLED = "emoji_diffusion"
 STUDIO_FILE = "studio.yaml"
+PUBLISHED = (  # what download-weights.sh gets
+    *("v1-5-pruned-emaonly", "sd-v1-5-inpainting", "v2-1_768-ema-pruned", "sd_turbo"),
+    *("sd_xl_base_1.0", "sd_xl_turbo_1.0_fp16"),
+)
 OTHERS = ("vae/", "loras/", "embeddings/", "upscalers/")  # folders in assets/ of something else
 CHECKER, CHECKER_CLASS = "safety_checker", "StableDiffusionSafetyChecker"
 EXTRACTOR = "feature_extractor/preprocessor_config.json"
@@ -173,6 +177,11 @@ def get_weights(assets_dir: Path, name: str, vae: str = OF_WEIGHTS) -> Weights:
                 command=f"choose them on the command line: --weights {name}.",
             ),
         )
+    if name in PUBLISHED:
+        raise BadInput(
+            f"The weights {name} are not in {assets_dir} yet. './download-weights.sh {name}', in"
+            f" the studio's folder, gets them into assets/. There are: {there}."
+        )
     raise BadInput(
         f"There are no diffusion weights named '{shortened(name)}' in {assets_dir}. There are:"
         f" {there}. {_how_to_get()}"
@@ -195,8 +204,9 @@ def default_weights(assets_dir: Path) -> str:
 
 def _how_to_get() -> str:
     return (
-        "Put a folder in diffusers' format or one .safetensors file of Stable Diffusion there, or"
-        " run `make weights`, which makes the small bundled ones."
+        "Put a folder in diffusers' format or one .safetensors file of Stable Diffusion there:"
+        " './download-weights.sh' lists some. Or choose a name of the Hugging Face hub, or run"
+        " `make weights`, which makes the small bundled ones."
     )
 
 
