@@ -1,5 +1,6 @@
 """The networks of a diffusion model, ready to compute: loaded, or still warm."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,22 +75,24 @@ class Models:
 
     def denoiser(self) -> Any:
         """diffusers' UNet2DConditionModel. Raises BadInput."""
-        return self._get("denoiser", lambda: self._load("unet"))
+        return self._get("denoiser", ["unet"], lambda: self._load("unet"))
 
     def decoder(self) -> Any:
         """The autoencoder: diffusers' AutoencoderKL or VQModel. Raises BadInput."""
         files = self.weights.vae.files if self.weights.vae else None
-        return self._get("autoencoder", lambda: self._load("vae"), files)
+        return self._get("autoencoder", ["vae"], lambda: self._load("vae"), files)
 
     def text_encoders(self) -> list[TextEncoder]:
         """One, or two for SDXL. Raises BadInput."""
-        return self._get("text encoders", self._load_text_encoders)
+        parts = self._loader.text_names()
+        return self._get("text encoders", parts, self._load_text_encoders)
 
     def safety_checker(self) -> Checker:
         """Only where the weights bring one. Raises BadInput."""
         folder = self.weights.path
         return self._get(
             "safety checker",
+            [CHECKER],
             lambda: Checker(self._load(CHECKER), extractor(folder / EXTRACTOR), self.dtype),
         )
 
@@ -109,11 +112,17 @@ class Models:
     def _stamps(*files: Path) -> tuple[FileStamp, ...]:
         return tuple(map(file_stamp, files))
 
-    def _get(self, slot: str, load: Callable[[], T], files: Sequence[Path] | None = None) -> T:
-        """files: that the network is made of, if not those of the weights."""
+    def _get(
+        self,
+        slot: str,
+        parts: Sequence[str],
+        load: Callable[[], T],
+        files: Sequence[Path] | None = None,
+    ) -> T:
+        """parts: that will be in memory. files: of the network, if not those of the weights."""
         stamps = self._stamps(*(self.weights.files if files is None else files))
-        needs = sum(stamp.size for stamp in stamps) / 2 if slot == "denoiser" else 0.0
-        key = stamps, self.dtype
+        numbers = sum(self._loader.part(part).parameters for part in parts)
+        key, needs = (stamps, self.dtype), float(numbers * self.dtype.itemsize)
         return warm.get(ENGINE, slot, key, load, run=self.run, device=self.device, needs=needs)
 
 
@@ -130,6 +139,16 @@ class _Part:
     headers: Sequence[Header]
     prefix: str = ""
     convert: Callable[[StateDict], StateDict] = lambda found: found
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it has, by the headers."""
+        return sum(
+            math.prod(entry.shape)
+            for header in self.headers
+            for name, entry in header.tensors.items()
+            if name.startswith(self.prefix)
+        )
 
     def check(self) -> None:
         """Raises BadInput if tensors are missing or do not fit; reads no numbers."""

@@ -103,7 +103,7 @@ class DiffusionSettings(RunSettings):
         BUNDLED,
         "Model weights",
         "A folder in diffusers' format or a .safetensors file of Stable Diffusion in `assets/`, by"
-        " its name, or a path.",
+        " its name, or a path; or a name of the Hugging Face hub, which is downloaded once.",
         unset=f"{BUNDLED} if it is there, else the first in `assets/`",
     )
     vae: str = setting(

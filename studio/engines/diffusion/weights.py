@@ -263,7 +263,7 @@ def _of_file(path: Path, vae: Vae | None) -> Weights:
         family=family,
         in_channels=in_channels,
         factor=decoder.factor,
-        side=768 if is_v_prediction(header, family) and family == "sd2" else SIDES[family],
+        side=_side(header, family),
         parameters=sum(math.prod(e.shape) for k, e in header.tensors.items() if UNET in k),
         decoder_width=decoder.width,
         knows_guidance=bool(header.shape(f"{UNET}time_embed.cond_proj.weight")),
@@ -271,6 +271,12 @@ def _of_file(path: Path, vae: Vae | None) -> Weights:
         header=header,
         latent=(header.shape(f"{UNET}out.2.weight")[0], LATENT_SCALE[family]),
     )
+
+
+def _side(header: Header, family: Family) -> int:
+    if family == "sd2" and is_v_prediction(header, family):
+        return 768
+    return 512 if "turbo" in header.path.stem.lower() else SIDES[family]
 
 
 def _family(header: Header) -> Family:
