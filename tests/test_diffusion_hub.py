@@ -259,6 +259,14 @@ def test_without_a_network_it_says_so_in_one_sentence(
     assert "\n" not in str(told.value)
 
 
+def test_a_network_that_is_switched_off_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(BadInput, match="HF_HUB_OFFLINE is set"):
+        look_up("x/y", tmp_path)
+
+
 def command(hub: FakeHub, tmp_path: Path, *options: str) -> "subprocess.Popen[str]":
     where = ["--output-dir", str(tmp_path / "output"), "--assets-dir", str(tmp_path / "assets")]
     args = [sys.executable, "generate.py", "a heart", "--engine", "diffusion", *where, *options]
@@ -286,7 +294,10 @@ def test_settings_of_others_download_nothing(hub: FakeHub, tmp_path: Path) -> No
     assert hub.asked == []
 
 
-def test_a_killed_command_goes_on_with_its_download(hub: FakeHub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_command_goes_on_with_its_download(
+    how: signal.Signals, hub: FakeHub, tmp_path: Path
+) -> None:
     files = hub.repositories[NAME]
     large = "unet/diffusion_pytorch_model.fp16.safetensors"
     process, slow = command(hub, tmp_path, "--weights", NAME, "--num-steps", "2"), []
@@ -309,10 +320,12 @@ def test_a_killed_command_goes_on_with_its_download(hub: FakeHub, tmp_path: Path
         until = time.monotonic() + 120
         while not (part.exists() and part.stat().st_size) and time.monotonic() < until:
             time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60)
     finally:
         fake_hub.Handler._answer = hub_send  # type: ignore[method-assign]
+    if how == signal.SIGINT:
+        assert process.returncode == 130 and "goes on with the download" in said
     had = part.stat().st_size
     assert 0 < had < len(files[large])
     look_up(NAME, tmp_path / "assets").fetch(lambda count: None)

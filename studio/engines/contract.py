@@ -88,7 +88,8 @@ class Run(ABC):
         A negative weight repels.
 
         `warnings` gathers sentences for the person until the first step, and in `change`. `notes`
-        gathers what details.json should say about anything unusual in how the run was computed.
+        gathers what details.json should say about anything unusual in how the run was computed;
+        `base.notes` has the keys that page and command line put into words.
         """
         self.settings = settings
         self.assets_dir = assets_dir
