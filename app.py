@@ -135,7 +135,7 @@ def _show_form(
         return None
     form = Form(engine, options.assets_dir, memory)
     form.fill()
-    take_on_arrived(form)
+    take_on_arrived(form, options)
     recall(form, memory)
     recall_pictures(form.uploads, memory.asked())
     show_form(form, continuable(runs), lambda name: continue_run(name, options, memory))

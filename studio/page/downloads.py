@@ -19,7 +19,7 @@ from studio.page.text import plain
 from studio.queue.options import StudioOptions
 
 FOUND = "found_weights"  # what the hub told last
-ARRIVED = "arrived_weights"
+AWAITED = "awaited_weights"  # the name of those that were chosen and not here
 PLACE = "download"
 SECONDS = 1.0  # between looks at a download
 
@@ -65,9 +65,12 @@ class Transfer:
 _TRANSFERS: dict[tuple[Path, str], Transfer] = {}  # of all tabs
 
 
-def take_on_arrived(form: Form) -> None:
-    """Put in what weights recommend that have just arrived; before the form is drawn."""
-    if st.session_state.pop(ARRIVED, None):
+def take_on_arrived(form: Form, options: StudioOptions) -> None:
+    """Put in what weights recommend that have arrived meanwhile; before the form is drawn."""
+    state, values = st.session_state, entered(form.kind)
+    if registry.get(form.engine).lacks(values, options.assets_dir):
+        return
+    if state.pop(AWAITED, None) in values.values():
         form.take_on_choice()
 
 
@@ -77,6 +80,7 @@ def show_download(form: Form, options: StudioOptions) -> None:
     name = engine.lacks(entered(form.kind), options.assets_dir)
     if not name:
         return
+    st.session_state[AWAITED] = name
     with st.container(border=True):
         running = _TRANSFERS.get((options.assets_dir, name))
         if running and running.is_running:
@@ -117,7 +121,6 @@ def _show_progress(transfer: Transfer) -> None:
     """Drawn again and again while bytes come; at the end the whole page is drawn."""
     size = transfer.found.size
     if not transfer.is_running:
-        st.session_state[ARRIVED] = not (transfer.problem or transfer.stopped)
         st.rerun(scope="app")
     words = f"{transfer.found.name}: {size_in_words(transfer.here)}"
     words += f" of {size_in_words(size)}" if size else ""
