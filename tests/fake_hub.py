@@ -28,7 +28,6 @@ class FakeHub(http.server.ThreadingHTTPServer):
         self.gated = False
         self.tells_sizes = True
         self.asked: list[tuple[str, str | None]] = []
-        self.sent = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def publish(self, name: str, folder: Path, **extra: bytes) -> None:
@@ -107,7 +106,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body[:upto])
-        self.server.sent += len(body[:upto])
         if upto is not None:
             self.close_connection = True
 
