@@ -18,6 +18,7 @@ from studio.engines.diffusion.canvas import Canvas
 from studio.engines.diffusion.conditioning import conditioning, length_warning
 from studio.engines.diffusion.denoiser import Denoiser
 from studio.engines.diffusion.drawing import Drawing, beginning_with, from_noise
+from studio.engines.diffusion.fast import quickened
 from studio.engines.diffusion.memory import MemoryPlan
 from studio.engines.diffusion.models import ENGINE, Models, chosen_dtype
 from studio.engines.diffusion.samplers import first_step
@@ -54,7 +55,8 @@ class DiffusionRun(Run):
         self._models.check()
         with self._memory.lack_explained():
             self._read_prompts(s)
-            vae, unet = self._models.decoder(), self._models.denoiser()
+            vae = quickened(self._models.decoder())
+            unet = quickened(self._models.denoiser())
         checks = s.safety_checker and weights.checker == "there"
         self._checker = self._models.safety_checker() if checks else None
         self._canvas = Canvas(vae, weights.factor, weights.decoder_width, dtype)
@@ -214,6 +216,8 @@ class DiffusionRun(Run):
         texts, guidance = self._texts, self.settings.guidance_scale
         guesses = [d.take_step(self._frames, self._denoiser, texts, guidance) for d in later]
         is_last = self._frames + 1 >= self.settings.num_steps
+        if is_last:
+            self._memory.make_room_to_decode()
         pictures = [
             to_uint8(self._shown(drawing.latent if is_last else guess, is_last))
             for drawing, guess in zip(later, guesses, strict=True)
@@ -232,7 +236,7 @@ class DiffusionRun(Run):
         return [p * 0 if hide else p for p, hide in zip(pictures, hidden, strict=True)]
 
     def _shown(self, latent: Tensor, is_last: bool) -> Tensor:
-        if is_last or self._canvas.is_quick(self.settings.Xdim, self.settings.ydim):
+        if is_last or self._canvas.is_quick:
             return self._canvas.decode(latent)
         return self._canvas.sketch(latent)
 
