@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NARROW = 32  # channels up to which a decoder takes far less than a step of the denoiser
+NARROW = 32  # channels up to which a decoder takes about as long as a step, or less
 PATCH, PATCHES = 4, 8  # of colours to fit the projection to: positions a side, and how many a side
 
 

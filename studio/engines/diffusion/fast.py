@@ -27,11 +27,20 @@ def quickened(network: Any) -> Any:
     first = next(network.parameters())
     if first.device.type != "cpu":
         return network
+    if hasattr(network, "decoder"):
+        _activate_in_place(network.get_submodule("decoder"))
     if can_pack(first.dtype):
         _pack(network)
     if first.dtype == torch.bfloat16:
         _attend_plainly(network)
     return network
+
+
+def _activate_in_place(decoder: nn.Module) -> None:
+    """Save a tensor at full size: activations follow norms, whose results nothing else uses."""
+    for part in decoder.modules():
+        if isinstance(part, nn.SiLU):
+            part.inplace = True
 
 
 # --- Packed weights ----------------------------------------------------------------------------

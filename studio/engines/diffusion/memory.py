@@ -43,8 +43,11 @@ class MemoryPlan:
         """Keep freed memory for small models; gaps in kept memory would double large ones'."""
         keep_freed_memory(self.device.type != "cpu" or self._is_small)
 
-    def make_room_to_decode(self) -> None:
-        """Give back what the denoiser has freed, as the decoder takes more than a step."""
+    def give_back(self) -> None:
+        """Give back what large models have freed, before something else takes memory.
+
+        What comes next, of other sizes, would not fit into the gaps.
+        """
         if not self._is_small:
             release_freed_memory()
 

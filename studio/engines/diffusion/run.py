@@ -59,6 +59,7 @@ class DiffusionRun(Run):
             unet = quickened(self._models.denoiser())
         checks = s.safety_checker and weights.checker == "there"
         self._checker = self._models.safety_checker() if checks else None
+        self._memory.give_back()
         self._canvas = Canvas(vae, weights.factor, weights.decoder_width, dtype)
         self._denoiser = Denoiser(unet, (s.Xdim, s.ydim), dtype)
         warm.make_room(self._memory.needed, engine=ENGINE, run=self, device=self.device)
@@ -217,7 +218,7 @@ class DiffusionRun(Run):
         guesses = [d.take_step(self._frames, self._denoiser, texts, guidance) for d in later]
         is_last = self._frames + 1 >= self.settings.num_steps
         if is_last:
-            self._memory.make_room_to_decode()
+            self._memory.give_back()
         pictures = [
             to_uint8(self._shown(drawing.latent if is_last else guess, is_last))
             for drawing, guess in zip(later, guesses, strict=True)
