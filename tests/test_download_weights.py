@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from studio.engines.diffusion.weights import PUBLISHED
 from studio.models.catalogue import PUBLISHED_VQGANS
 
 SCRIPT = Path(__file__).resolve().parents[1] / "download-weights.sh"
@@ -25,6 +26,15 @@ NAMES = (
     "coco",
     "faceshq",
     "wikiart_16384",
+)
+DIFFUSION = (
+    "v1-5-pruned-emaonly",
+    "sd-v1-5-inpainting",
+    "v2-1_768-ema-pruned",
+    "sd_turbo",
+    "sd_xl_base_1.0",
+    "sd_xl_turbo_1.0_fp16",
+    "vae/vae-ft-mse-840000-ema-pruned",
 )
 UNNAMED = "&id=1fHwGx_hnBtC8nsq7hesJvs-Klv-P0gzT"  # a yaml whose address does not end so
 YAML = b"model:\n  target: taming.models.vqgan.VQModel\n"
@@ -164,7 +174,8 @@ def test_the_list_names_all_with_sizes_and_what_has_no_address(folder, server):
     status, said = fetch(folder, server)
     lines = {line.split()[0]: line for line in said.splitlines() if line.startswith("  ")}
     assert status == 0
-    assert tuple(lines) == NAMES
+    assert tuple(lines) == NAMES + DIFFUSION
+    assert all(" MB  licence: " in lines[name] for name in DIFFUSION)
     assert all("MB" in line or "size unknown" in line for line in lines.values())
     assert not (folder / "assets").exists()
 
@@ -186,13 +197,36 @@ def unquoted(path):
 
 def test_the_studio_knows_them_by_the_same_names():
     assert NAMES == PUBLISHED_VQGANS
+    assert tuple(name for name in DIFFUSION if not name.startswith("vae/")) == PUBLISHED
+
+
+@pytest.mark.parametrize("name", DIFFUSION)
+def test_diffusion_weights_are_one_file(folder, server, name):
+    status, said = fetch(folder, server, name)
+    assert status == 0, said
+    assert "licence: " in said and f"{name} is ready" in said
+    assert (folder / "assets" / f"{name}.safetensors").read_bytes() == CKPT
+    ((path, _),) = server.asked
+    assert path.endswith(f"/resolve/main/{Path(name).name}.safetensors")
+    assert "already" in fetch(folder, server, name)[1] and len(server.asked) == 1
+
+
+def test_a_broken_download_of_one_file_resumes(folder, server):
+    server.mood = "truncated"
+    status, said = fetch(folder, server, "sd_turbo")
+    assert status == 1 and "resumes from there" in said
+    assert list(files(folder)) == ["sd_turbo.safetensors.part"]
+    server.mood = "good"
+    assert fetch(folder, server, "sd_turbo")[0] == 0
+    assert files(folder) == {"sd_turbo.safetensors": CKPT}
+    assert server.asked[-1][1] == "bytes=5000-"
 
 
 @pytest.mark.parametrize("name", ["nonsense", "vqgan.*", "../coco", "coco sflckr"])
 def test_an_unknown_name_lists_those_there_are(folder, server, name):
     status, said = fetch(folder, server, "coco", name)
     assert status == 2
-    assert all(known in said for known in NAMES)
+    assert all(known in said for known in NAMES + DIFFUSION)
     assert server.asked == []
 
 

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from studio.engines.packed import PackedKernels, PackedMatrix
 from studio.engines.vqgan_clip.fast.frozen_layers import EightBitLinear
 from studio.engines.vqgan_clip.fast.onednn import (
     LARGEST,
     EightBitKernels,
     EightBitMatrix,
-    PackedKernels,
 )
 
 pytestmark = pytest.mark.vnni
@@ -36,23 +36,38 @@ def whole_numbers(*shape: int, most: int) -> Tensor:
     return numbers
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rectifies", [False, True])
 @pytest.mark.parametrize("stride, padding, side", [(1, 1, 3), (1, 0, 1), (1, 2, 3), (2, 1, 3)])
 def test_packed_convolutions_are_torchs(
-    stride: int, padding: int, side: int, rectifies: bool
+    stride: int, padding: int, side: int, rectifies: bool, dtype: torch.dtype
 ) -> None:
     weight, bias = whole_numbers(7, 20, side, side, most=2), whole_numbers(1, 7, most=3)[0]
-    kernels = PackedKernels(weight.bfloat16(), bias.bfloat16(), stride, padding, rectifies)
+    kernels = PackedKernels(weight.to(dtype), bias.to(dtype), stride, padding, rectifies)
     for height, width in ((8, 12), (16, 6), (8, 12)):
         x = whole_numbers(2, 20, height, width, most=1)
         plain = F.conv2d(x, weight, bias, stride, padding)
         added = whole_numbers(*plain.shape, most=9)
-        for more, expected in ((None, plain), (added.bfloat16(), plain + added)):
-            found = kernels.convolve(x.bfloat16(), more).float()
+        for more, expected in ((None, plain), (added.to(dtype), plain + added)):
+            found = kernels.convolve(x.to(dtype), more).float()
             expected = expected.relu() if rectifies else expected
-            assert torch.equal(found, expected.bfloat16().float())
-        assert kernels.packed[0] == x.shape
+            assert torch.equal(found, expected.to(dtype).float())
+        assert kernels.packed_for == (x.shape, padding)
+        assert torch.equal(kernels.plain_weight(), weight.to(dtype))
     assert (plain < 0).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_packed_products_are_torchs(has_bias: bool, dtype: torch.dtype) -> None:
+    weight = whole_numbers(7, 20, most=2)
+    bias = whole_numbers(1, 7, most=3)[0] if has_bias else None
+    matrix = PackedMatrix(weight.to(dtype), None if bias is None else bias.to(dtype))
+    for shape in ((1, 20), (2, 77, 20), (300, 20)):
+        x = whole_numbers(*shape, most=1)
+        found = matrix.times(x.to(dtype))
+        assert torch.equal(found, F.linear(x, weight, bias).to(dtype))
+        assert torch.equal(matrix.plain_weight(), weight.to(dtype))
 
 
 def test_products_of_whole_numbers_are_exact() -> None:

@@ -13,14 +13,15 @@ from torch import Tensor
 import logic
 from logic import VQGANCLIPRun
 from studio.engines.device import FULL_PRECISION, Precision
+from studio.engines.operators import Guarded
+from studio.engines.packed import packed_convolutions
 from studio.engines.vqgan_clip import models
 from studio.engines.vqgan_clip.fast import frozen, frozen_layers, onednn, operators
-from studio.engines.vqgan_clip.fast.operators import Guarded
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.engines.warm import WarmModels
 from studio.settings.values import make
 
-GUARDED = [
+GUARDED = [packed_convolutions] + [
     value
     for module in (operators, onednn)
     for value in vars(module).values()

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from tqdm import tqdm
 
 from studio.base.errors import BadInput, RunFailed, StudioError, shortened
+from studio.base.notes import notes_in_words
 from studio.base.options import (
     QUEUE_URL,
     Parser,
@@ -24,6 +25,7 @@ from studio.base.options import (
 )
 from studio.base.paths import ASSETS_DIR, OUTPUT_DIR
 from studio.base.stopping import Stop
+from studio.cli.downloading import download_chosen
 from studio.engines import registry
 from studio.making import chains, slices
 from studio.making.execute import execute
@@ -94,6 +96,12 @@ class Command:
 def _run(command: Command, stop: Stop) -> int:
     if command.list or command.cancel:
         return _look_after(command.request.output_dir, command.cancel)
+    if not command.resume:
+        try:
+            download_chosen(command.request, stop, _say)
+        except KeyboardInterrupt:
+            _say("Stopped. The same command goes on with the download.")
+            return 128 + (stop.signum or 0)
     if command.enqueue:
         return _enqueue(command)
     if command.resume:
@@ -237,10 +245,12 @@ class Progress:
         self._bar: tqdm | None = None
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar as it stands, and say what the run noted."""
         with suppress(OSError):
             if self._bar is not None:
                 self._bar.close()
+                for line in notes_in_words(self._folder.read()):
+                    _say(line)
 
     def show(self, step: "Step") -> None:
         """Move on to this step."""

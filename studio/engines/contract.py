@@ -5,7 +5,7 @@ See docs/adding-an-engine.md for a complete example.
 
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from studio.base.errors import BadInput, shortened
 from studio.engines.estimate import Estimate
 from studio.engines.prompt_parts import Length, PromptPart
 from studio.media.pictures import check_rgb
@@ -87,7 +88,8 @@ class Run(ABC):
         A negative weight repels.
 
         `warnings` gathers sentences for the person until the first step, and in `change`. `notes`
-        gathers what details.json should say about anything unusual in how the run was computed.
+        gathers what details.json should say about anything unusual in how the run was computed;
+        `base.notes` has the keys that page and command line put into words.
         """
         self.settings = settings
         self.assets_dir = assets_dir
@@ -182,6 +184,49 @@ class ForeignSettings:
     left: Mapping[str, str]
 
 
+class Download(ABC):
+    """Weights that are elsewhere, and come here when a person wants them."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """As a person calls them."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int | None:
+        """How many bytes will come, if that is known."""
+
+    @property
+    @abstractmethod
+    def licence(self) -> str:
+        """By its usual name; "" if it is not known."""
+
+    @property
+    @abstractmethod
+    def number_of_files(self) -> int:
+        """How many files will come."""
+
+    @abstractmethod
+    def fetch(self, on_bytes: Callable[[int], None]) -> None:
+        """Download all that is not here yet.
+
+        on_bytes: called with the number of bytes that are here; what it raises ends the download,
+        which goes on from there the next time. Raises BadInput and RunFailed.
+        """
+
+    def in_words(self) -> str:
+        """Name, size and licence."""
+        size = "of unknown size" if self.size is None else size_in_words(self.size)
+        files = "one file" if self.number_of_files == 1 else f"{self.number_of_files} files"
+        return f"{self.name}: {size} in {files}; licence: {self.licence or 'not told'}"
+
+
+def size_in_words(count: float) -> str:
+    """Bytes as people read them, such as "2.6 GB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 class Engine:
     """A kind of run. Its class names its settings and its Run; the rest has defaults.
 
@@ -201,6 +246,17 @@ class Engine:
     def choices(self, assets_dir: Path) -> Mapping[str, Choices]:
         """What a form offers, by the settings' names, for those that do not list their words."""
         return {}
+
+    def lacks(self, values: Mapping[str, Any], assets_dir: Path) -> str:
+        """The name of chosen weights that are not here but may be elsewhere; "" if there are none.
+
+        values: settings by their names, which may be wrong or missing. Never uses the network.
+        """
+        return ""
+
+    def look_up(self, name: str, assets_dir: Path) -> Download:
+        """What a name that `lacks` gave means, by the network. Raises BadInput."""
+        raise BadInput(f"There is no place to download {shortened(name)} from.")
 
     def introduction(self, values: Mapping[str, Any], assets_dir: Path) -> str:
         """What can be drawn with the chosen weights, for a person's first visit; "" says nothing.

@@ -16,6 +16,7 @@ from weakref import ref
 
 import torch
 
+from studio.base.notes import MADE_ROOM
 from studio.engines.device import free_memory, is_lack_of_memory, release_freed_memory
 
 T = TypeVar("T")
@@ -102,7 +103,9 @@ class WarmModels:
             unused = [name for name in self._unused_by(run) if self._models[name].device == device]
             unused.sort(key=lambda name: (name[0] == engine, self._models[name].used))
             while unused and free_memory(device) < needs:
-                self._let_go([unused.pop(0)])
+                gone = unused.pop(0)
+                self._let_go([gone])
+                _note([gone], run)
 
     def with_room(self, work: Callable[[], T], *, run: object) -> T:
         """What `work` returns; if memory is short, it is done again with more room.
@@ -121,6 +124,7 @@ class WarmModels:
                 raise
         # Outside of the handler, so that the error's traceback holds no tensors any more.
         self._let_go(unused)
+        _note(unused, run)
         return work()
 
     def _unused_by(self, run: object) -> list[Name]:
@@ -139,6 +143,13 @@ class WarmModels:
                 return
         gc.collect()  # models of libraries may have reference cycles
         release_freed_memory()
+
+
+def _note(gone: Iterable[Name], run: object) -> None:
+    """Let the run tell whose models made room for it."""
+    notes = getattr(run, "notes", None)
+    if notes is not None:
+        notes[MADE_ROOM] = sorted({*notes.get(MADE_ROOM, ()), *(engine for engine, _ in gone)})
 
 
 warm = WarmModels()

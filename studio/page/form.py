@@ -86,6 +86,13 @@ class Form:
         if set(names) & set(self.kind.RECOMMEND):
             self._take_on_recommended()
 
+    def take_on_choice(self) -> None:
+        """Put in what the choices recommend, as what they name is here only now.
+
+        Only before the widgets are drawn, as `enter`.
+        """
+        self._take_on_recommended()
+
     def fits(self, width: int, height: int) -> bool:
         """Whether the engine makes pictures of exactly that size."""
         size = dict(zip(SIZE, (width, height), strict=True))

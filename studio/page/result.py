@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from studio.base.errors import shortened
+from studio.base.notes import notes_in_words
 from studio.engines import registry
 from studio.making.changes import in_words
 from studio.making.run_upscaling import larger_of
@@ -50,7 +51,7 @@ def _show_facts(entry: Entry) -> None:
         st.caption(plain(began))
     if details.get("error"):
         st.error(plain(shortened(details["error"], MAX_MESSAGE)))
-    for warning in details.get("warnings") or []:
+    for warning in [*(details.get("warnings") or []), *notes_in_words(details)]:
         st.warning(plain(shortened(warning, MAX_MESSAGE)))
     show_losses(details.get("loss_history"), details.get("losses"))
     _show_downloads(entry)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from studio.base.notes import HIDDEN, MADE_ROOM
+
 ENGINE = "model"  # the key that names the engine
 PARENT_FRAME = "parent_frame"  # of the parent's film, which the run continued from
 INIT_IMAGE_FROM = "init_image_from"  # the frame of a film that the starting image is
@@ -63,6 +65,8 @@ BOOKKEEPING: Mapping[str, Key] = {
     "inputs_sha256": Key(),
     "schema_version": Key(),
     UPSCALED: Key(of_this_run=True, searched=False),
+    HIDDEN: Key(searched=False),
+    MADE_ROOM: Key(of_this_run=True, searched=False),
 }
 OF_THIS_RUN = frozenset(key for key, facts in BOOKKEEPING.items() if facts.of_this_run)
 

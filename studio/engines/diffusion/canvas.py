@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-QUICK_WORK = 2**32  # pixels x channels² that a decoder takes for a live picture
+NARROW = 32  # channels up to which a decoder takes about as long as a step, or less
 PATCH, PATCHES = 4, 8  # of colours to fit the projection to: positions a side, and how many a side
 
 
@@ -48,9 +48,10 @@ class Canvas:
         picture = self.vae.decode(latent.to(self.vae.device, self.dtype)).sample
         return (picture.float() / 2 + 0.5).clamp(0, 1)
 
-    def is_quick(self, width: int, height: int) -> bool:
+    @property
+    def is_quick(self) -> bool:
         """Whether the decoder is quick enough to show each step."""
-        return width * height * self.width**2 <= QUICK_WORK
+        return self.width <= NARROW
 
     @torch.no_grad()
     def sketch(self, latent: Tensor) -> Tensor:

@@ -8,16 +8,18 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from studio.base.errors import BadInput
-from studio.engines.contract import Choices, Engine, ForeignSettings
+from studio.engines.contract import Choices, Download, Engine, ForeignSettings
 from studio.engines.diffusion.chunks import ROOM
 from studio.engines.diffusion.estimate import estimate
 from studio.engines.diffusion.inversions import inversions_in
 from studio.engines.diffusion.layers import ModelLayers
 from studio.engines.diffusion.parameters import foreign_settings_of_parameters, parameters_text
 from studio.engines.diffusion.prompt_grammar import prompt_parts, prompt_text, without_networks
+from studio.engines.diffusion.published import look_up
 from studio.engines.diffusion.settings import SEEDS, DiffusionSettings
 from studio.engines.diffusion.text_length import prompt_length
-from studio.engines.diffusion.weights import Weights, find_weights, get_weights
+from studio.engines.diffusion.vaes import OF_WEIGHTS, find_vaes
+from studio.engines.diffusion.weights import Weights, find_weights, get_weights, is_elsewhere
 from studio.engines.estimate import Estimate
 from studio.engines.prompt_parts import Length, PromptPart
 from studio.media.parameters_text import KEY, parameters_in, read_parameters
@@ -32,7 +34,17 @@ class Diffusion(Engine):
     libraries: ClassVar = ("torch", "diffusers", "transformers", "safetensors", "clip")
 
     def choices(self, assets_dir: Path) -> Mapping[str, Choices]:
-        return {"weights": Choices(list(find_weights(assets_dir)), is_open=True)}
+        return {
+            "weights": Choices(list(find_weights(assets_dir)), is_open=True),
+            "vae": Choices([OF_WEIGHTS, *find_vaes(assets_dir)], is_open=True),
+        }
+
+    def lacks(self, values: Mapping[str, Any], assets_dir: Path) -> str:
+        name = str(values.get("weights") or "")
+        return name if is_elsewhere(assets_dir, name) else ""
+
+    def look_up(self, name: str, assets_dir: Path) -> Download:
+        return look_up(name, assets_dir)
 
     def introduction(self, values: Mapping[str, Any], assets_dir: Path) -> str:
         weights = _chosen(values, assets_dir)
@@ -96,5 +108,6 @@ def _as_planned(details: Mapping[str, Any]) -> dict[str, Any]:
 def _chosen(values: Mapping[str, Any], assets_dir: Path) -> Weights | None:
     """The chosen weights, if they are there and whole."""
     with suppress(BadInput):
-        return get_weights(assets_dir, str(values.get("weights")))
+        vae = str(values.get("vae") or OF_WEIGHTS)
+        return get_weights(assets_dir, str(values.get("weights")), vae)
     return None

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 from studio.base.files import read_json
+from studio.engines.diffusion.folders import weight_files
 from studio.engines.diffusion.weights import (
     CLIP,
     OPEN_CLIP,
@@ -15,7 +16,6 @@ from studio.engines.diffusion.weights import (
     XL_CLIP,
     XL_OPEN_CLIP,
     Weights,
-    weight_files,
 )
 from studio.models.clip_text import MARKS, PUBLISHED_CONTEXT
 from studio.models.safetensors_header import Header, read_header

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from studio.base.errors import BadInput, shortened
+from studio.engines.diffusion.folders import PICKLES
 from studio.engines.diffusion.layers import DENOISER, TEXT, TEXT_2, ModelLayers
 from studio.engines.diffusion.prompt_grammar import Lora
-from studio.engines.diffusion.weights import PICKLES, Weights
+from studio.engines.diffusion.weights import Weights
 from studio.models.safetensors_header import Header, read_header
 
 FOLDER = "loras"  # in `assets/`

@@ -8,7 +8,12 @@ import torch
 
 from studio.base.errors import RunFailed
 from studio.base.machine import machine_memory
-from studio.engines.device import is_lack_of_memory, keep_freed_memory, total_memory
+from studio.engines.device import (
+    is_lack_of_memory,
+    keep_freed_memory,
+    release_freed_memory,
+    total_memory,
+)
 from studio.engines.diffusion import estimate
 from studio.engines.diffusion.settings import DiffusionSettings
 from studio.engines.diffusion.weights import Weights
@@ -36,8 +41,19 @@ class MemoryPlan:
 
     def keep_freed_memory(self) -> None:
         """Keep freed memory for small models; gaps in kept memory would double large ones'."""
-        is_small = self.weights.parameters < estimate.LARGE and self.needed <= self.there / 2
-        keep_freed_memory(self.device.type != "cpu" or is_small)
+        keep_freed_memory(self.device.type != "cpu" or self._is_small)
+
+    def give_back(self) -> None:
+        """Give back what large models have freed, before something else takes memory.
+
+        What comes next, of other sizes, would not fit into the gaps.
+        """
+        if not self._is_small:
+            release_freed_memory()
+
+    @property
+    def _is_small(self) -> bool:
+        return self.weights.parameters < estimate.LARGE and self.needed <= self.there / 2
 
     @property
     def warnings(self) -> list[str]:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from studio.base.errors import BadInput
+from studio.base.notes import HIDDEN
 from studio.engines.arrays import to_arrays, to_uint8
 from studio.engines.contract import Run, Step
 from studio.engines.diffusion.canvas import Canvas
@@ -18,6 +20,7 @@ from studio.engines.diffusion.conditioning import script
 from studio.engines.diffusion.denoiser import Denoiser
 from studio.engines.diffusion.drawing import Drawing, beginning_with, from_noise
 from studio.engines.diffusion.embeddings import vectors_of
+from studio.engines.diffusion.fast import quickened
 from studio.engines.diffusion.memory import MemoryPlan
 from studio.engines.diffusion.models import ENGINE, Models, chosen_dtype
 from studio.engines.diffusion.prompt_files import prompt_files
@@ -43,17 +46,21 @@ class DiffusionRun(Run):
     def load_model(self) -> None:
         s = self.settings
         self._check_start()
-        weights = get_weights(self.assets_dir, s.weights)
+        weights = get_weights(self.assets_dir, s.weights, s.vae)
         dtype = chosen_dtype(s.precision, weights, self.device)
         self._memory = MemoryPlan(s, weights, dtype, self.device)
         self._memory.keep_freed_memory()
         self.warnings += self._memory.warnings
         self._weights = weights
         self._models = Models(self, weights, self.device, dtype)
+        self._models.check()
         with self._memory.lack_explained():
             self._read_prompts(s)
-            vae = self._models.decoder()
+            vae = quickened(self._models.decoder())
             self._take_denoiser()
+        checks = s.safety_checker and weights.checker == "there"
+        self._checker = self._models.safety_checker() if checks else None
+        self._memory.give_back()
         self._canvas = Canvas(vae, weights.factor, weights.decoder_width, dtype)
         warm.make_room(self._memory.needed, engine=ENGINE, run=self, device=self.device)
 
@@ -145,7 +152,7 @@ class DiffusionRun(Run):
 
     def _take_denoiser(self) -> None:
         s, models = self.settings, self._models
-        self._denoiser = Denoiser(models.denoiser(), (s.Xdim, s.ydim), models.dtype)
+        self._denoiser = Denoiser(quickened(models.denoiser()), (s.Xdim, s.ydim), models.dtype)
 
     def _begin(self) -> None:
         self._let_edges_meet()
@@ -224,16 +231,27 @@ class DiffusionRun(Run):
         guidance = self.settings.guidance_scale
         guesses = [d.take_step(self._frames, self._denoiser, texts, guidance) for d in later]
         is_last = self._frames + 1 >= self.settings.num_steps
+        if is_last:
+            self._memory.give_back()
         pictures = [
             to_uint8(self._shown(drawing.latent if is_last else guess, is_last))
             for drawing, guess in zip(later, guesses, strict=True)
             if guess is not None
         ]
         self._drawings = later
-        return pictures
+        return self._unless_hidden(pictures)
+
+    def _unless_hidden(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
+        """The pictures, of which the safety checker turns some black."""
+        if self._checker is None or not pictures:
+            return pictures
+        seed = self.settings.seed
+        hidden = self._checker(pictures)
+        self.notes[HIDDEN] = [(seed + n) % SEEDS for n, hide in enumerate(hidden) if hide]
+        return [p * 0 if hide else p for p, hide in zip(pictures, hidden, strict=True)]
 
     def _shown(self, latent: Tensor, is_last: bool) -> Tensor:
-        if is_last or self._canvas.is_quick(self.settings.Xdim, self.settings.ydim):
+        if is_last or self._canvas.is_quick:
             return self._canvas.decode(latent)
         return self._canvas.sketch(latent)
 

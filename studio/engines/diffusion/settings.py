@@ -10,6 +10,7 @@ from studio.base.errors import BadInput
 from studio.engines.diffusion.prompt_files import prompt_files
 from studio.engines.diffusion.prompt_grammar import parse_negative, parse_prompt
 from studio.engines.diffusion.samplers import SamplerName, first_step, known_name
+from studio.engines.diffusion.vaes import OF_WEIGHTS
 from studio.engines.diffusion.weights import BUNDLED, Weights, default_weights, get_weights
 from studio.settings import common
 from studio.settings.common import Resize
@@ -114,8 +115,23 @@ class DiffusionSettings(RunSettings):
         BUNDLED,
         "Model weights",
         "A folder in diffusers' format or a .safetensors file of Stable Diffusion in `assets/`, by"
-        " its name, or a path.",
+        " its name, or a path; or a name of the Hugging Face hub, which is downloaded once.",
         unset=f"{BUNDLED} if it is there, else the first in `assets/`",
+    )
+    vae: str = setting(
+        OF_WEIGHTS,
+        "VAE",
+        "The autoencoder that makes pictures of latents: the weights' own, or another for the same"
+        " latents, by its name in `assets/vae/` (a folder in diffusers' format or a .safetensors"
+        " file), or a path.",
+        heading="More",
+    )
+    safety_checker: bool = setting(
+        True,
+        "Safety checker",
+        "Hide a picture behind black if the safety checker of the weights, where they bring one,"
+        " finds that it may offend. The run says so.",
+        heading="More",
     )
     clip_skip: int = setting(
         0,
@@ -172,7 +188,7 @@ class DiffusionSettings(RunSettings):
     @classmethod
     def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
         name = str(values.get("weights") or default_weights(assets_dir))
-        weights = get_weights(assets_dir, name)
+        weights = get_weights(assets_dir, name, str(values.get("vae") or OF_WEIGHTS))
         told = weights.recommended
         check_values(cls, told, source=f"what {weights.path} recommends")
         return told | {"weights": name}
@@ -185,13 +201,18 @@ class DiffusionSettings(RunSettings):
     def fitted(
         self, assets_dir: Path, *, begins_with_picture: bool = False
     ) -> tuple[Self, list[str]]:
-        weights = get_weights(assets_dir, self.weights)
+        weights = get_weights(assets_dir, self.weights, self.vae)
         prompt_files(self.text_input, self.negative_prompt, weights, assets_dir)
         fitting, warnings = self._fit_size(weights)
         if weights.is_inpainting and not (self.init_image or begins_with_picture):
             warnings.append(
                 f"{weights.name} are inpainting weights: they draw best with a starting image and"
                 " a mask."
+            )
+        if weights.checker == "lost" and self.safety_checker:
+            warnings.append(
+                f"{weights.name} names a safety checker that is not there, or that the studio does"
+                " not know, so no picture is checked."
             )
         return self.model_copy(update=fitting), warnings
 

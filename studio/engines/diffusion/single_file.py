@@ -17,14 +17,12 @@ from studio.engines.diffusion.weights import (
     XL_CLIP,
     XL_OPEN_CLIP,
     Family,
-    decoder_prefix,
 )
 from studio.models.safetensors_header import Header
 
 HEADS = 8  # of Stable Diffusion 1 at each level; later families have heads of HEAD_WIDTH
 HEAD_WIDTH = 64
 TIME_EMBEDDING = 256  # of each of the six numbers that SDXL is told of sizes
-LATENT_SCALE: Mapping[Family, float] = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}
 GUIDANCE_INPUT = "time_embed.cond_proj.weight"
 
 StateDict = Mapping[str, Tensor]
@@ -85,28 +83,6 @@ def _levels(header: Header) -> Iterator[dict[str, int]]:
     yield level
 
 
-def vae_config(header: Header, family: Family) -> dict[str, Any]:
-    """The configuration of diffusers' AutoencoderKL."""
-    prefix = decoder_prefix(header)
-    blocks = re.compile(re.escape(f"{prefix}encoder.down.") + r"(\d+)\.block\.(\d+)\.conv2\.weight")
-    found = {
-        (int(m[1]), int(m[2])): entry.shape[0]
-        for name, entry in header.tensors.items()
-        if (m := blocks.match(name))
-    }
-    count = 1 + max(level for level, _ in found)
-    return {
-        "in_channels": 3,
-        "out_channels": 3,
-        "block_out_channels": [found[level, 0] for level in range(count)],
-        "down_block_types": ["DownEncoderBlock2D"] * count,
-        "up_block_types": ["UpDecoderBlock2D"] * count,
-        "layers_per_block": 1 + max(block for _, block in found),
-        "latent_channels": header.shape(f"{prefix}decoder.conv_in.weight")[1],
-        "scaling_factor": LATENT_SCALE[family],
-    }
-
-
 def text_prefixes(family: Family) -> list[str]:
     """What the names of each text encoder's tensors begin with."""
     return {"sd1": [CLIP], "sd2": [OPEN_CLIP], "sdxl": [XL_CLIP, XL_OPEN_CLIP]}[family]
@@ -156,11 +132,14 @@ def unet_weights(tensors: StateDict, config: Mapping[str, Any]) -> StateDict:
     return converted
 
 
-def vae_weights(tensors: StateDict, config: Mapping[str, Any]) -> StateDict:
-    """The autoencoder's tensors by diffusers' names."""
+def vae_weights(tensors: StateDict, prefix: str, config: Mapping[str, Any]) -> StateDict:
+    """The autoencoder's tensors by diffusers' names, which some files have already."""
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-    return convert_ldm_vae_checkpoint(dict(tensors), config)
+    named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    if any(name.startswith("encoder.down_blocks.") for name in named):
+        return named
+    return convert_ldm_vae_checkpoint(named, config)
 
 
 def text_weights(tensors: StateDict, prefix: str, width: int) -> StateDict:

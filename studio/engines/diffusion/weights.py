@@ -3,35 +3,41 @@
 Weights are a folder in diffusers' format, or one `.safetensors` file of the original layout.
 """
 
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from studio.base.errors import BadInput, shortened
-from studio.base.files import read_json
+from studio.base.errors import BadInput, Wording, shortened
 from studio.base.yaml_files import read_yaml
+from studio.engines.diffusion.folders import (
+    INDEX,
+    PICKLES,
+    SUFFIX,
+    check_classes,
+    config,
+    no_pickle,
+    weight_files,
+)
 from studio.engines.diffusion.samplers import sampler_of
+from studio.engines.diffusion.vaes import OF_WEIGHTS, PLAIN_SCALE, PREFIXES, Vae, get_vae, of_file
+from studio.models.hub import HUB, is_name
 from studio.models.safetensors_header import Header, read_header
 
 BUNDLED = "emoji_diffusion"
-INDEX, STUDIO_FILE = "model_index.json", "studio.yaml"
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-UNET, DECODER = "model.diffusion_model.", "first_stage_model."
+STUDIO_FILE = "studio.yaml"
+PUBLISHED = (  # what download-weights.sh gets
+    *("v1-5-pruned-emaonly", "sd-v1-5-inpainting", "v2-1_768-ema-pruned", "sd_turbo"),
+    *("sd_xl_base_1.0", "sd_xl_turbo_1.0_fp16"),
+)
+OTHERS = ("vae/", "loras/", "embeddings/", "upscalers/")  # folders in assets/ of something else
+CHECKER, CHECKER_CLASS = "safety_checker", "StableDiffusionSafetyChecker"
+EXTRACTOR = "feature_extractor/preprocessor_config.json"
+UNET = "model.diffusion_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
 XL_CLIP, XL_OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
-CLASSES = {  # of diffusers' and transformers' that a folder may name
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL", "VQModel"),
-    "text_encoder": ("CLIPTextModel",),
-    "text_encoder_2": ("CLIPTextModelWithProjection",),
-}
 CLIPPING = ("DDIMScheduler", "DDPMScheduler")  # schedulers that clip unless told not to
 NOT_DRAWING = {  # parts of names in files that hold something else
     "lora": "a LoRA, which goes into assets/loras/",
@@ -49,6 +55,7 @@ NOT_DRAWING = {  # parts of names in files that hold something else
 }
 KINDS = "Stable Diffusion 1.x, 2.x and SDXL, their turbo, LCM and inpainting kinds"
 Family = Literal["sd1", "sd2", "sdxl"]
+LATENT_SCALE: Mapping[Family, float] = {"sd1": PLAIN_SCALE, "sd2": PLAIN_SCALE, "sdxl": 0.13025}
 SIDES: Mapping[Family, int] = {"sd1": 512, "sd2": 512, "sdxl": 1024}
 FEW_STEPS = {  # words in a name that tell of weights that need few steps: how to draw with them
     "turbo": {"num_steps": 4, "guidance_scale": 1.0, "sampler": "Euler a"},
@@ -64,7 +71,9 @@ class Weights:
     family: by its text encoders. in_channels: of the denoiser; 9 for inpainting. factor: how many
     pixels one position of the latent covers, along each axis. side: of the pictures it was trained
     on. parameters: of the denoiser. decoder_width: channels at full size. knows_guidance: whether
-    the guidance scale is an input of the denoiser, as in LCM. header: of a single file.
+    the guidance scale is an input of the denoiser, as in LCM. header: of a single file. latent: its
+    channels and its scale. vae: what takes the place of the weights' own autoencoder. checker:
+    whether they bring a safety checker; "lost" if they name one that is not there, or unknown.
     """
 
     name: str
@@ -78,6 +87,9 @@ class Weights:
     knows_guidance: bool = False
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     header: Header | None = None
+    latent: tuple[int, float] = (4, PLAIN_SCALE)
+    vae: Vae | None = None
+    checker: Literal["none", "there", "lost"] = "none"
 
     @property
     def is_inpainting(self) -> bool:
@@ -123,37 +135,63 @@ class Weights:
 
 
 def find_weights(assets_dir: Path) -> dict[str, Weights]:
-    """All diffusion models in the folder by name, the bundled one first."""
+    """All diffusion models in the folder by name, the bundled one first.
+
+    Those from the Hugging Face hub are one folder further down: `owner/name`.
+    """
     found = {}
-    for path in sorted([*assets_dir.glob(f"*/{INDEX}"), *assets_dir.glob("*.safetensors")]):
+    patterns = (f"*/{INDEX}", f"*/*/{INDEX}", f"*{SUFFIX}", f"*/*{SUFFIX}")
+    for path in sorted(path for pattern in patterns for path in assets_dir.glob(pattern)):
         path = path.parent if path.name == INDEX else path
+        name = path.relative_to(assets_dir).as_posix().removesuffix(SUFFIX)
+        if name.startswith(OTHERS) or "/." in f"/{name}":
+            continue  # not weights, or only a part of them
         with suppress(BadInput):
-            found[path.name.removesuffix(".safetensors")] = read_weights(path)
+            found[name] = read_weights(path)
     first = {BUNDLED: found.pop(BUNDLED)} if BUNDLED in found else {}
     return first | found
 
 
-def get_weights(assets_dir: Path, name: str) -> Weights:
-    """The weights of that name: in the folder, else by their path. Raises BadInput."""
+def get_weights(assets_dir: Path, name: str, vae: str = OF_WEIGHTS) -> Weights:
+    """The weights of that name: in the folder, else by their path. Raises BadInput.
+
+    vae: of the autoencoder that takes the place of their own, as for `vaes.get_vae`.
+    """
+    other = None if vae == OF_WEIGHTS else get_vae(assets_dir, vae)
     try:
         for path in (assets_dir / name, assets_dir / f"{name}.safetensors", Path(name)):
             if name and (path.is_file() or (path / INDEX).is_file()):
-                return read_weights(path)
+                return read_weights(path, other)
         if name and (assets_dir / name).is_dir():
             raise BadInput(f"{assets_dir / name} lacks {INDEX}: it is not in diffusers' format.")
         _refuse_pickle(assets_dir, name)
     except (OSError, ValueError):
         pass  # too long, or with a zero byte: not a path either
     there = ", ".join(find_weights(assets_dir)) or "none"
-    if HUB_NAME.fullmatch(name):
+    if is_name(name):
         raise BadInput(
-            f"The weights {shortened(name)} are not in {assets_dir} yet. `hf download {name}"
-            f" --local-dir {assets_dir / name.split('/')[1]}` gets them from the Hugging Face hub"
-            f" into a folder there; then choose {name.split('/')[1]}. There are: {there}."
+            f"The weights {name} are not in {assets_dir} yet. There are: {there}. To download them"
+            f" from {HUB}, ",
+            Wording(
+                page=f"press 'Look up {name}' above the prompt.",
+                command=f"choose them on the command line: --weights {name}.",
+            ),
+        )
+    if name in PUBLISHED:
+        raise BadInput(
+            f"The weights {name} are not in {assets_dir} yet. './download-weights.sh {name}', in"
+            f" the studio's folder, gets them into assets/. There are: {there}."
         )
     raise BadInput(
         f"There are no diffusion weights named '{shortened(name)}' in {assets_dir}. There are:"
         f" {there}. {_how_to_get()}"
+    )
+
+
+def is_elsewhere(assets_dir: Path, name: str) -> bool:
+    """Whether it is a name of the Hugging Face hub, of weights that are not here."""
+    return is_name(name) and not any(
+        path.exists() for path in (assets_dir / name, assets_dir / f"{name}{SUFFIX}", Path(name))
     )
 
 
@@ -166,68 +204,79 @@ def default_weights(assets_dir: Path) -> str:
 
 def _how_to_get() -> str:
     return (
-        "Put a folder in diffusers' format or one .safetensors file of Stable Diffusion there, or"
-        " run `make weights`, which makes the small bundled ones."
+        "Put a folder in diffusers' format or one .safetensors file of Stable Diffusion there:"
+        " './download-weights.sh' lists some. Or choose a name of the Hugging Face hub, or run"
+        " `make weights`, which makes the small bundled ones."
     )
 
 
 def _refuse_pickle(assets_dir: Path, name: str) -> None:
     for path in (assets_dir / f"{name}{suffix}" for suffix in PICKLES):
         if path.is_file():
-            raise BadInput(_no_pickle(path))
+            raise BadInput(no_pickle(path))
 
 
-def _no_pickle(path: Path) -> str:
-    return (
-        f"{path} is a pickle, which could run code: the engine Diffusion reads .safetensors files"
-        " only. Get the weights in that format, or convert them."
-    )
+def read_weights(path: Path, vae: Vae | None = None) -> Weights:
+    """What a folder or a file is. Raises BadInput with what was found there.
 
-
-def read_weights(path: Path) -> Weights:
-    """What a folder or a file is. Raises BadInput with what was found there."""
+    vae: what takes the place of the autoencoder that is there, or is not there.
+    """
     if path.suffix in PICKLES:
-        raise BadInput(_no_pickle(path))
-    return _of_folder(path) if path.is_dir() else _of_file(path)
+        raise BadInput(no_pickle(path))
+    weights = _of_folder(path) if path.is_dir() else _of_file(path, vae)
+    return _with(weights, vae) if vae else weights
+
+
+def _with(weights: Weights, vae: Vae) -> Weights:
+    """The weights with another autoencoder. Raises BadInput if its latents are others."""
+    channels, scale = weights.latent
+    found = {"channels": (vae.channels, channels), "px a position": (vae.factor, weights.factor)}
+    found |= {"as its scale": (vae.scale or scale, scale)}
+    wrong = [f"{a:g} {what} where they have {b:g}" for what, (a, b) in found.items() if a != b]
+    is_xl = weights.family == "sdxl"
+    if not wrong and vae.scale is None and not is_xl and "sdxl" in vae.name.lower():
+        wrong = ["by its name the scale of SDXL's"]  # the shapes are those of all families
+    if wrong:
+        raise BadInput(
+            f"The VAE {vae.name} is for other latents than those of {weights.name}: it has"
+            f" {', '.join(wrong)}. Choose another VAE, or '{OF_WEIGHTS}'."
+        )
+    return replace(weights, vae=vae, decoder_width=vae.width)
 
 
 # --- one file ------------------------------------------------------------------------------------
 
 
-def _of_file(path: Path) -> Weights:
+def _of_file(path: Path, vae: Vae | None) -> Weights:
     header = read_header(path)
     family = _family(header)
-    _check_parts(header, family)
+    _check_parts(header, family, needs_vae=vae is None)
     in_channels = header.shape(f"{UNET}input_blocks.0.0.weight")[1]
     name = path.stem
     if in_channels not in (4, 9):
         what = {5: "a depth-to-image model", 7: "an upscaler", 8: "an instruct-pix2pix model"}
         raise _unknown(path, what.get(in_channels, f"a denoiser of {in_channels} input channels"))
-    prefix = decoder_prefix(header)
-    levels = [key for key in header.tensors if key.startswith(f"{prefix}encoder.down.")]
+    decoder = vae or of_file(header)
     return Weights(
         name=name,
         path=path,
         family=family,
         in_channels=in_channels,
-        factor=2 ** (len({key.split(".")[-5] for key in levels if _is_first(key)}) - 1),
-        side=768 if is_v_prediction(header, family) and family == "sd2" else SIDES[family],
+        factor=decoder.factor,
+        side=_side(header, family),
         parameters=sum(math.prod(e.shape) for k, e in header.tensors.items() if UNET in k),
-        decoder_width=header.shape(f"{prefix}encoder.conv_in.weight")[0],
+        decoder_width=decoder.width,
         knows_guidance=bool(header.shape(f"{UNET}time_embed.cond_proj.weight")),
         scheduler=scheduler_config(header, family),
         header=header,
+        latent=(header.shape(f"{UNET}out.2.weight")[0], LATENT_SCALE[family]),
     )
 
 
-def _is_first(key: str) -> bool:
-    """Whether it is the tensor `encoder.down.N.block.0.conv1.weight`, which each level has."""
-    return key.endswith(".block.0.conv1.weight")
-
-
-def decoder_prefix(header: Header) -> str:
-    """What the names of the autoencoder's tensors begin with."""
-    return DECODER if header.has(DECODER) else "vae."
+def _side(header: Header, family: Family) -> int:
+    if family == "sd2" and is_v_prediction(header, family):
+        return 768
+    return 512 if "turbo" in header.path.stem.lower() else SIDES[family]
 
 
 def _family(header: Header) -> Family:
@@ -242,23 +291,29 @@ def _family(header: Header) -> Family:
     raise _unknown(header.path, _what_it_is(header))
 
 
-def _check_parts(header: Header, family: Family) -> None:
+def _check_parts(header: Header, family: Family, needs_vae: bool) -> None:
     """Raises BadInput that names the parts that are missing and those that are there."""
     texts = {"sd1": (CLIP,), "sd2": (OPEN_CLIP,), "sdxl": (XL_CLIP, XL_OPEN_CLIP)}[family]
-    wanted = {"denoiser": UNET, "autoencoder": decoder_prefix(header)}
+    wanted = {"denoiser": UNET}
+    prefix = next((prefix for prefix in PREFIXES[:-1] if header.has(prefix)), PREFIXES[0])
+    if needs_vae:
+        wanted["autoencoder"] = prefix
     wanted |= {f"text encoder{n}": key for n, key in zip(("", " 2"), texts, strict=False)}
     missing = {part: key for part, key in wanted.items() if not header.has(key)}
-    prefix = decoder_prefix(header)
-    ends = {f"{prefix}encoder.conv_in.weight", f"{prefix}decoder.conv_out.weight"}
-    ends |= {f"{UNET}time_embed.0.weight", f"{UNET}out.2.weight"}
+    ends = {f"{UNET}time_embed.0.weight", f"{UNET}out.2.weight"}
+    if needs_vae:
+        ends |= {f"{prefix}{name}.weight" for name in ("encoder.conv_in", "decoder.conv_in")}
     lost = sorted(name for name in ends if not header.shape(name))
     if missing or lost:
         there = ", ".join(part for part in wanted if part not in missing)
         lacks = ", ".join(f"{p} ({k}…)" for p, k in missing.items()) or ", ".join(lost)
         raise BadInput(
             f"{header.path} lacks its {lacks}; it has: {there}. Get the whole model, with all its"
-            " parts in one file."
+            f" parts in one file{_OR_A_VAE if 'autoencoder' in missing else ''}."
         )
+
+
+_OR_A_VAE = ", or choose a VAE in assets/vae/ with it"
 
 
 def _what_it_is(header: Header) -> str:
@@ -333,10 +388,9 @@ def scheduler_config(header: Header, family: Family) -> dict[str, Any]:
 def _of_folder(path: Path) -> Weights:
     if not (path / INDEX).is_file():
         raise BadInput(f"{path} lacks {INDEX}: it is not in diffusers' format.")
-    index = _json(path / INDEX)
-    parts = [part for part in CLASSES if isinstance(index.get(part), list) and index[part][-1]]
-    _check_classes(path, index, parts)
-    unet, vae = (_json(path / part / "config.json") for part in ("unet", "vae"))
+    index = config(path / INDEX)
+    parts = check_classes(path, index, KINDS)
+    unet, vae = (config(path / part / "config.json") for part in ("unet", "vae"))
     headers = [read_header(file) for file in weight_files(path, "unet")]
     for part in parts:
         for file in weight_files(path, part):
@@ -356,8 +410,25 @@ def _of_folder(path: Path) -> Weights:
         parameters=sum(math.prod(e.shape) for h in headers for e in h.tensors.values()),
         decoder_width=(vae.get("block_out_channels") or [64])[0],
         knows_guidance=bool(unet.get("time_cond_proj_dim")),
-        scheduler=_as_pipelines_have_it(_json(path / "scheduler" / "scheduler_config.json"), parts),
+        scheduler=_as_pipelines_have_it(
+            config(path / "scheduler" / "scheduler_config.json"), parts
+        ),
+        latent=(unet.get("out_channels", 4), vae.get("scaling_factor", PLAIN_SCALE)),
+        checker=_checker(path, index),
     )
+
+
+def _checker(path: Path, index: Mapping[str, Any]) -> Literal["none", "there", "lost"]:
+    named = index.get(CHECKER)
+    if not (isinstance(named, list) and named and named[-1]):
+        return "none"
+    if named[-1] != CHECKER_CLASS or not (path / EXTRACTOR).is_file():
+        return "lost"
+    try:
+        weight_files(path, CHECKER)
+    except BadInput:
+        return "lost"
+    return "there" if (path / CHECKER / "config.json").is_file() else "lost"
 
 
 def _as_pipelines_have_it(config: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
@@ -370,45 +441,3 @@ def _as_pipelines_have_it(config: Mapping[str, Any], parts: Sequence[str]) -> di
     if mended.get("clip_sample", mended.get("_class_name") in CLIPPING):
         mended["clip_sample"] = False
     return mended
-
-
-def _check_classes(path: Path, index: Mapping[str, Any], parts: Sequence[str]) -> None:
-    if missing := [part for part in ("unet", "vae", "text_encoder") if part not in parts]:
-        there = ", ".join(key for key, value in index.items() if isinstance(value, list))
-        raise BadInput(
-            f"{path} is of no kind that the studio knows: it lacks {', '.join(missing)}; it has:"
-            f" {there or 'nothing'}. There are: {KINDS}."
-        )
-    for part in parts:
-        if index[part][-1] not in CLASSES[part]:
-            raise BadInput(
-                f"{path}: its {part} is a {shortened(index[part][-1])}, which the studio does not"
-                f" know; it knows {' and '.join(CLASSES[part])}."
-            )
-
-
-def weight_files(folder: Path, part: str) -> list[Path]:
-    """The files with the tensors of a part: one, or several shards. Raises BadInput."""
-    inside = folder / part
-    found = sorted(inside.glob("*.safetensors"))
-    whole = [p for p in found if p.stem in ("diffusion_pytorch_model", "model")]
-    shards = [p for p in found if "-of-" in p.stem and p.stem.count(".") == 0]
-    if chosen := whole or shards or found[:1]:
-        return chosen
-    if pickles := [p for p in inside.glob("*") if p.suffix in PICKLES]:
-        raise BadInput(_no_pickle(pickles[0]))
-    there = ", ".join(sorted(p.name for p in inside.glob("*"))) or "nothing"
-    raise BadInput(f"{inside} lacks its .safetensors file; it has: {there}. Copy it again.")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return _read_json(path, path.stat().st_mtime_ns if path.is_file() else 0)
-
-
-@lru_cache(maxsize=256)
-def _read_json(path: Path, modified_ns: int) -> dict[str, Any]:
-    """modified_ns: of the file, so that a changed one is read again."""
-    try:
-        return read_json(path, str(path))
-    except (OSError, json.JSONDecodeError):
-        raise BadInput(f"{path} is missing or broken. Copy the weights again.") from None

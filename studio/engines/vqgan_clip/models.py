@@ -13,7 +13,7 @@ from studio.engines.warm import file_stamp, warm
 from studio.models.catalogue import VQGANWeights
 from vqgan_utils import VQGAN, Perceptor, load_clip_model, load_vqgan_model
 
-ENGINE = "vqgan_clip"
+ENGINE = "VQGAN-CLIP"  # as the list of engines has it
 BYTES_PER_FILE_BYTE = 2  # weights are often stored in half precision, and computed with in float32
 
 T = TypeVar("T")

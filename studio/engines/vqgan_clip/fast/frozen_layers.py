@@ -9,12 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from studio.engines.device import Precision
-from studio.engines.vqgan_clip.fast.onednn import (
-    EightBitKernels,
-    EightBitMatrix,
-    PackedKernels,
-    packed_convolutions,
-)
+from studio.engines.packed import PackedKernels, packed_convolutions
+from studio.engines.vqgan_clip.fast.onednn import EightBitKernels, EightBitMatrix
 from studio.engines.vqgan_clip.fast.operators import (
     input_gradient,
     input_gradient_plainly,

@@ -1,7 +1,7 @@
-"""Products by weights that oneDNN has packed: in bfloat16, or in eight bits.
+"""Products of eight bits by weights that oneDNN has packed.
 
 PyTorch made these operators for torch.compile; they are tried before they are used (see
-`operators`). Packed weights stay on the CPU and can be neither copied nor saved.
+`studio.engines.operators`). Packed weights stay on the CPU and can be neither copied nor saved.
 
 CPUs with VNNI instructions multiply eight-bit integers twice as quickly as bfloat16. Every token,
 or batch of pictures, has its own scale, set by its largest number. So do the weights of each
@@ -14,42 +14,13 @@ bfloat16. Where we differ: in SwitchBack the weights share one scale, and there 
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from studio.engines.vqgan_clip.fast.operators import Guarded, whole_numbers
+from studio.engines.operators import Guarded, whole_numbers
+from studio.engines.packed import GEOMETRIES, convolve_plainly
 
 ZERO_POINT = 128  # oneDNN's quick products want unsigned numbers
 LARGEST = 126  # of 127, as a quotient may round up
-
-
-class PackedKernels:
-    """A convolution's weights [out, in, h, w], bias [out], both in bfloat16, and perhaps a ReLU.
-
-    The best packing depends on the input size. The weights are packed again for each new size: with
-    the packing for another size, a convolution may take a hundred times as long.
-    """
-
-    def __init__(
-        self, weight: Tensor, bias: Tensor, stride: int, padding: int, rectifies: bool
-    ) -> None:
-        self.weight, self.bias = weight, bias
-        # Another order than in EightBitKernels.
-        self.geometry = ([padding] * 2, [stride] * 2, [1, 1], 1)
-        self.rectifies = rectifies
-        self.packed: tuple[torch.Size, Tensor] | None = None  # for inputs of which shape
-
-    def convolve(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """The convolution of pictures [N, in, H, W]; `added` is added before the ReLU."""
-        if self.packed is None or self.packed[0] != x.shape:
-            pack = torch.ops.mkldnn._reorder_convolution_weight
-            self.packed = x.shape, pack(self.weight, *self.geometry, x.shape)
-        convolve, known = torch.ops.mkldnn._convolution_pointwise, (self.packed[1], self.bias)
-        if added is None:
-            after = "relu" if self.rectifies else "none"
-            return convolve(x, *known, *self.geometry, after, [], "")
-        after = "relu" if self.rectifies else None
-        return convolve.binary(x, added, *known, *self.geometry, "add", 1.0, after, [], "")
 
 
 class EightBitMatrix:
@@ -123,34 +94,6 @@ def _quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 # --- Whether they can be trusted ---------------------------------------------------------------
 
-GEOMETRIES = ((1, 1, 3), (1, 0, 1), (2, 1, 3))  # stride, padding, side of the kernels
-
-
-def _convolve_plainly(
-    x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, stride: int, padding: int
-) -> Tensor:
-    y = F.conv2d(x.float(), weight.float(), bias.float(), stride, padding)
-    return y.to(x.dtype) if added is None else (y + added.float()).relu().to(x.dtype)
-
-
-def _convolve_packed(
-    x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, stride: int, padding: int
-) -> Tensor:
-    kernels = PackedKernels(weight, bias, stride, padding, rectifies=added is not None)
-    return kernels.convolve(x, added)
-
-
-def _examples_in_bfloat16() -> Iterator[tuple[Tensor | int | None, ...]]:
-    """Convolutions alone, and with a sum and a ReLU after them."""
-    for stride, padding, side in GEOMETRIES:
-        x = whole_numbers(2, 16, 8, 6, most=1).bfloat16()
-        x = x.contiguous(memory_format=torch.channels_last)
-        weight = whole_numbers(8, 16, side, side, most=2).bfloat16()
-        bias = whole_numbers(1, 8, most=3)[0].bfloat16()
-        y = _convolve_plainly(x, weight, bias, None, stride, padding)
-        yield x, weight, bias, None, stride, padding
-        yield x, weight, bias, y.roll(1), stride, padding
-
 
 def _multiply_bytes(rows: Tensor, weight: Tensor) -> Tensor:
     product, scale = EightBitMatrix(weight).times(rows)
@@ -175,12 +118,6 @@ def _examples_of_pictures() -> Iterator[tuple[Tensor | int, ...]]:
             yield x.contiguous(memory_format=torch.channels_last), weight, bias, stride, padding
 
 
-packed_convolutions = Guarded(
-    "convolution by packed weights",
-    quick=_convolve_packed,
-    plain=_convolve_plainly,
-    examples=_examples_in_bfloat16,
-)
 eight_bit_products = Guarded(
     "product of eight bits",
     quick=_multiply_bytes,
@@ -190,6 +127,6 @@ eight_bit_products = Guarded(
 eight_bit_convolutions = Guarded(
     "convolution of eight bits",
     quick=_convolve_bytes,
-    plain=lambda x, weight, bias, *geometry: _convolve_plainly(x, weight, bias, None, *geometry),
+    plain=lambda x, weight, bias, *geometry: convolve_plainly(x, weight, bias, None, *geometry),
     examples=_examples_of_pictures,
 )
