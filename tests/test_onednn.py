@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studio.engines.vqgan_clip.fast.frozen_layers import EightBitLinear
-from studio.engines.vqgan_clip.fast.onednn import (
+from studio.engines.fast.frozen_layers import EightBitLinear
+from studio.engines.fast.onednn import (
     LARGEST,
     EightBitKernels,
     EightBitMatrix,

@@ -13,9 +13,9 @@ from torch import Tensor
 import logic
 from logic import VQGANCLIPRun
 from studio.engines.device import FULL_PRECISION, Precision
+from studio.engines.fast import frozen, frozen_layers, onednn, operators
+from studio.engines.fast.operators import Guarded
 from studio.engines.vqgan_clip import models
-from studio.engines.vqgan_clip.fast import frozen, frozen_layers, onednn, operators
-from studio.engines.vqgan_clip.fast.operators import Guarded
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.engines.warm import WarmModels
 from studio.settings.values import make

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from studio.base.errors import BadInput, Wording, shortened
+from studio.engines.clip.prompts import AVOIDING_WEIGHT, parse_avoided, parse_prompts
 from studio.engines.vqgan_clip.augmentation_list import USUAL, parse_augmentations
 from studio.engines.vqgan_clip.growth import USUAL_BEGINNING, WHOLE_UP_TO
 from studio.engines.vqgan_clip.libraries import check_library
 from studio.engines.vqgan_clip.noise_prompts import parse_noise_prompts, split_noise_prompts
-from studio.engines.vqgan_clip.prompts import AVOIDING_WEIGHT, parse_avoided, parse_prompts
 from studio.engines.vqgan_clip.slice_plan import (
     SLICES,
     check_size,

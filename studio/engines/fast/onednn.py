@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studio.engines.vqgan_clip.fast.operators import Guarded, whole_numbers
+from studio.engines.fast.operators import Guarded, whole_numbers
 
 ZERO_POINT = 128  # oneDNN's quick products want unsigned numbers
 LARGEST = 126  # of 127, as a quotient may round up

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from studio.engines.device import Precision
-from studio.engines.vqgan_clip.fast.onednn import (
+from studio.engines.fast.onednn import (
     EightBitKernels,
     EightBitMatrix,
     PackedKernels,
     packed_convolutions,
 )
-from studio.engines.vqgan_clip.fast.operators import (
+from studio.engines.fast.operators import (
     input_gradient,
     input_gradient_plainly,
     norm_with_moments,
