@@ -25,6 +25,7 @@ from studio.engines.clip.perceptor import (
 )
 from studio.engines.device import Precision
 from studio.engines.fast.frozen import decoder_conv, frozen_decoder
+from studio.engines.gradients import clamp_with_gradient, replace_gradient
 from studio.models.catalogue import read_config
 from studio.models.weight_files import StateDict, as_float32, misfits, read_state_dict
 from studio.models.without_memory import without_memory
@@ -218,46 +219,6 @@ def _check_fit(
         f"{checkpoint_path} does not belong to {config_path}: {'; '.join(problems[:3])}{more}."
         " Download both again from the same place."
     )
-
-
-# --- Straight-through gradients ----------------------------------------------------------------
-
-
-class _ReplaceGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, gradient_to: Tensor) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, grad: Tensor
-    ) -> tuple[None, Tensor]:
-        return None, grad
-
-
-class _ClampWithGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
-        clamped = x.clamp(low, high)
-        ctx.save_for_backward(x - clamped)
-        return clamped
-
-    @staticmethod
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, grad: Tensor
-    ) -> tuple[Tensor, None, None]:
-        (excess,) = ctx.saved_tensors
-        return grad * (grad * excess >= 0), None, None
-
-
-def replace_gradient(value: Tensor, gradient_to: Tensor) -> Tensor:
-    """`value`; its gradient goes unchanged to `gradient_to`, which has the same shape."""
-    return _ReplaceGradient.apply(value, gradient_to)
-
-
-def clamp_with_gradient(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Clamp; the gradient passes where the value is in range, or would move back towards it."""
-    return _ClampWithGradient.apply(x, low, high)
 
 
 # --- Latents and losses ------------------------------------------------------------------------

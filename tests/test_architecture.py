@@ -67,7 +67,8 @@ COMPUTING = (
         for name in ("enlarging", "fast_upscalers", "ncnn_weights", "side_by_side")
     ),
     *("studio/models/upscaler_networks.py", "studio/models/without_memory.py"),
-    *(f"studio/engines/{name}.py" for name in ("arrays", "device", "random_stream", "sharing")),
+    *(f"studio/engines/{name}.py" for name in ("arrays", "device", "gradients", "sharing")),
+    "studio/engines/random_stream.py",
     "studio/engines/warm.py",
     *(f"studio/engines/clip/{name}.py" for name in ("compare", "cutouts", "perceptor", "targets")),
     "studio/engines/vqgan_clip/augmentations.py",
@@ -81,6 +82,7 @@ COMPUTING = (
     "studio/engines/diffusion/embeddings.py",
     "studio/engines/fast/[!_]*.py",
     *(f"studio/engines/diffusion/{name}.py" for name in ("canvas", "conditioning", "denoiser")),
+    "studio/engines/diffusion/clip_guidance.py",
     *(f"studio/engines/diffusion/{name}.py" for name in ("drawing", "memory", "models", "run")),
     *(f"studio/engines/diffusion/{name}.py" for name in ("schedule", "single_file", "tensors")),
 )

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from studio.base.machine import cpu_flags, machine_memory
+from studio.engines.clip.work import clip_macs
 from studio.engines.diffusion.samplers import SAMPLERS, first_step
 from studio.engines.diffusion.settings import DiffusionSettings
 from studio.engines.diffusion.weights import Weights
 from studio.engines.estimate import Estimate
 from studio.engines.processor_speed import THREADS_GAIN, kind_of, product_speed, threads_in
 
-LARGE = 100_000_000  # parameters of a denoiser from which half precision pays
 HALF_FLAGS = {"avx512_bf16", "amx_bf16"}
 # Counted on Stable Diffusion 1.5 and SDXL: multiply-adds for each parameter of the denoiser and
 # each position of the latent, and for each pixel of the decoder, which go with its width squared.
@@ -27,10 +27,12 @@ GPU_MACS_PER_SECOND = 3e13
 STEP_SECONDS = {"cpu": 0.02, "gpu": 0.01}  # of an evaluation, whatever its size
 LOADING_BYTES_PER_SECOND = 5e8
 MIN_STEPS, MAX_RUNS = 5, 5
+GRADIENT = 1.5  # what the gradient of a network takes, in times of its answer
 
 BASE_BYTES = 0.6e9  # Python with its libraries
 TEXT_PARAMETERS = {"sd1": 123e6, "sd2": 340e6, "sdxl": 818e6}
 DECODER_PARAMETERS = 84e6
+GUIDED_BYTES_PER_PIXEL = 16_000  # in half precision, with all that a gradient needs
 # Of the larger of two peaks: a step of the denoiser, or the last decoding.
 DENOISER_BYTES_PER_PIXEL, DECODER_BYTES_PER_PIXEL = 1200, 4200  # in half precision, at width 128
 
@@ -58,7 +60,7 @@ def is_half(settings: DiffusionSettings, weights: Weights, device: str) -> bool:
     if settings.precision != "auto":
         return settings.precision == "half"
     has_half = kind_of(device) == "gpu" or bool(HALF_FLAGS & cpu_flags())
-    return has_half and weights.parameters >= LARGE
+    return has_half and weights.is_large
 
 
 def memory_bytes(settings: DiffusionSettings, weights: Weights, half: bool) -> float:
@@ -66,10 +68,12 @@ def memory_bytes(settings: DiffusionSettings, weights: Weights, half: bool) -> f
     each = 2 if half else 4
     narrow = weights.decoder_width / DECODER_WIDTH
     beside = TEXT_PARAMETERS[weights.family] + DECODER_PARAMETERS
-    held = weights.parameters + (beside if weights.parameters >= LARGE else 0)
+    held = weights.parameters + (beside if weights.is_large else 0)
     pixels = settings.Xdim * settings.ydim * each / 2
-    per_pixel = max(DENOISER_BYTES_PER_PIXEL, DECODER_BYTES_PER_PIXEL) * narrow
-    return BASE_BYTES + held * each + pixels * per_pixel
+    per_pixel = max(DENOISER_BYTES_PER_PIXEL, DECODER_BYTES_PER_PIXEL)
+    if settings.clip_guidance:
+        per_pixel = GUIDED_BYTES_PER_PIXEL
+    return BASE_BYTES + held * each + pixels * per_pixel * narrow
 
 
 def guessed_seconds(settings: Mapping[str, Any], weights: Weights, device: str) -> float:
@@ -78,23 +82,44 @@ def guessed_seconds(settings: Mapping[str, Any], weights: Weights, device: str) 
     pixels = settings["Xdim"] * settings["ydim"]
     evaluations = _evaluations(settings, weights)
     denoising = MACS_PER_PARAMETER * weights.parameters * pixels / weights.factor**2
-    decoding = DECODER_MACS_PER_PIXEL * pixels * (weights.decoder_width / DECODER_WIDTH) ** 2
-    work = (evaluations * denoising + decoding) * settings["pictures"]
+    if settings.get("clip_guidance"):
+        denoising *= 1 + GRADIENT
+    work = evaluations * denoising + _decoder_macs(settings, weights)
+    work += _moves(settings) * _guidance_macs(settings, weights)
+    work *= settings["pictures"]
     fixed = STEP_SECONDS[kind] * evaluations * settings["pictures"]
     if kind == "gpu":
         return fixed + work / GPU_MACS_PER_SECOND
-    half = bool(HALF_FLAGS & cpu_flags()) and weights.parameters >= LARGE
+    half = bool(HALF_FLAGS & cpu_flags()) and weights.is_large
     speed = product_speed() * MACS_PER_PRODUCT_MAC[half] * threads_in(device) ** THREADS_GAIN
     return fixed + work / speed
 
 
+def _guidance_macs(settings: Mapping[str, Any], weights: Weights) -> float:
+    """Multiply-adds that CLIP guidance adds to an evaluation, beside the denoiser's gradient."""
+    if not settings.get("clip_guidance"):
+        return 0.0
+    decoding = _decoder_macs(settings, weights) * (1 + GRADIENT)
+    return decoding + settings["cutn"] * clip_macs(settings["clip_model"]) * (1 + GRADIENT)
+
+
+def _decoder_macs(settings: Mapping[str, Any], weights: Weights) -> float:
+    narrow = weights.decoder_width / DECODER_WIDTH
+    return DECODER_MACS_PER_PIXEL * settings["Xdim"] * settings["ydim"] * narrow**2
+
+
 def _evaluations(settings: Mapping[str, Any], weights: Weights) -> int:
     """How often the denoiser answers for each picture."""
-    skips = settings.get("init_image") is not None
-    steps = settings["num_steps"]
-    taken = steps - (first_step(steps, settings["strength"]) if skips else 0)
     is_guided = settings["guidance_scale"] > 1 and not weights.knows_guidance
-    return taken * SAMPLERS[settings["sampler"]].evaluations * (2 if is_guided else 1)
+    return _moves(settings) * (2 if is_guided else 1)
+
+
+def _moves(settings: Mapping[str, Any]) -> int:
+    """How often each latent is moved."""
+    steps, skipped = settings["num_steps"], 0
+    if settings.get("init_image") is not None:
+        skipped = settings.get("skip_timesteps") or first_step(steps, settings["strength"])
+    return (steps - skipped) * SAMPLERS[settings["sampler"]].evaluations
 
 
 def _loading_seconds(weights: Weights) -> float:

@@ -36,7 +36,7 @@ class MemoryPlan:
 
     def keep_freed_memory(self) -> None:
         """Keep freed memory for small models; gaps in kept memory would double large ones'."""
-        is_small = self.weights.parameters < estimate.LARGE and self.needed <= self.there / 2
+        is_small = not self.weights.is_large and self.needed <= self.there / 2
         keep_freed_memory(self.device.type != "cpu" or is_small)
 
     @property

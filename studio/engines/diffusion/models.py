@@ -10,9 +10,9 @@ from torch import nn
 
 from studio.base.errors import BadInput
 from studio.base.files import read_json
+from studio.engines.clip.perceptor import Perceptor, load_clip_model
 from studio.engines.device import compute_precision
 from studio.engines.diffusion import single_file, tensors
-from studio.engines.diffusion.estimate import LARGE
 from studio.engines.diffusion.settings import Precision
 from studio.engines.diffusion.tokenizer import published_tokenizer
 from studio.engines.diffusion.weights import (
@@ -42,7 +42,7 @@ def chosen_dtype(wanted: Precision, weights: Weights, device: torch.device) -> t
     """What the networks compute in. It depends on the settings and the machine alone."""
     quick = compute_precision(device).dtype
     if wanted == "auto":
-        return quick if weights.parameters >= LARGE else torch.float32
+        return quick if weights.is_large else torch.float32
     if wanted == "full":
         return torch.float32
     return quick if quick != torch.float32 else torch.bfloat16
@@ -68,6 +68,18 @@ class Models:
     def text_encoders(self) -> list[TextEncoder]:
         """One, or two for SDXL. Raises BadInput."""
         return self._get("text encoders", lambda: self._load().text_encoders())
+
+    def perceptor(self, path: Path) -> Perceptor:
+        """The CLIP that guides. Raises BadInput."""
+        precision = compute_precision(self.device)
+        return warm.get(
+            ENGINE,
+            "CLIP",
+            (file_stamp(path), precision),
+            lambda: load_clip_model(path, precision).to(self.device),
+            run=self.run,
+            device=self.device,
+        )
 
     def _load(self) -> "_Loader":
         _quieten()

@@ -11,22 +11,28 @@ from torch import Tensor, nn
 
 from studio.base.errors import BadInput
 from studio.engines.arrays import to_arrays, to_uint8
+from studio.engines.clip.compare import Comparison
+from studio.engines.clip.perceptor import find_clip_model
+from studio.engines.clip.prompts import write_prompts
+from studio.engines.clip.targets import warnings_of_length
 from studio.engines.contract import Run, Step
 from studio.engines.diffusion.canvas import Canvas
+from studio.engines.diffusion.clip_guidance import ClipGuidance, Cutouts, clip_targets
+from studio.engines.diffusion.clip_prompts import clip_prompts, denoiser_prompt
 from studio.engines.diffusion.conditioning import conditioning, length_warning
 from studio.engines.diffusion.denoiser import Denoiser
 from studio.engines.diffusion.drawing import Drawing, beginning_with, from_noise
 from studio.engines.diffusion.memory import MemoryPlan
 from studio.engines.diffusion.models import ENGINE, Models, chosen_dtype
-from studio.engines.diffusion.samplers import first_step
 from studio.engines.diffusion.schedule import Schedule
-from studio.engines.diffusion.settings import DiffusionSettings, no_step_left
+from studio.engines.diffusion.settings import NO_CLIP, DiffusionSettings
 from studio.engines.diffusion.weights import get_weights
 from studio.engines.sharing import sharing
 from studio.engines.warm import warm
 from studio.settings.run_settings import Continuing, RunSettings
 
 SEEDS = 2**64
+AIMS = ("text_input", "avoid", "clip_guidance")  # settings
 
 
 class DiffusionRun(Run):
@@ -54,6 +60,8 @@ class DiffusionRun(Run):
             vae, unet = self._models.decoder(), self._models.denoiser()
         self._canvas = Canvas(vae, weights.factor, weights.decoder_width, dtype)
         self._denoiser = Denoiser(unet, (s.Xdim, s.ydim), dtype)
+        with self._memory.lack_explained():
+            self._clip = self._clip_guidance(s)
         warm.make_room(self._memory.needed, engine=ENGINE, run=self, device=self.device)
 
     def model_init(self) -> None:
@@ -68,7 +76,7 @@ class DiffusionRun(Run):
             pictures = warm.with_room(self._take_step, run=self)
         self._frames += 1
         self._before_step = None
-        return Step(self._frames, pictures=pictures)
+        return Step(self._frames, pictures=pictures, losses=self._losses())
 
     # --- the state between steps ---
 
@@ -96,11 +104,18 @@ class DiffusionRun(Run):
 
     def change(self, settings: RunSettings) -> None:
         assert isinstance(settings, DiffusionSettings)
-        said = settings.text_input, settings.avoid
-        if said != (self.settings.text_input, self.settings.avoid):
+        if self.image_prompts and not settings.clip_guidance:
+            raise BadInput(NO_CLIP)
+        if any(getattr(settings, name) != getattr(self.settings, name) for name in AIMS):
             with self._memory.lack_explained(), sharing:
-                warm.with_room(lambda: self._read_prompts(settings), run=self)
+                warm.with_room(lambda: self._aim(settings), run=self)
         self.settings = settings
+
+    def _aim(self, settings: DiffusionSettings) -> None:
+        """Draw by other prompts from here on, and by other CLIP guidance."""
+        clip = self._clip_guidance(settings)
+        self._read_prompts(settings)
+        self._clip = clip
 
     def _state(self) -> dict[str, Any]:
         drawings = {str(n): drawing.state() for n, drawing in enumerate(self._drawings)}
@@ -124,14 +139,29 @@ class DiffusionRun(Run):
     def _check_start(self) -> None:
         """Raises BadInput for a start that cannot be made, before anything is loaded."""
         s = self.settings
-        if self.start_image is not None and first_step(s.num_steps, s.strength) == s.num_steps:
-            raise BadInput(no_step_left(s.strength, s.num_steps))
+        if self.start_image is not None and s.skipped_steps >= s.num_steps:
+            raise BadInput(s.no_step_left)
 
     def _read_prompts(self, settings: DiffusionSettings) -> None:
         encoders = self._models.text_encoders()
-        said = settings.text_input, settings.avoid
+        prompt = settings.text_input
+        said = denoiser_prompt(prompt) if settings.clip_guidance else prompt, settings.avoid
         self._texts = conditioning(encoders, *said, settings.clip_skip)
         self.warnings += filter(None, [length_warning(encoders, text) for text in said])
+
+    def _clip_guidance(self, settings: DiffusionSettings) -> ClipGuidance | None:
+        """What pulls pictures to the prompts, if these settings want it. Raises BadInput."""
+        if not settings.clip_guidance:
+            return None
+        path = find_clip_model(settings.clip_model, self.assets_dir)
+        perceptor = self._models.perceptor(path)
+        targets = clip_targets(settings, self.image_prompts, self.image_weights, perceptor)
+        said = write_prompts(clip_prompts(settings.text_input))
+        self.warnings += warnings_of_length(said, "", perceptor, settings.clip_model)
+        if not targets:
+            return None
+        comparison = Comparison(perceptor, targets, Cutouts(settings))
+        return ClipGuidance(comparison, self._canvas, settings.clip_guidance)
 
     def _begin(self) -> None:
         self._let_edges_meet()
@@ -148,16 +178,15 @@ class DiffusionRun(Run):
                 for drawing in self._drawings:
                     drawing.see_nothing(self._canvas, (s.Xdim, s.ydim))
             return
-        skipped = first_step(s.num_steps, s.strength)
         self._drawings = [
             beginning_with(
                 image,
                 self.mask,
                 (s.Xdim, s.ydim),
                 self._canvas,
-                self._schedule(skipped),
+                self._schedule(s.skipped_steps),
                 g,
-                is_all_new=s.strength == 1,
+                is_all_new=s.skipped_steps == 0,
                 sees_mask=self._weights.is_inpainting,
             )
             for g in generators
@@ -165,12 +194,10 @@ class DiffusionRun(Run):
 
     def _draw_again(self, state: Mapping[str, Any]) -> None:
         """From the same beginning as the earlier run, with this run's number of steps."""
-        s = self.settings
         for number, drawing in enumerate(self._drawings):
             begun = state["drawings"][str(number)]
-            skipped = int(begun["first_step"])
-            share = 1 - skipped / int(state["num_steps"])
-            schedule = self._schedule(first_step(s.num_steps, share) if skipped else 0)
+            has_image = int(begun["first_step"]) > 0
+            schedule = self._schedule(self.settings.skipped_steps if has_image else 0)
             drawing.begin_as(begun, schedule, self._latent_shape)
 
     def _go_on(self, state: Mapping[str, Any]) -> None:
@@ -203,11 +230,13 @@ class DiffusionRun(Run):
 
     # --- a step ---
 
+    @torch.no_grad()
     def _take_step(self) -> list[Any]:
         """The pictures after it; none for a step that the starting image skips."""
         later = [drawing.copy() for drawing in self._drawings]  # if this breaks off, all stays
         texts, guidance = self._texts, self.settings.guidance_scale
-        guesses = [d.take_step(self._frames, self._denoiser, texts, guidance) for d in later]
+        how = self._frames, self._denoiser, texts, guidance, self._clip
+        guesses = [drawing.take_step(*how) for drawing in later]
         is_last = self._frames + 1 >= self.settings.num_steps
         pictures = [
             to_uint8(self._shown(drawing.latent if is_last else guess, is_last))
@@ -216,6 +245,14 @@ class DiffusionRun(Run):
         ]
         self._drawings = later
         return pictures
+
+    def _losses(self) -> dict[str, float]:
+        """How far the pictures are from the prompts, on average, where CLIP guides them."""
+        each = [drawing.losses for drawing in self._drawings if drawing.losses]
+        if not each:
+            return {}
+        means = {name: sum(one[name] for one in each) / len(each) for name in each[0]}
+        return means | {"total": sum(means.values())}
 
     def _shown(self, latent: Tensor, is_last: bool) -> Tensor:
         if is_last or self._canvas.is_quick(self.settings.Xdim, self.settings.ydim):

@@ -7,8 +7,10 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from studio.base.errors import BadInput
+from studio.engines.diffusion.clip_prompts import clip_prompts
 from studio.engines.diffusion.samplers import SamplerName, first_step, known_name
 from studio.engines.diffusion.weights import BUNDLED, Weights, default_weights, get_weights
+from studio.models.catalogue import check_checkpoint, find_clip, find_clip_checkpoints
 from studio.settings import common
 from studio.settings.common import Resize
 from studio.settings.declare import BY_WEIGHTS, setting
@@ -17,15 +19,11 @@ from studio.settings.values import check_values
 
 MAX_PICTURES = 64
 MAX_STEPS = 1000  # each has a noise level of its own, and training knew so many
+NO_CLIP = (
+    "Image prompts have no effect without CLIP guidance: set it, for example to 100, or remove the"
+    " image prompts."
+)
 Precision = Literal["auto", "full", "half"]
-
-
-def no_step_left(strength: float, num_steps: int) -> str:
-    """What to say of a strength that takes no step at all."""
-    return (
-        f"Strength {strength:g} of {num_steps} steps leaves no step to take, so nothing would"
-        f" change: set it to {1 / num_steps:.2g} or more, or take more steps."
-    )
 
 
 class DiffusionSettings(RunSettings):
@@ -33,7 +31,7 @@ class DiffusionSettings(RunSettings):
 
     STATE_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "weights", "pictures")
     RECOMMEND: ClassVar = ("weights",)
-    CHANGEABLE: ClassVar = ("text_input", "avoid", "guidance_scale")
+    CHANGEABLE: ClassVar = ("text_input", "avoid", "guidance_scale", "clip_guidance")
 
     text_input: str = common.prompt()
     avoid: str = common.avoid(help="The negative prompt: what the picture should not show.")
@@ -86,6 +84,16 @@ class DiffusionSettings(RunSettings):
         ge=0,
         le=1,
     )
+    skip_timesteps: int = setting(
+        0,
+        "Skip timesteps",
+        "How many of the first steps to leave out, with a starting image, instead of the share that"
+        " Strength says. 0 goes by Strength.",
+        heading="Guidance",
+        unit="steps",
+        ge=0,
+        le=MAX_STEPS,
+    )
     mask: str | None = setting(
         None,
         "Upload mask",
@@ -94,6 +102,7 @@ class DiffusionSettings(RunSettings):
         unset="none",
         upload=("Use mask", "Draw only a part of the starting image anew."),
     )
+    image_prompt: list[str] = common.image_prompts()
     continue_resize: Resize = common.continue_resize()
     checkpoint_seconds: float = common.checkpoint_seconds()
     upscale: common.Scale = common.upscale()
@@ -105,6 +114,20 @@ class DiffusionSettings(RunSettings):
         " its name, or a path.",
         unset=f"{BUNDLED} if it is there, else the first in `assets/`",
     )
+    clip_guidance: float = setting(
+        0.0,
+        "CLIP guidance",
+        "How strongly CLIP pulls each step towards the prompt and the image prompts; 100 is"
+        " usual, and 0 is off. In the prompt, `|` then separates prompts that pull at the same"
+        " time; each may end in `:weight`, and a negative weight repels. A step takes several times"
+        " as long.",
+        heading="Guidance",
+        ge=0,
+        le=100_000,
+    )
+    clip_model: str = common.clip_model()
+    cutn: int = common.cutouts(16)
+    use_cutout_augmentations: bool = common.cutout_augmentations()
     clip_skip: int = setting(
         0,
         "CLIP skip",
@@ -137,13 +160,34 @@ class DiffusionSettings(RunSettings):
     def _something_to_do(self, info: ValidationInfo) -> Self:
         if is_partial(info):
             return self
-        if not self.text_input.strip() and not self.init_image:
+        if not self.text_input.strip() and not self.init_image and not self.image_prompt:
             raise ValueError("No prompt: type what the picture should show.")
-        if self.init_image and first_step(self.num_steps, self.strength) == self.num_steps:
-            raise ValueError(no_step_left(self.strength, self.num_steps))
+        if self.image_prompt and not self.clip_guidance:
+            raise ValueError(NO_CLIP)
+        if self.init_image and self.skipped_steps >= self.num_steps:
+            raise ValueError(self.no_step_left)
         if self.mask and not self.text_input.strip():
             raise ValueError("No prompt: type what the mask should be filled with.")
         return self
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many of the first steps a starting image leaves out."""
+        return self.skip_timesteps or first_step(self.num_steps, self.strength)
+
+    @property
+    def no_step_left(self) -> str:
+        """What to say of a start that leaves no step to take."""
+        if self.skip_timesteps:
+            return (
+                f"Skip timesteps {self.skip_timesteps} of {self.num_steps} steps leaves no step to"
+                f" take: set it to less than {self.num_steps}, or take more steps."
+            )
+        return (
+            f"Strength {self.strength:g} of {self.num_steps} steps leaves no step to take, so"
+            f" nothing would change: set it to {1 / self.num_steps:.2g} or more, or take more"
+            " steps."
+        )
 
     @classmethod
     def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
@@ -151,7 +195,8 @@ class DiffusionSettings(RunSettings):
         weights = get_weights(assets_dir, name)
         told = weights.recommended
         check_values(cls, told, source=f"what {weights.path} recommends")
-        return told | {"weights": name}
+        clip = {} if weights.is_large else _bundled_clip(assets_dir)
+        return clip | told | {"weights": name}
 
     @classmethod
     def varied(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
@@ -163,12 +208,26 @@ class DiffusionSettings(RunSettings):
     ) -> tuple[Self, list[str]]:
         weights = get_weights(assets_dir, self.weights)
         fitting, warnings = self._fit_size(weights)
+        warnings += self._fit_guidance(assets_dir)
+        if self.skip_timesteps and not (self.init_image or begins_with_picture):
+            warnings.append("'Skip timesteps' is ignored: there is no starting image.")
         if weights.is_inpainting and not (self.init_image or begins_with_picture):
             warnings.append(
                 f"{weights.name} are inpainting weights: they draw best with a starting image and"
                 " a mask."
             )
         return self.model_copy(update=fitting), warnings
+
+    def _fit_guidance(self, assets_dir: Path) -> list[str]:
+        """Warnings about CLIP guidance. Raises BadInput if it cannot be."""
+        if not self.clip_guidance:
+            return []
+        path = find_clip(assets_dir, self.clip_model)
+        if path:
+            check_checkpoint(path)
+        if clip_prompts(self.text_input) or self.image_prompt:
+            return []
+        return ["'CLIP guidance' is ignored: there is no prompt."]
 
     def _fit_size(self, weights: Weights) -> tuple[dict[str, Any], list[str]]:
         f = weights.factor
@@ -184,3 +243,9 @@ class DiffusionSettings(RunSettings):
             f"The size {self.Xdim}x{self.ydim} became {width}x{height}: {weights.name} makes"
             f" multiples of {f} px."
         ]
+
+
+def _bundled_clip(assets_dir: Path) -> dict[str, Any]:
+    """The first CLIP in `assets/`, which small weights were made with."""
+    name = next(iter(find_clip_checkpoints(assets_dir)), None)
+    return {"clip_model": name} if name else {}

@@ -20,6 +20,7 @@ from studio.engines.diffusion.samplers import sampler_of
 from studio.models.safetensors_header import Header, read_header
 
 BUNDLED = "emoji_diffusion"
+LARGE = 100_000_000  # parameters of a denoiser from which half precision pays
 INDEX, STUDIO_FILE = "model_index.json", "studio.yaml"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -78,6 +79,11 @@ class Weights:
     knows_guidance: bool = False
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     header: Header | None = None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether they are of published size, and half precision pays."""
+        return self.parameters >= LARGE
 
     @property
     def is_inpainting(self) -> bool:
