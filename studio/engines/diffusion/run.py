@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from studio.base.errors import BadInput
@@ -24,6 +25,7 @@ from studio.engines.diffusion.denoiser import Denoiser
 from studio.engines.diffusion.drawing import Drawing, beginning_with, from_noise
 from studio.engines.diffusion.memory import MemoryPlan
 from studio.engines.diffusion.models import ENGINE, Models, chosen_dtype
+from studio.engines.diffusion.outpainting import outpainted
 from studio.engines.diffusion.schedule import Schedule
 from studio.engines.diffusion.settings import NO_CLIP, DiffusionSettings
 from studio.engines.diffusion.weights import get_weights
@@ -170,7 +172,8 @@ class DiffusionRun(Run):
         self._begin_with(generators)
 
     def _begin_with(self, generators: list[torch.Generator]) -> None:
-        s, image = self.settings, self.start_image
+        s = self.settings
+        image, mask = self._start()
         if image is None:
             shape = self._latent_shape
             self._drawings = [from_noise(self._schedule(), shape, g) for g in generators]
@@ -181,7 +184,7 @@ class DiffusionRun(Run):
         self._drawings = [
             beginning_with(
                 image,
-                self.mask,
+                mask,
                 (s.Xdim, s.ydim),
                 self._canvas,
                 self._schedule(s.skipped_steps),
@@ -191,6 +194,13 @@ class DiffusionRun(Run):
             )
             for g in generators
         ]
+
+    def _start(self) -> tuple[Image.Image | None, Image.Image | None]:
+        """The picture to start from, with room around it if it is outpainted, and its mask."""
+        s, image = self.settings, self.start_image
+        if image is None or not s.grows_start:
+            return image, self.mask
+        return outpainted(image, self.mask, (s.outpaint_left, s.outpaint_top), (s.Xdim, s.ydim))
 
     def _draw_again(self, state: Mapping[str, Any]) -> None:
         """From the same beginning as the earlier run, with this run's number of steps."""

@@ -23,7 +23,21 @@ NO_CLIP = (
     "Image prompts have no effect without CLIP guidance: set it, for example to 100, or remove the"
     " image prompts."
 )
+MARGINS = ("outpaint_left", "outpaint_right", "outpaint_top", "outpaint_bottom")
 Precision = Literal["auto", "full", "half"]
+
+
+def _margin(side: str, where: str) -> Any:
+    return setting(
+        0,
+        f"Outpaint {side}",
+        f"How many pixels to add {where}, with a starting image or a run that is continued. The"
+        " size of that picture counts then, not Xdim and ydim.",
+        heading="Look",
+        unit="px",
+        ge=0,
+        le=common.MAX_SIDE,
+    )
 
 
 class DiffusionSettings(RunSettings):
@@ -31,6 +45,7 @@ class DiffusionSettings(RunSettings):
 
     STATE_DEPENDS_ON: ClassVar = ("Xdim", "ydim", "weights", "pictures")
     RECOMMEND: ClassVar = ("weights",)
+    OF_START: ClassVar = ("init_image", "mask", *MARGINS)
     CHANGEABLE: ClassVar = ("text_input", "avoid", "guidance_scale", "clip_guidance")
 
     text_input: str = common.prompt()
@@ -102,6 +117,10 @@ class DiffusionSettings(RunSettings):
         unset="none",
         upload=("Use mask", "Draw only a part of the starting image anew."),
     )
+    outpaint_left: int = _margin("left", "on the left")
+    outpaint_right: int = _margin("right", "on the right")
+    outpaint_top: int = _margin("top", "at the top")
+    outpaint_bottom: int = _margin("bottom", "at the bottom")
     image_prompt: list[str] = common.image_prompts()
     continue_resize: Resize = common.continue_resize()
     checkpoint_seconds: float = common.checkpoint_seconds()
@@ -189,6 +208,20 @@ class DiffusionSettings(RunSettings):
             " steps."
         )
 
+    @property
+    def grows_start(self) -> bool:
+        return any(getattr(self, name) for name in MARGINS)
+
+    def grown(self, width: int, height: int) -> Self:
+        width += self.outpaint_left + self.outpaint_right
+        height += self.outpaint_top + self.outpaint_bottom
+        if max(width, height) > common.MAX_SIDE:
+            raise BadInput(
+                f"With what is added, the picture would be {width}x{height} pixels large; at most"
+                f" {common.MAX_SIDE} px a side are possible. Add less, or make the picture smaller."
+            )
+        return self.model_copy(update={"Xdim": width, "ydim": height})
+
     @classmethod
     def recommended(cls, values: Mapping[str, Any], assets_dir: Path) -> dict[str, Any]:
         name = str(values.get("weights") or default_weights(assets_dir))
@@ -236,7 +269,8 @@ class DiffusionSettings(RunSettings):
                 f"The size {self.Xdim}x{self.ydim} is too small for {weights.name}: each side must"
                 f" be at least {f} px."
             )
-        width, height = self.Xdim // f * f, self.ydim // f * f
+        more = f - 1 if self.grows_start else 0  # what is there must fit in
+        width, height = (self.Xdim + more) // f * f, (self.ydim + more) // f * f
         if (width, height) == (self.Xdim, self.ydim):
             return {}, []
         return {"Xdim": width, "ydim": height}, [
