@@ -82,7 +82,7 @@ COMPUTING = (
     "studio/engines/diffusion/embeddings.py",
     "studio/engines/fast/[!_]*.py",
     *(f"studio/engines/diffusion/{name}.py" for name in ("canvas", "conditioning", "denoiser")),
-    "studio/engines/diffusion/clip_guidance.py",
+    *(f"studio/engines/diffusion/{name}.py" for name in ("clip_guidance", "hires")),
     *(f"studio/engines/diffusion/{name}.py" for name in ("drawing", "memory", "models", "run")),
     *(f"studio/engines/diffusion/{name}.py" for name in ("schedule", "single_file", "tensors")),
 )

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from studio.base.errors import BadInput
 from studio.engines.contract import Choices, Engine
 from studio.engines.diffusion.estimate import estimate
-from studio.engines.diffusion.settings import DiffusionSettings
+from studio.engines.diffusion.settings import ENLARGING, DiffusionSettings
 from studio.engines.diffusion.weights import Weights, find_weights, get_weights
 from studio.engines.estimate import Estimate
+from studio.models import upscalers
 from studio.settings.run_settings import RunSettings
 
 
@@ -22,7 +23,11 @@ class Diffusion(Engine):
     libraries: ClassVar = ("torch", "diffusers", "transformers", "safetensors", "clip")
 
     def choices(self, assets_dir: Path) -> Mapping[str, Choices]:
-        return {"weights": Choices(list(find_weights(assets_dir)), is_open=True)}
+        enlarging = [*ENLARGING, *(n for n in upscalers.names(assets_dir) if n != upscalers.AUTO)]
+        return {
+            "weights": Choices(list(find_weights(assets_dir)), is_open=True),
+            "hires_upscaler": Choices(enlarging, is_open=True),
+        }
 
     def introduction(self, values: Mapping[str, Any], assets_dir: Path) -> str:
         weights = _chosen(values, assets_dir)

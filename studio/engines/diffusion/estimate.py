@@ -4,13 +4,14 @@ The work is that of the denoiser and of the decoder. The first guess depends on 
 machine multiplies; earlier runs on the same device correct it.
 """
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from studio.base.machine import cpu_flags, machine_memory
 from studio.engines.clip.work import clip_macs
-from studio.engines.diffusion.samplers import SAMPLERS, first_step
+from studio.engines.diffusion.samplers import SAMPLERS
 from studio.engines.diffusion.settings import DiffusionSettings
 from studio.engines.diffusion.weights import Weights
 from studio.engines.estimate import Estimate
@@ -27,6 +28,7 @@ GPU_MACS_PER_SECOND = 3e13
 STEP_SECONDS = {"cpu": 0.02, "gpu": 0.01}  # of an evaluation, whatever its size
 LOADING_BYTES_PER_SECOND = 5e8
 MIN_STEPS, MAX_RUNS = 5, 5
+MOVING = ("num_steps", "strength", "skip_timesteps", "hires_scale", "hires_strength")  # settings
 GRADIENT = 1.5  # what the gradient of a network takes, in times of its answer
 
 BASE_BYTES = 0.6e9  # Python with its libraries
@@ -69,7 +71,7 @@ def memory_bytes(settings: DiffusionSettings, weights: Weights, half: bool) -> f
     narrow = weights.decoder_width / DECODER_WIDTH
     beside = TEXT_PARAMETERS[weights.family] + DECODER_PARAMETERS
     held = weights.parameters + (beside if weights.is_large else 0)
-    pixels = settings.Xdim * settings.ydim * each / 2
+    pixels = math.prod(settings.full_size(weights.factor)) * each / 2
     per_pixel = max(DENOISER_BYTES_PER_PIXEL, DECODER_BYTES_PER_PIXEL)
     if settings.clip_guidance:
         per_pixel = GUIDED_BYTES_PER_PIXEL
@@ -79,15 +81,15 @@ def memory_bytes(settings: DiffusionSettings, weights: Weights, half: bool) -> f
 def guessed_seconds(settings: Mapping[str, Any], weights: Weights, device: str) -> float:
     """A guess of the seconds of all steps, without the loading."""
     kind = kind_of(device)
+    small, large = _moves(settings)
+    is_guided = settings["guidance_scale"] > 1 and not weights.knows_guidance
+    answers = 2 if is_guided else 1
     pixels = settings["Xdim"] * settings["ydim"]
-    evaluations = _evaluations(settings, weights)
-    denoising = MACS_PER_PARAMETER * weights.parameters * pixels / weights.factor**2
-    if settings.get("clip_guidance"):
-        denoising *= 1 + GRADIENT
-    work = evaluations * denoising + _decoder_macs(settings, weights)
-    work += _moves(settings) * _guidance_macs(settings, weights)
-    work *= settings["pictures"]
-    fixed = STEP_SECONDS[kind] * evaluations * settings["pictures"]
+    work = small * _move_macs(settings, weights, pixels, answers)
+    pixels *= settings.get("hires_scale", 1) ** 2
+    work += large * _move_macs(settings, weights, pixels, answers)
+    work = (work + _decoder_macs(weights, pixels)) * settings["pictures"]
+    fixed = STEP_SECONDS[kind] * (small + large) * answers * settings["pictures"]
     if kind == "gpu":
         return fixed + work / GPU_MACS_PER_SECOND
     half = bool(HALF_FLAGS & cpu_flags()) and weights.is_large
@@ -95,31 +97,29 @@ def guessed_seconds(settings: Mapping[str, Any], weights: Weights, device: str) 
     return fixed + work / speed
 
 
-def _guidance_macs(settings: Mapping[str, Any], weights: Weights) -> float:
-    """Multiply-adds that CLIP guidance adds to an evaluation, beside the denoiser's gradient."""
+def _move_macs(settings: Mapping[str, Any], weights: Weights, pixels: float, answers: int) -> float:
+    """Multiply-adds of moving a latent once. answers: of the denoiser, with and without guidance.
+
+    CLIP guidance adds the denoiser's gradient, and a picture with all that CLIP sees of it.
+    """
+    denoising = answers * MACS_PER_PARAMETER * weights.parameters * pixels / weights.factor**2
     if not settings.get("clip_guidance"):
-        return 0.0
-    decoding = _decoder_macs(settings, weights) * (1 + GRADIENT)
-    return decoding + settings["cutn"] * clip_macs(settings["clip_model"]) * (1 + GRADIENT)
+        return denoising
+    seeing = settings["cutn"] * clip_macs(settings["clip_model"])
+    return (denoising + _decoder_macs(weights, pixels) + seeing) * (1 + GRADIENT)
 
 
-def _decoder_macs(settings: Mapping[str, Any], weights: Weights) -> float:
-    narrow = weights.decoder_width / DECODER_WIDTH
-    return DECODER_MACS_PER_PIXEL * settings["Xdim"] * settings["ydim"] * narrow**2
+def _decoder_macs(weights: Weights, pixels: float) -> float:
+    return DECODER_MACS_PER_PIXEL * pixels * (weights.decoder_width / DECODER_WIDTH) ** 2
 
 
-def _evaluations(settings: Mapping[str, Any], weights: Weights) -> int:
-    """How often the denoiser answers for each picture."""
-    is_guided = settings["guidance_scale"] > 1 and not weights.knows_guidance
-    return _moves(settings) * (2 if is_guided else 1)
-
-
-def _moves(settings: Mapping[str, Any]) -> int:
-    """How often each latent is moved."""
-    steps, skipped = settings["num_steps"], 0
-    if settings.get("init_image") is not None:
-        skipped = settings.get("skip_timesteps") or first_step(steps, settings["strength"])
-    return (steps - skipped) * SAMPLERS[settings["sampler"]].evaluations
+def _moves(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """How often each latent is moved: small, and at the full size of the hires fix."""
+    known = {name: settings[name] for name in MOVING if name in settings}
+    planned = DiffusionSettings.model_construct(**known)
+    skipped = planned.skipped_steps if settings.get("init_image") is not None else 0
+    each = SAMPLERS[settings["sampler"]].evaluations
+    return (planned.small_steps - skipped) * each, planned.hires_steps * each
 
 
 def _loading_seconds(weights: Weights) -> float:

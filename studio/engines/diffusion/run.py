@@ -23,6 +23,7 @@ from studio.engines.diffusion.clip_prompts import clip_prompts, denoiser_prompt
 from studio.engines.diffusion.conditioning import conditioning, length_warning
 from studio.engines.diffusion.denoiser import Denoiser
 from studio.engines.diffusion.drawing import Drawing, beginning_with, from_noise
+from studio.engines.diffusion.hires import enlarged, enlarger
 from studio.engines.diffusion.memory import MemoryPlan
 from studio.engines.diffusion.models import ENGINE, Models, chosen_dtype
 from studio.engines.diffusion.outpainting import outpainted
@@ -64,10 +65,13 @@ class DiffusionRun(Run):
         self._denoiser = Denoiser(unet, (s.Xdim, s.ydim), dtype)
         with self._memory.lack_explained():
             self._clip = self._clip_guidance(s)
+            if s.hires_steps:
+                self._enlarge = enlarger(s.hires_upscaler, self.assets_dir, self.device)
         warm.make_room(self._memory.needed, engine=ENGINE, run=self, device=self.device)
 
     def model_init(self) -> None:
         self._frames = 0
+        self._begun: dict[str, Any] = {}  # with what drawings began that were enlarged since
         self._before_step: dict[str, Any] | None = None
         with self._memory.lack_explained(), sharing:
             warm.with_room(self._begin, run=self)
@@ -78,7 +82,8 @@ class DiffusionRun(Run):
             pictures = warm.with_room(self._take_step, run=self)
         self._frames += 1
         self._before_step = None
-        return Step(self._frames, pictures=pictures, losses=self._losses())
+        grows_to = self._size_at(s.num_steps) if (s := self.settings).hires_steps else None
+        return Step(self._frames, pictures=pictures, losses=self._losses(), grows_to=grows_to)
 
     # --- the state between steps ---
 
@@ -125,6 +130,7 @@ class DiffusionRun(Run):
             "frames": self._frames,
             "num_steps": self.settings.num_steps,
             "drawings": drawings,
+            **({"begun": self._begun} if self._begun else {}),
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -132,16 +138,17 @@ class DiffusionRun(Run):
         if len(drawings) != self.settings.pictures:
             raise ValueError("another number of pictures")
         found = [drawings[str(n)] for n in range(self.settings.pictures)]
-        shape = self._latent_shape
+        frames = int(state["frames"])
+        shape = self._shape_at(frames)
         restored = [Drawing.restored(one, self._schedule, shape) for one in found]
-        self._frames, self._drawings = int(state["frames"]), restored
+        self._frames, self._drawings, self._begun = frames, restored, dict(state.get("begun", {}))
 
     # --- before the first step ---
 
     def _check_start(self) -> None:
         """Raises BadInput for a start that cannot be made, before anything is loaded."""
         s = self.settings
-        if self.start_image is not None and s.skipped_steps >= s.num_steps:
+        if self.start_image is not None and s.skipped_steps >= s.small_steps:
             raise BadInput(s.no_step_left)
 
     def _read_prompts(self, settings: DiffusionSettings) -> None:
@@ -175,7 +182,7 @@ class DiffusionRun(Run):
         s = self.settings
         image, mask = self._start()
         if image is None:
-            shape = self._latent_shape
+            shape = self._shape_at(0)
             self._drawings = [from_noise(self._schedule(), shape, g) for g in generators]
             if self._weights.is_inpainting:
                 for drawing in self._drawings:
@@ -205,10 +212,10 @@ class DiffusionRun(Run):
     def _draw_again(self, state: Mapping[str, Any]) -> None:
         """From the same beginning as the earlier run, with this run's number of steps."""
         for number, drawing in enumerate(self._drawings):
-            begun = state["drawings"][str(number)]
+            begun = (state.get("begun") or state["drawings"])[str(number)]
             has_image = int(begun["first_step"]) > 0
             schedule = self._schedule(self.settings.skipped_steps if has_image else 0)
-            drawing.begin_as(begun, schedule, self._latent_shape)
+            drawing.begin_as(begun, schedule, self._shape_at(0))
 
     def _go_on(self, state: Mapping[str, Any]) -> None:
         """From the picture, with the random numbers that the earlier run would have drawn next."""
@@ -223,12 +230,18 @@ class DiffusionRun(Run):
 
     def _schedule(self, skipped: int = 0) -> Schedule:
         s = self.settings
-        return Schedule(s.sampler, self._weights.scheduler, s.num_steps, skipped)
+        return Schedule(s.sampler, self._weights.scheduler, s.small_steps, skipped)
 
-    @property
-    def _latent_shape(self) -> tuple[int, int, int, int]:
+    def _size_at(self, step: int) -> tuple[int, int]:
+        """Width and height of the pictures after so many steps."""
+        s = self.settings
+        return s.full_size(self._weights.factor) if step > s.small_steps else (s.Xdim, s.ydim)
+
+    def _shape_at(self, step: int) -> tuple[int, int, int, int]:
+        """Of a latent after so many steps."""
         f, channels = self._weights.factor, self._canvas.vae.config.latent_channels
-        return 1, channels, self.settings.ydim // f, self.settings.Xdim // f
+        width, height = self._size_at(step)
+        return 1, channels, height // f, width // f
 
     def _let_edges_meet(self) -> None:
         """Or not: warm models may come from a run of the other kind."""
@@ -243,9 +256,17 @@ class DiffusionRun(Run):
     @torch.no_grad()
     def _take_step(self) -> list[Any]:
         """The pictures after it; none for a step that the starting image skips."""
-        later = [drawing.copy() for drawing in self._drawings]  # if this breaks off, all stays
+        s, begun, place = self.settings, self._begun, self._frames
+        if place == s.small_steps:
+            begun = {str(n): one.state() for n, one in enumerate(self._drawings)}
+            later = [self._enlarged(drawing) for drawing in self._drawings]
+        else:  # if this breaks off, all stays
+            later = [drawing.copy() for drawing in self._drawings]
+        if place >= s.small_steps:
+            place -= s.hires_steps  # it is the same schedule, its end once more
+        self._denoiser.size = self._size_at(self._frames + 1)
         texts, guidance = self._texts, self.settings.guidance_scale
-        how = self._frames, self._denoiser, texts, guidance, self._clip
+        how = place, self._denoiser, texts, guidance, self._clip
         guesses = [drawing.take_step(*how) for drawing in later]
         is_last = self._frames + 1 >= self.settings.num_steps
         pictures = [
@@ -253,8 +274,15 @@ class DiffusionRun(Run):
             for drawing, guess in zip(later, guesses, strict=True)
             if guess is not None
         ]
-        self._drawings = later
+        self._drawings, self._begun = later, begun
         return pictures
+
+    def _enlarged(self, drawing: Drawing) -> Drawing:
+        """At full size, on its way through the last steps of the schedule once more."""
+        s = self.settings
+        schedule = self._schedule(s.small_steps - s.hires_steps)
+        size = self._size_at(s.num_steps)
+        return enlarged(drawing, self._enlarge, size, self._canvas, schedule)
 
     def _losses(self) -> dict[str, float]:
         """How far the pictures are from the prompts, on average, where CLIP guides them."""
@@ -265,7 +293,7 @@ class DiffusionRun(Run):
         return means | {"total": sum(means.values())}
 
     def _shown(self, latent: Tensor, is_last: bool) -> Tensor:
-        if is_last or self._canvas.is_quick(self.settings.Xdim, self.settings.ydim):
+        if is_last or self._canvas.is_quick(*self._size_at(self._frames + 1)):
             return self._canvas.decode(latent)
         return self._canvas.sketch(latent)
 

@@ -1,5 +1,6 @@
 """The settings of Diffusion."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -10,6 +11,7 @@ from studio.base.errors import BadInput
 from studio.engines.diffusion.clip_prompts import clip_prompts
 from studio.engines.diffusion.samplers import SamplerName, first_step, known_name
 from studio.engines.diffusion.weights import BUNDLED, Weights, default_weights, get_weights
+from studio.models import upscalers
 from studio.models.catalogue import check_checkpoint, find_clip, find_clip_checkpoints
 from studio.settings import common
 from studio.settings.common import Resize
@@ -23,6 +25,7 @@ NO_CLIP = (
     "Image prompts have no effect without CLIP guidance: set it, for example to 100, or remove the"
     " image prompts."
 )
+ENLARGING = ("lanczos", "latent")  # beside the upscalers
 MARGINS = ("outpaint_left", "outpaint_right", "outpaint_top", "outpaint_bottom")
 Precision = Literal["auto", "full", "half"]
 
@@ -121,6 +124,31 @@ class DiffusionSettings(RunSettings):
     outpaint_right: int = _margin("right", "on the right")
     outpaint_top: int = _margin("top", "at the top")
     outpaint_bottom: int = _margin("bottom", "at the bottom")
+    hires_scale: float = setting(
+        1.0,
+        "Hires fix",
+        "Draw the picture small, as Xdim and ydim say, and then so many times as wide and high: so"
+        " it shows the prompt once, with detail. 1 is off.",
+        heading="Look",
+        ge=1,
+        le=8,
+    )
+    hires_strength: float = setting(
+        0.5,
+        "Hires strength",
+        "How much the enlarged picture may change. The more, the more of the steps are taken at the"
+        " full size: at 0.5 a third of them, at 1 half.",
+        heading="Look",
+        gt=0,
+        le=1,
+    )
+    hires_upscaler: str = setting(
+        "lanczos",
+        "Hires upscaler",
+        "What enlarges the small picture: lanczos, latent (blurry below a strength of 0.6), or an"
+        " upscaler.",
+        heading="Look",
+    )
     image_prompt: list[str] = common.image_prompts()
     continue_resize: Resize = common.continue_resize()
     checkpoint_seconds: float = common.checkpoint_seconds()
@@ -183,7 +211,9 @@ class DiffusionSettings(RunSettings):
             raise ValueError("No prompt: type what the picture should show.")
         if self.image_prompt and not self.clip_guidance:
             raise ValueError(NO_CLIP)
-        if self.init_image and self.skipped_steps >= self.num_steps:
+        if self.hires_scale > 1 and self.num_steps < 2:
+            raise ValueError("The hires fix needs 2 steps or more: one small, one at full size.")
+        if self.init_image and self.skipped_steps >= self.small_steps:
             raise ValueError(self.no_step_left)
         if self.mask and not self.text_input.strip():
             raise ValueError("No prompt: type what the mask should be filled with.")
@@ -192,20 +222,42 @@ class DiffusionSettings(RunSettings):
     @property
     def skipped_steps(self) -> int:
         """How many of the first steps a starting image leaves out."""
-        return self.skip_timesteps or first_step(self.num_steps, self.strength)
+        return self.skip_timesteps or first_step(self.small_steps, self.strength)
+
+    @property
+    def hires_steps(self) -> int:
+        """How many of the steps, the last ones, are taken at the full size of the hires fix.
+
+        A strength h takes h times as many as the steps before them.
+        """
+        if self.hires_scale == 1:
+            return 0
+        return max(1, self.num_steps - math.ceil(self.num_steps / (1 + self.hires_strength)))
+
+    @property
+    def small_steps(self) -> int:
+        """How many of the steps are taken before the hires fix: all of them without it."""
+        return self.num_steps - self.hires_steps
+
+    def full_size(self, factor: int) -> tuple[int, int]:
+        """Width and height of the finished picture, multiples of `factor` with the hires fix."""
+        if self.hires_scale == 1:
+            return self.Xdim, self.ydim
+        width, height = (round(side * self.hires_scale / factor) for side in (self.Xdim, self.ydim))
+        return width * factor, height * factor
 
     @property
     def no_step_left(self) -> str:
         """What to say of a start that leaves no step to take."""
+        steps = self.small_steps
         if self.skip_timesteps:
             return (
-                f"Skip timesteps {self.skip_timesteps} of {self.num_steps} steps leaves no step to"
-                f" take: set it to less than {self.num_steps}, or take more steps."
+                f"Skip timesteps {self.skip_timesteps} of {steps} steps leaves no step to take: set"
+                f" it to less than {steps}, or take more steps."
             )
         return (
-            f"Strength {self.strength:g} of {self.num_steps} steps leaves no step to take, so"
-            f" nothing would change: set it to {1 / self.num_steps:.2g} or more, or take more"
-            " steps."
+            f"Strength {self.strength:g} of {steps} steps leaves no step to take, so nothing would"
+            f" change: set it to {1 / steps:.2g} or more, or take more steps."
         )
 
     @property
@@ -242,6 +294,7 @@ class DiffusionSettings(RunSettings):
         weights = get_weights(assets_dir, self.weights)
         fitting, warnings = self._fit_size(weights)
         warnings += self._fit_guidance(assets_dir)
+        self._check_hires(assets_dir, weights)
         if self.skip_timesteps and not (self.init_image or begins_with_picture):
             warnings.append("'Skip timesteps' is ignored: there is no starting image.")
         if weights.is_inpainting and not (self.init_image or begins_with_picture):
@@ -250,6 +303,19 @@ class DiffusionSettings(RunSettings):
                 " a mask."
             )
         return self.model_copy(update=fitting), warnings
+
+    def _check_hires(self, assets_dir: Path, weights: Weights) -> None:
+        """Raises BadInput for a hires fix that cannot be."""
+        if self.hires_scale == 1:
+            return
+        if self.hires_upscaler not in ENLARGING:
+            upscalers.get(self.hires_upscaler, assets_dir)
+        width, height = self.full_size(weights.factor)
+        if max(width, height) > common.MAX_SIDE:
+            raise BadInput(
+                f"With the hires fix the picture would be {width}x{height}; at most"
+                f" {common.MAX_SIDE} px a side are possible. Lower its scale, Xdim or ydim."
+            )
 
     def _fit_guidance(self, assets_dir: Path) -> list[str]:
         """Warnings about CLIP guidance. Raises BadInput if it cannot be."""
