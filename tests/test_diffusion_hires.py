@@ -124,7 +124,7 @@ def test_a_run_keeps_the_large_picture_and_a_film_of_one_size(assets: Path, tmp_
     [(30, 0.5, 20, 10), (30, 1.0, 15, 15), (20, 0.25, 16, 4), (2, 0.5, 1, 1), (3, 0.01, 2, 1)],
 )
 def test_how_the_steps_are_shared(steps: int, strength: float, small: int, large: int) -> None:
-    how = {"text_input": "a", "num_steps": steps, "hires_scale": 2, "hires_strength": strength}
+    how: Any = {"text_input": "a", "num_steps": steps, "hires_scale": 2, "hires_strength": strength}
     settings = DiffusionSettings(**how)
     assert (settings.small_steps, settings.hires_steps) == (small, large)
     assert _moves(settings.model_dump() | {"sampler": "Euler"}) == (small, large)

@@ -93,7 +93,8 @@ def test_a_size_that_does_not_fit_grows_a_little_more(
     assets: Path, tmp_path: Path, start: Path
 ) -> None:
     plan = planned(assets, tmp_path / "output", init_image=str(start), outpaint_right=3)
-    assert (plan.settings.Xdim, plan.settings.ydim) == (72, 40)  # type: ignore[attr-defined]
+    made = plan.settings.model_dump()
+    assert (made["Xdim"], made["ydim"]) == (72, 40)
     assert any("67x40 became 72x40" in warning for warning in plan.warnings)
 
 

@@ -55,7 +55,7 @@ def execute(
         may_lack_parts = slices.are_kept(recording.details)
         while may_lack_parts or not recording.is_complete:
             if stop.requested or folder.stop_requested():
-                recording.stop()
+                recording.stop(run.pictures_now() if run else ())
                 break
             with stop.computing():
                 run = run or _load(recording, assets_dir, gpu)

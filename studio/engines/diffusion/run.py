@@ -71,6 +71,7 @@ class DiffusionRun(Run):
 
     def model_init(self) -> None:
         self._frames = 0
+        self._guesses: list[Tensor] = []  # of the clean latents, in the last step
         self._begun: dict[str, Any] = {}  # with what drawings began that were enlarged since
         self._before_step: dict[str, Any] | None = None
         with self._memory.lack_explained(), sharing:
@@ -84,6 +85,12 @@ class DiffusionRun(Run):
         self._before_step = None
         grows_to = self._size_at(s.num_steps) if (s := self.settings).hires_steps else None
         return Step(self._frames, pictures=pictures, losses=self._losses(), grows_to=grows_to)
+
+    def pictures_now(self) -> list[Any]:
+        if self._canvas.is_quick(*self._size_at(self._frames)):
+            return []
+        with self._memory.lack_explained(), sharing:
+            return [to_uint8(self._canvas.decode(guess)) for guess in self._guesses]
 
     # --- the state between steps ---
 
@@ -275,6 +282,7 @@ class DiffusionRun(Run):
             if guess is not None
         ]
         self._drawings, self._begun = later, begun
+        self._guesses = [guess for guess in guesses if guess is not None]
         return pictures
 
     def _enlarged(self, drawing: Drawing) -> Drawing:
