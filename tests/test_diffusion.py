@@ -354,7 +354,9 @@ def test_a_run_that_is_stopped_leaves_a_decoded_picture(
 
     assert execute(folder, assets_dir=assets, stop=stop, on_step=on_step) == "stopped"
     left = np.asarray(Image.open(folder.path / "output.PNG"))
-    run = begun(assets, avoid="", guidance_scale=plan.settings.model_dump()["guidance_scale"])
+    run = DiffusionRun(plan.settings, assets_dir=assets, device=CPU)
+    run.load_model()
+    run.model_init()
     for _ in range(2):
         run.iterate()
     assert np.array_equal(left, run.pictures_now()[0])

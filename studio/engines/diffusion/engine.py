@@ -12,6 +12,7 @@ from studio.engines.diffusion.settings import ENLARGING, DiffusionSettings
 from studio.engines.diffusion.weights import Weights, find_weights, get_weights
 from studio.engines.estimate import Estimate
 from studio.models import upscalers
+from studio.models.catalogue import OPENAI_CLIP_MODELS, find_clip_checkpoints
 from studio.settings.run_settings import RunSettings
 
 
@@ -24,7 +25,9 @@ class Diffusion(Engine):
 
     def choices(self, assets_dir: Path) -> Mapping[str, Choices]:
         enlarging = [*ENLARGING, *(n for n in upscalers.names(assets_dir) if n != upscalers.AUTO)]
+        clips = dict.fromkeys([*find_clip_checkpoints(assets_dir), *OPENAI_CLIP_MODELS])
         return {
+            "clip_model": Choices(list(clips), is_open=True),
             "weights": Choices(list(find_weights(assets_dir)), is_open=True),
             "hires_upscaler": Choices(enlarging, is_open=True),
         }
