@@ -84,6 +84,10 @@ export default function ({ parentElement, data, setTriggerValue }) {
     pen.moveTo(...from);
     pen.lineTo(...to);
     pen.stroke();
+    pen.fillStyle = COLOUR; // a tap is a line without length, which is not drawn
+    pen.beginPath();
+    pen.arc(...to, pen.lineWidth / 2, 0, 2 * Math.PI);
+    pen.fill();
     pen.globalCompositeOperation = "source-over";
   }
 
