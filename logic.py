@@ -12,6 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from studio.engines.arrays import to_arrays, to_uint8
+from studio.engines.clip.compare import Comparison
+from studio.engines.clip.targets import (
+    Target,
+    image_targets,
+    text_targets,
+    warnings_of_length,
+)
 from studio.engines.contract import Run, Step
 from studio.engines.device import (
     compute_precision,
@@ -22,23 +29,17 @@ from studio.engines.device import (
 from studio.engines.random_stream import RandomStream, checked_random_state
 from studio.engines.sharing import sharing
 from studio.engines.vqgan_clip import start
-from studio.engines.vqgan_clip.compare import Comparison
+from studio.engines.vqgan_clip.cutout_methods import Views
 from studio.engines.vqgan_clip.ground import Ground, kept_ground
 from studio.engines.vqgan_clip.growth import Growth, is_large, sizes, sizes_that_hold
 from studio.engines.vqgan_clip.latent import Latent, misfit_explained
 from studio.engines.vqgan_clip.losses import as_numbers, regularisation
 from studio.engines.vqgan_clip.memory import MemoryPlan
 from studio.engines.vqgan_clip.models import ENGINE, Models
+from studio.engines.vqgan_clip.noise_targets import noise_targets
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.engines.vqgan_clip.slice_plan import SLICES, first_size, slice_seed
 from studio.engines.vqgan_clip.slicing import NONE, Slicing, restarted
-from studio.engines.vqgan_clip.targets import (
-    Target,
-    image_targets,
-    noise_targets,
-    text_targets,
-    warnings_of_length,
-)
 from studio.engines.vqgan_clip.tiles import Canvas
 from studio.engines.warm import warm
 from studio.media.pictures import cover
@@ -348,7 +349,9 @@ class VQGANCLIPRun(Run):
     def _compare(self, settings: VQGANCLIPSettings) -> None:
         """Compare pictures with the targets by these settings from here on."""
         smallest = SMALLEST_PART if self._canvas.in_tiles else 0.0
-        self._comparison = Comparison(self.perceptor, self._targets, settings, smallest)
+        views = Views(settings, self.perceptor.input_resolution)
+        other = views if Views.wanted(settings) else None
+        self._comparison = Comparison(self.perceptor, self._targets, settings, smallest, other)
 
     @torch.no_grad()
     def _find_targets(self, settings: VQGANCLIPSettings) -> list[Target]:

@@ -170,7 +170,7 @@ def judge(prompt: str) -> Callable[[Any], float]:
     """A function that gives the loss of a picture, uint8 [H, W, 3]."""
     import torch
 
-    from studio.engines.vqgan_clip.cutouts import cut_out, random_windows
+    from studio.engines.clip.cutouts import cut_out, random_windows
     from vqgan_utils import find_clip_model, load_clip_model, prompt_loss
 
     name = catalogue.get_weights(ASSETS, WEIGHTS).recommended["clip_model"]

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from logic import VQGANCLIPRun
 from studio.base.errors import BadInput
+from studio.engines.clip.cutouts import Windows
 from studio.engines.vqgan_clip import cutout_methods, libraries
 from studio.engines.vqgan_clip.augmentation_list import NAMES, parse_augmentations
 from studio.engines.vqgan_clip.cutout_methods import Drawn, Views
-from studio.engines.vqgan_clip.cutouts import Windows
 from studio.engines.vqgan_clip.settings import OWN_AUGMENTATIONS, VQGANCLIPSettings
 from studio.settings.values import make
 

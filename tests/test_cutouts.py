@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from kornia.geometry.transform import warp_perspective
 from torch import Tensor, nn
 
-from studio.engines.vqgan_clip import cutouts
+from studio.engines.clip import cutouts
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,16 @@ import torch
 from PIL import Image
 
 from studio.base.errors import BadInput
+from studio.base.stopping import Stop
 from studio.engines import registry
 from studio.engines.diffusion.canvas import Canvas
 from studio.engines.diffusion.run import DiffusionRun
 from studio.engines.diffusion.samplers import SAMPLERS, first_step, known_name, sampler_of
 from studio.engines.diffusion.schedule import Schedule
 from studio.engines.diffusion.settings import DiffusionSettings
+from studio.making.execute import execute
 from studio.making.prepare import Request, prepare
+from studio.making.submit import reopen, submit
 from studio.runs import checkpoints
 from studio.runs.checkpoints import Checkpoint
 
@@ -330,6 +333,38 @@ def test_a_sketch_has_roughly_the_colours_of_the_picture(assets: Path) -> None:
     colour = torch.tensor([0.9, 0.3, 0.1])[None, :, None, None].expand(1, 3, 32, 32)
     sketch = canvas.sketch(canvas.encode(colour, None))
     assert sketch.shape == colour.shape and torch.allclose(sketch, colour, atol=0.02)
+
+
+def test_a_run_that_is_stopped_leaves_a_decoded_picture(
+    assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its steps were shown by sketches; resumed, it ends with the same bytes."""
+    monkeypatch.setattr(Canvas, "is_quick", False)
+    given = {"text_input": PROMPT, "weights": "sd", "num_steps": STEPS, "seed": SEED}
+    given |= {"Xdim": SIDE, "ydim": SIDE, "set_seed": True}
+    plan = prepare(Request(given, tmp_path, assets, engine="Diffusion"))
+    straight, folder, stop = submit(plan, "running"), submit(plan, "running"), Stop()
+    assert execute(straight, assets_dir=assets) == "done"
+    guessed: list[Any] = []
+
+    def on_step(step: Any) -> None:
+        guessed.append(step.picture)
+        if step.index == 2:
+            stop.request()
+
+    assert execute(folder, assets_dir=assets, stop=stop, on_step=on_step) == "stopped"
+    left = np.asarray(Image.open(folder.path / "output.PNG"))
+    run = DiffusionRun(plan.settings, assets_dir=assets, device=CPU)
+    run.load_model()
+    run.model_init()
+    for _ in range(2):
+        run.iterate()
+    assert np.array_equal(left, run.pictures_now()[0])
+    assert not np.array_equal(left, guessed[-1])
+    reopen(folder, "running")
+    assert execute(folder, assets_dir=assets) == "done"
+    ends = [np.asarray(Image.open(one.path / "output.PNG")) for one in (folder, straight)]
+    assert np.array_equal(ends[0], ends[1])
 
 
 STEP_TABLE = {  # sampler, steps, first step: how many evaluations in each step

@@ -9,7 +9,7 @@ from networks import Network, assert_same, output_and_gradient, prepared_visual
 from torch import Tensor, nn
 
 from studio.engines.device import FULL_PRECISION, Precision
-from studio.engines.vqgan_clip.fast import frozen, frozen_layers
+from studio.engines.fast import frozen, frozen_layers
 
 Limits = tuple[Precision, float, float]
 

@@ -20,9 +20,9 @@ from logic import Step, VQGANCLIPRun
 from studio.base.stopping import Stop
 from studio.engines.arrays import to_tensor
 from studio.engines.device import FULL_PRECISION
+from studio.engines.fast.frozen_layers import NormSiLU
+from studio.engines.fast.shared_norms import moments_of, shared_norms
 from studio.engines.vqgan_clip import growth, tiles
-from studio.engines.vqgan_clip.fast.frozen_layers import NormSiLU
-from studio.engines.vqgan_clip.fast.shared_norms import moments_of, shared_norms
 from studio.engines.vqgan_clip.growth import Growth, first_steps, sizes, sizes_that_hold
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.engines.vqgan_clip.tiles import Canvas, Span, spans, weights

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from studio.base.errors import BadInput
 from studio.engines.device import Precision
-from studio.engines.vqgan_clip.fast import frozen
+from studio.engines.fast import frozen
 from studio.models.catalogue import OPENAI_CLIP_MODELS
 from studio.models.weight_files import read_state_dict
 from vqgan_utils import Perceptor, find_clip_model, load_clip_model, load_vqgan_model

@@ -23,9 +23,10 @@ import logic
 from logic import Run, Step, VQGANCLIPRun
 from studio.base.errors import BadInput, RunFailed
 from studio.engines.arrays import to_tensor
+from studio.engines.clip import compare, cutouts
 from studio.engines.device import FULL_PRECISION, Precision
-from studio.engines.vqgan_clip import compare, cutouts, estimate, ground, memory, models, start
-from studio.engines.vqgan_clip.fast import frozen
+from studio.engines.fast import frozen
+from studio.engines.vqgan_clip import estimate, ground, memory, models, start
 from studio.engines.vqgan_clip.latent import Latent
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.engines.vqgan_clip.sketch import Sketcher, fit

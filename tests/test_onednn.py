@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studio.engines.packed import PackedKernels, PackedMatrix
-from studio.engines.vqgan_clip.fast.frozen_layers import EightBitLinear
-from studio.engines.vqgan_clip.fast.onednn import (
+from studio.engines.fast.frozen_layers import EightBitLinear
+from studio.engines.fast.onednn import (
     LARGEST,
     EightBitKernels,
     EightBitMatrix,
 )
+from studio.engines.fast.packed import PackedKernels, PackedMatrix
 
 pytestmark = pytest.mark.vnni
 DTYPES = [torch.float32, torch.bfloat16]

@@ -13,10 +13,10 @@ from torch import Tensor
 import logic
 from logic import VQGANCLIPRun
 from studio.engines.device import FULL_PRECISION, Precision
-from studio.engines.operators import Guarded
-from studio.engines.packed import packed_convolutions
+from studio.engines.fast import frozen, frozen_layers, onednn, operators
+from studio.engines.fast.guarded import Guarded
+from studio.engines.fast.packed import packed_convolutions
 from studio.engines.vqgan_clip import models
-from studio.engines.vqgan_clip.fast import frozen, frozen_layers, onednn, operators
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.engines.warm import WarmModels
 from studio.settings.values import make

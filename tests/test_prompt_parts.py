@@ -14,17 +14,17 @@ import torch
 from tiny_models import clip_state_dict
 
 from studio.base.errors import BadInput
-from studio.engines.device import compute_precision
-from studio.engines.prompt_parts import Length, PromptPart
-from studio.engines.vqgan_clip.engine import VQGANCLIP
-from studio.engines.vqgan_clip.prompts import (
+from studio.engines.clip.prompts import (
     AVOIDING_WEIGHT,
     Prompt,
     parse_avoided,
     parse_prompts,
     write_prompts,
 )
-from studio.engines.vqgan_clip.targets import text_targets, warnings_of_length
+from studio.engines.clip.targets import text_targets, warnings_of_length
+from studio.engines.device import compute_precision
+from studio.engines.prompt_parts import Length, PromptPart
+from studio.engines.vqgan_clip.engine import VQGANCLIP
 from studio.making import recipes
 from studio.making.prepare import Request, prepare
 from studio.models import clip_text

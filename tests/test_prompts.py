@@ -5,7 +5,7 @@ import math
 import pytest
 
 from studio.base.errors import BadInput
-from studio.engines.vqgan_clip.prompts import Prompt, parse_prompts
+from studio.engines.clip.prompts import Prompt, parse_prompts
 
 NEVER = -math.inf
 

@@ -135,6 +135,13 @@ class Run(ABC):
         A run that does not implement this begins from the other's picture, its start_image.
         """
 
+    def pictures_now(self) -> Sequence[np.ndarray]:
+        """The last step's pictures, for a run that is stopped after it.
+
+        None where those of the `Step` are as good: a run may show its steps by rough sketches.
+        """
+        return ()
+
     @property
     def keeps_parts(self) -> bool:
         """Whether its steps have parts, which are kept as files."""

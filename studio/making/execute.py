@@ -55,7 +55,9 @@ def execute(
         may_lack_parts = slices.are_kept(recording.details)
         while may_lack_parts or not recording.is_complete:
             if stop.requested or folder.stop_requested():
-                recording.stop()
+                pictures = run.pictures_now() if run else ()
+                recording.note(run.notes if run else {})
+                recording.stop(pictures)
                 break
             with stop.computing():
                 run = run or _load(recording, assets_dir, gpu)

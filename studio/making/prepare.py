@@ -104,6 +104,10 @@ def prepare(request: Request) -> Plan:
     checkpoint = checkpoints.read(origin.checkpoint) if origin and origin.checkpoint else None
     before = _picture_before(origin, checkpoint)
     settings, kept = _of_kept_size(settings, before)
+    if settings.grows_start:
+        settings = settings.grown(
+            *_under(settings, before, "Outpainting needs a picture to go beyond").size
+        )
     settings, warnings = settings.fitted(request.assets_dir, begins_with_picture=origin is not None)
     warnings += [sentence for recipe in earlier for sentence in recipe.said]
     warnings += kept + ([origin.lacks] if origin and origin.lacks else [])
@@ -259,7 +263,7 @@ def _of_kept_size(
 def _start(before: Image.Image | None, settings: RunSettings) -> Image.Image | None:
     """The picture that a continuing run begins with, at the size of that run."""
     size = _size(settings)
-    if before is None or size is None:
+    if before is None or size is None or settings.grows_start:
         return before
     fit = crop_or_cover if _value(settings, "continue_resize") == "crop" else scaled
     return fit(before, size)
@@ -270,15 +274,11 @@ def _mask(settings: RunSettings, before: Image.Image | None) -> bytes | None:
 
     before: the picture that the run continues, which the mask then lies on.
     """
-    path, image = _value(settings, "mask"), _value(settings, "init_image")
+    path = _value(settings, "mask")
     if not path:
         return None
     mask = load_picture(Path(path), f"The mask '{shortened(path)}'")
-    if image is None and before is None:
-        raise BadInput(
-            "A mask needs the picture that it lies on: give a starting image, or continue a run."
-        )
-    under = before or load_picture(Path(str(image)), f"The starting image '{shortened(image)}'")
+    under = _under(settings, before, "A mask needs the picture that it lies on")
     if mask.size != under.size:
         (w, h), (width, height) = mask.size, under.size
         raise BadInput(
@@ -286,6 +286,14 @@ def _mask(settings: RunSettings, before: Image.Image | None) -> bytes | None:
             " Make them the same size."
         )
     return encode_png(mask)
+
+
+def _under(settings: RunSettings, before: Image.Image | None, need: str) -> Image.Image:
+    """The picture that a run starts from. Raises BadInput if there is none. need: of it."""
+    image = _value(settings, "init_image")
+    if before is None and image is None:
+        raise BadInput(f"{need}: give a starting image, or continue a run.")
+    return before or load_picture(Path(str(image)), f"The starting image '{shortened(image)}'")
 
 
 def _copy(what: str, path: str) -> bytes:

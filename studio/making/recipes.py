@@ -110,7 +110,8 @@ def continued(
     picture = folder.picture_path() if frame is None else frame_of(folder, frame)
     if picture is None and checkpoint is None:
         raise BadInput(f"The run {folder.name} has no picture to continue. Choose another.")
-    values = _values(at_its_end(details), folder.path, engine, {*given, "init_image", "mask"})
+    of_start = registry.get(engine).settings.OF_START
+    values = _values(at_its_end(details), folder.path, engine, {*given, *of_start})
     if checkpoint is None and not values.get("set_seed"):
         values.pop("seed", None)
     ancestors = [*_ancestors(details, folder.path.parent), folder.name]

@@ -185,9 +185,16 @@ class Recording:
         self._save_checkpoint()
         self._close_film()
 
-    def stop(self) -> None:
-        """Note that the loop ends early because somebody asked for it."""
+    def stop(self, pictures: Sequence[np.ndarray] = ()) -> None:
+        """Note that the loop ends early because somebody asked for it.
+
+        pictures: to leave behind in place of the last step's. A run that is resumed knows those of
+        the step, as its film does.
+        """
         self.status = "stopped"
+        if len(pictures):
+            self._save_checkpoint()
+            self._last.pictures = pictures
 
     def __exit__(
         self,

@@ -13,13 +13,13 @@ from studio.base.errors import BadInput, shortened
 from studio.making import recipes
 from studio.page.actions import attempt, toast_problem
 from studio.page.components import bring_into_view, listener
-from studio.page.form import IMAGE_PROMPTS, START_IMAGE, Form
+from studio.page.form import IMAGE_PROMPTS, Form
 from studio.page.incoming import take_file, take_settings
 from studio.page.memory import Memory
 from studio.page.picker import pick
 from studio.page.pictures import show_small, size_of
 from studio.page.text import plain
-from studio.page.uploads import add_picture, keep_checked, take_pictures
+from studio.page.uploads import START_IMAGE, add_picture, keep_checked, take_pictures
 from studio.queue.options import StudioOptions
 
 DROP = "drop"

@@ -20,7 +20,7 @@ from studio.settings.declare import heading_of, meta
 from studio.settings.run_settings import RunSettings
 from studio.settings.values import make
 
-START_IMAGE, IMAGE_PROMPTS = "init_image", "image_prompt"  # of engines that have them
+IMAGE_PROMPTS = "image_prompt"  # of engines that have them
 CHOSEN_BEFORE = "chosen_before"  # the last values of the settings in RECOMMEND
 
 

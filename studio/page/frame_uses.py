@@ -7,11 +7,11 @@ from studio.making.frames import marked_frame
 from studio.page.actions import RESULT, attempt
 from studio.page.dropped import start_from
 from studio.page.engine_choice import ENGINE
-from studio.page.form import START_IMAGE
 from studio.page.incoming import continue_run
 from studio.page.kept import keep_picture
 from studio.page.memory import Memory
 from studio.page.picker import PICKED, BeginsAt, begin_at
+from studio.page.uploads import START_IMAGE
 from studio.page.viewer import FrameUses
 from studio.queue.options import StudioOptions
 from studio.runs.storage import find_run

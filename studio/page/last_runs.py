@@ -8,12 +8,13 @@ import streamlit as st
 from studio.page.actions import attempt, remove, show_problem, toast_problem
 from studio.page.components import listener
 from studio.page.dropped import start_from
-from studio.page.form import START_IMAGE, Form
+from studio.page.form import Form
 from studio.page.incoming import continue_run, use_settings
 from studio.page.memory import Memory
 from studio.page.picker import can_continue
 from studio.page.pictures import show_choice
 from studio.page.text import STATUS_ICONS, date_of, prompt_of
+from studio.page.uploads import START_IMAGE
 from studio.queue.options import StudioOptions
 from studio.runs import marks, storage
 from studio.runs.marks import Marks

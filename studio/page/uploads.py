@@ -16,10 +16,13 @@ from studio.base.errors import BadInput, shortened
 from studio.media.pictures import SUFFIXES, load_picture
 from studio.page.actions import attempt, show_problem
 from studio.page.kept import keep_picture
+from studio.page.mask_painter import MASK, show_mask_painter
 from studio.page.pictures import show_small, size_of
 from studio.page.widgets import about_setting
 from studio.settings.declare import meta, value_type
 from studio.settings.weighted import picture_and_weight, with_weight
+
+START_IMAGE = "init_image"  # the setting, of engines that have it
 
 
 def show_upload(name: str, field: FieldInfo, output_dir: Path) -> None:
@@ -39,6 +42,15 @@ def show_upload(name: str, field: FieldInfo, output_dir: Path) -> None:
     )
     for number, path in enumerate(_paths(name), start=1):
         _show_picture(name, field, path, number)
+    if name == MASK:
+        start = _paths(START_IMAGE)[-1:] if st.session_state.get(_switch(START_IMAGE)) else []
+        mask = next(reversed(_paths(MASK)), None)
+        show_mask_painter(next(iter(start), None), mask, output_dir, _take_mask)
+
+
+def _take_mask(path: str | None) -> None:
+    """Let a painted mask count; without one, the place to paint stays."""
+    st.session_state[_kept(MASK)] = [path] if path else []
 
 
 def take_pictures(name: str, paths: str | list[str] | None) -> None:

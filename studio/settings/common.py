@@ -5,7 +5,7 @@ Sizes are pixels; paths are as the person gave them.
 
 from typing import Any, Literal
 
-from studio.settings.declare import OFF, setting
+from studio.settings.declare import BY_WEIGHTS, OFF, setting
 
 MAX_SEED = 2**64 - 1
 MAX_SIDE = 4096
@@ -120,6 +120,42 @@ def image_prompts() -> Any:
             "Add image prompt(s)",
             "Make the result resemble your own pictures, besides the text or instead of it.",
         ),
+    )
+
+
+def clip_model() -> Any:
+    """`clip_model: str`"""
+    return setting(
+        "ViT-B/32",
+        "CLIP model",
+        "The CLIP that compares picture and prompt: one of OpenAI's names, a NAME.pt in `assets/`,"
+        " or the path of a checkpoint.",
+        heading="Guidance",
+        unset=BY_WEIGHTS,
+    )
+
+
+def cutouts(default: int, *, unset: str = "") -> Any:
+    """`cutn: int`. unset: as for `declare.setting`."""
+    return setting(
+        default,
+        "Cutouts",
+        "How many random cutouts CLIP looks at in each step. More is steadier and slower.",
+        heading="Guidance",
+        unset=unset,
+        ge=1,
+        le=1024,
+    )
+
+
+def cutout_augmentations() -> Any:
+    """`use_cutout_augmentations: bool`"""
+    return setting(
+        True,
+        "Use cutout augmentations",
+        "Flip, turn, skew, recolour and blur the cutouts, so that the picture holds up from every"
+        " view.",
+        heading="More",
     )
 
 

@@ -45,6 +45,9 @@ class RunSettings(BaseModel):
     STATE_DEPENDS_ON: ClassVar[tuple[str, ...]] = ()
     # The settings whose choice changes what `recommended` returns.
     RECOMMEND: ClassVar[tuple[str, ...]] = ()
+    # The settings that say what to do with the starting image; who continues the run does not take
+    # them over, as the run's result is the start then.
+    OF_START: ClassVar[tuple[str, ...]] = ("init_image", "mask")
     # The settings that may change while a run is made, from one of its steps on; see `Run.change`.
     CHANGEABLE: ClassVar[tuple[str, ...]] = ()
 
@@ -127,6 +130,15 @@ class RunSettings(BaseModel):
         It continues that run with another seed, which may be all that it takes.
         """
         return {}
+
+    @property
+    def grows_start(self) -> bool:
+        """Whether the picture is to become larger than what it starts from; then see `grown`."""
+        return False
+
+    def grown(self, width: int, height: int) -> Self:
+        """The settings for a start of that size in pixels. Raises BadInput."""
+        return self
 
     def fitted(
         self, assets_dir: Path, *, begins_with_picture: bool = False

@@ -40,13 +40,17 @@ class Canvas:
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """The picture of a latent."""
+        return self.decoded(latent).clamp(0, 1)
+
+    def decoded(self, latent: Tensor) -> Tensor:
+        """About in [0, 1]; a gradient passes."""
         config = self.vae.config
         latent = latent / config.scaling_factor
         if getattr(config, "latents_mean", None) and getattr(config, "latents_std", None):
             mean, std = self._published(config.latents_mean), self._published(config.latents_std)
             latent = latent * std.to(latent) + mean.to(latent)
         picture = self.vae.decode(latent.to(self.vae.device, self.dtype)).sample
-        return (picture.float() / 2 + 0.5).clamp(0, 1)
+        return picture.float() / 2 + 0.5
 
     @property
     def is_quick(self) -> bool:

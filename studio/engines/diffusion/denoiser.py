@@ -19,13 +19,13 @@ class Denoiser:
     size: tuple[int, int]
     dtype: torch.dtype
 
-    @torch.no_grad()
     def predict(self, latent: Tensor, time: Tensor, texts: Conditioning, guidance: float) -> Tensor:
         """What the denoiser says of a scaled latent [1, d, h, w], in float32.
 
         Classifier-free guidance (Ho, Salimans 2022): u + guidance · (p - u), where p is the answer
         to the prompt and u the answer to what is to be avoided. Of several prompts, the weighted
-        differences are added (Liu et al. 2022, "Compositional Visual Generation").
+        differences are added (Liu et al. 2022, "Compositional Visual Generation"). A gradient
+        passes.
         """
         told = None  # of the guidance, which is an input of LCM's denoisers
         if self.unet.config.time_cond_proj_dim is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from studio.engines.arrays import to_tensor
 from studio.engines.diffusion.canvas import Canvas
+from studio.engines.diffusion.clip_guidance import ClipGuidance
 from studio.engines.diffusion.conditioning import Conditioning
 from studio.engines.diffusion.denoiser import Denoiser
 from studio.engines.diffusion.schedule import Schedule
@@ -27,6 +28,7 @@ class Drawing:
     """A latent [1, d, h, w] in float32, its sampler and its random numbers.
 
     given: of GIVEN, those that there are. is_all_new: whether it begins with noise alone.
+    losses: of the last step, where CLIP guides it.
     """
 
     latent: Tensor
@@ -34,6 +36,7 @@ class Drawing:
     generator: torch.Generator
     given: dict[str, Tensor] = field(default_factory=dict)
     is_all_new: bool = True
+    losses: Mapping[str, float] = field(default_factory=dict)
 
     def copy(self) -> "Drawing":
         """The same, to be changed without changing this one."""
@@ -48,16 +51,29 @@ class Drawing:
         self.given["seen"] = torch.cat([torch.ones_like(seen[:, :1]), seen], 1)
 
     def take_step(
-        self, step: int, denoiser: Denoiser, texts: Conditioning, guidance: float
+        self,
+        step: int,
+        denoiser: Denoiser,
+        texts: Conditioning,
+        guidance: float,
+        clip: ClipGuidance | None = None,
     ) -> Tensor | None:
         """Take a step, counted from 0; the clean latent as the denoiser guesses it, if it did."""
         guess = None
         for place in self.schedule.evaluations(step):
             scaled = self.schedule.scaled(self.latent, place)
-            seen = self.given.get("seen")
-            whole = scaled if seen is None else torch.cat([scaled, seen], 1)
-            time = self.schedule.timesteps[place]
-            predicted = denoiser.predict(whole, time, texts, guidance).cpu()
+            time, seen = self.schedule.timesteps[place], self.given.get("seen")
+
+            def predict(latent: Tensor, time: Tensor = time, seen: Tensor | None = seen) -> Tensor:
+                whole = latent if seen is None else torch.cat([latent, seen], 1)
+                return denoiser.predict(whole, time, texts, guidance).cpu()
+
+            if clip is None:
+                predicted = predict(scaled)
+            else:
+                predicted, self.losses = clip.guided(
+                    predict, scaled, self.schedule, place, self.generator
+                )
             guess = self.schedule.without_noise(predicted, scaled, place)
             self.latent = self.schedule.move(predicted, self.latent, place, self.generator)
             self._keep_the_rest(place)

@@ -16,13 +16,15 @@ from studio.engines.diffusion.layers import ModelLayers
 from studio.engines.diffusion.parameters import foreign_settings_of_parameters, parameters_text
 from studio.engines.diffusion.prompt_grammar import prompt_parts, prompt_text, without_networks
 from studio.engines.diffusion.published import look_up
-from studio.engines.diffusion.settings import SEEDS, DiffusionSettings
+from studio.engines.diffusion.settings import ENLARGING, SEEDS, DiffusionSettings
 from studio.engines.diffusion.text_length import prompt_length
 from studio.engines.diffusion.vaes import OF_WEIGHTS, find_vaes
 from studio.engines.diffusion.weights import Weights, find_weights, get_weights, is_elsewhere
 from studio.engines.estimate import Estimate
 from studio.engines.prompt_parts import Length, PromptPart
 from studio.media.parameters_text import KEY, parameters_in, read_parameters
+from studio.models import upscalers
+from studio.models.catalogue import OPENAI_CLIP_MODELS, find_clip_checkpoints
 from studio.settings.run_settings import RunSettings
 
 
@@ -34,9 +36,13 @@ class Diffusion(Engine):
     libraries: ClassVar = ("torch", "diffusers", "transformers", "safetensors", "clip")
 
     def choices(self, assets_dir: Path) -> Mapping[str, Choices]:
+        enlarging = [*ENLARGING, *(n for n in upscalers.names(assets_dir) if n != upscalers.AUTO)]
+        clips = dict.fromkeys([*find_clip_checkpoints(assets_dir), *OPENAI_CLIP_MODELS])
         return {
+            "clip_model": Choices(list(clips), is_open=True),
             "weights": Choices(list(find_weights(assets_dir)), is_open=True),
             "vae": Choices([OF_WEIGHTS, *find_vaes(assets_dir)], is_open=True),
+            "hires_upscaler": Choices(enlarging, is_open=True),
         }
 
     def lacks(self, values: Mapping[str, Any], assets_dir: Path) -> str:

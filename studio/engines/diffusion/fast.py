@@ -1,9 +1,9 @@
 """diffusers' networks with layers that are quicker on a CPU, and give the same numbers.
 
-Convolutions and products take packed weights (see `studio.engines.packed`) and channels last: torch
-packs the weights at each call, which takes longer than a convolution of 8x8 positions. A decoder's
-upsampling takes 4/9 of the multiply-adds. Attention in bfloat16 takes plain products, a few tokens
-at a time.
+Convolutions and products take packed weights (see `studio.engines.fast.packed`) and channels last:
+torch packs the weights at each call, which takes longer than a convolution of 8x8 positions. A
+decoder's upsampling takes 4/9 of the multiply-adds. Attention in bfloat16 takes plain products, a
+few tokens at a time.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from studio.engines.packed import PackedKernels, PackedMatrix, can_pack
+from studio.engines.fast.packed import PackedKernels, PackedMatrix, can_pack
 
 SCORES = 2**21  # that are computed at once: as many as a cache holds
 ROOM = 2**23  # scores up to which all heads are computed at once

@@ -53,7 +53,7 @@ class MemoryPlan:
 
     @property
     def _is_small(self) -> bool:
-        return self.weights.parameters < estimate.LARGE and self.needed <= self.there / 2
+        return not self.weights.is_large and self.needed <= self.there / 2
 
     @property
     def warnings(self) -> list[str]:

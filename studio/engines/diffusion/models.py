@@ -13,10 +13,10 @@ from torch import Tensor
 
 from studio.base.errors import BadInput
 from studio.base.files import read_json
+from studio.engines.clip.perceptor import Perceptor, load_clip_model
 from studio.engines.device import compute_precision
 from studio.engines.diffusion import classes, single_file, tensors
 from studio.engines.diffusion.embeddings import Reader
-from studio.engines.diffusion.estimate import LARGE
 from studio.engines.diffusion.folders import CLASSES, INDEX, weight_files
 from studio.engines.diffusion.layers import DENOISER, TEXT, TEXT_2
 from studio.engines.diffusion.loras import LoraFile
@@ -50,7 +50,7 @@ def chosen_dtype(wanted: Precision, weights: Weights, device: torch.device) -> t
     """What the networks compute in. It depends on the settings and the machine alone."""
     quick = compute_precision(device).dtype
     if wanted == "auto":
-        return quick if weights.parameters >= LARGE else torch.float32
+        return quick if weights.is_large else torch.float32
     if wanted == "full":
         return torch.float32
     return quick if quick != torch.float32 else torch.bfloat16
@@ -94,6 +94,18 @@ class Models:
             "safety checker",
             [CHECKER],
             lambda: Checker(self._load(CHECKER), extractor(folder / EXTRACTOR), self.dtype),
+        )
+
+    def perceptor(self, path: Path) -> Perceptor:
+        """The CLIP that guides. Raises BadInput."""
+        precision = compute_precision(self.device)
+        return warm.get(
+            ENGINE,
+            "CLIP",
+            (file_stamp(path), precision),
+            lambda: load_clip_model(path, precision).to(self.device),
+            run=self.run,
+            device=self.device,
         )
 
     def _load_text_encoders(self) -> list[Reader]:

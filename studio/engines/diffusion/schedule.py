@@ -19,6 +19,9 @@ CHANGING = (
 )
 
 
+LEAST_PICTURE = 0.05  # sqrt(a): with less, hardly anything can be said of the picture
+
+
 class Schedule:
     """A scheduler set to some number of steps, of which the first few may be left out.
 
@@ -90,17 +93,36 @@ class Schedule:
 
         x0 = (x - sqrt(1 - a) eps) / sqrt(a), or sqrt(a) x - sqrt(1 - a) v (Salimans, Ho 2022).
         """
-        products = self.scheduler.alphas_cumprod
-        time = float(self.timesteps[place])
-        low = int(np.clip(np.floor(time), 0, len(products) - 1))
-        high = min(low + 1, len(products) - 1)
-        a = products[low] + (products[high] - products[low]) * (time - low)
+        a = self._share_of_picture(place)
         kind = self.scheduler.config.prediction_type
         if kind == "v_prediction":
             return a.sqrt() * scaled - (1 - a).sqrt() * predicted
         if kind == "sample":
             return predicted
         return (scaled - (1 - a).sqrt() * predicted) / a.sqrt().clamp(min=1e-3)
+
+    def with_noise(self, predicted: Tensor, change: Tensor, place: int) -> Tensor:
+        """What the denoiser says, if it finds more noise than it did. change: in units of it."""
+        a = self._share_of_picture(place)
+        root = a.sqrt().clamp(min=LEAST_PICTURE)
+        kind = self.scheduler.config.prediction_type
+        if kind == "v_prediction":
+            return predicted + change / root
+        if kind == "sample":
+            return predicted - change * (1 - a).sqrt() / root
+        return predicted + change
+
+    def noise_level(self, place: int) -> float:
+        """sqrt(1 - a): the share of noise in a scaled latent."""
+        return float((1 - self._share_of_picture(place)).sqrt())
+
+    def _share_of_picture(self, place: int) -> Tensor:
+        """a in x = sqrt(a) picture + sqrt(1 - a) noise."""
+        products = self.scheduler.alphas_cumprod
+        time = float(self.timesteps[place])
+        low = int(np.clip(np.floor(time), 0, len(products) - 1))
+        high = min(low + 1, len(products) - 1)
+        return products[low] + (products[high] - products[low]) * (time - low)
 
     def state(self) -> dict[str, Any]:
         """What steps have changed, in copies."""

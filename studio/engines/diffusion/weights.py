@@ -27,6 +27,7 @@ from studio.models.hub import HUB, is_name
 from studio.models.safetensors_header import Header, read_header
 
 BUNDLED = "emoji_diffusion"
+LARGE = 100_000_000  # parameters of a denoiser from which half precision pays
 STUDIO_FILE = "studio.yaml"
 PUBLISHED = (  # what download-weights.sh gets
     *("v1-5-pruned-emaonly", "sd-v1-5-inpainting", "v2-1_768-ema-pruned", "sd_turbo"),
@@ -90,6 +91,11 @@ class Weights:
     latent: tuple[int, float] = (4, PLAIN_SCALE)
     vae: Vae | None = None
     checker: Literal["none", "there", "lost"] = "none"
+
+    @property
+    def is_large(self) -> bool:
+        """Whether they are of published size, and half precision pays."""
+        return self.parameters >= LARGE
 
     @property
     def is_inpainting(self) -> bool:

@@ -11,9 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studio.engines.vqgan_clip.augmentation_list import USUAL, Augmentation, parse_augmentations
-from studio.engines.vqgan_clip.augmentations import AugmentationList
-from studio.engines.vqgan_clip.cutouts import (
+from studio.engines.clip.cutouts import (
     NOISE_FACTOR,
     Windows,
     apply_weights,
@@ -21,6 +19,8 @@ from studio.engines.vqgan_clip.cutouts import (
     random_windows,
     recolour,
 )
+from studio.engines.vqgan_clip.augmentation_list import USUAL, Augmentation, parse_augmentations
+from studio.engines.vqgan_clip.augmentations import AugmentationList
 from studio.engines.vqgan_clip.settings import OWN_AUGMENTATIONS, VQGANCLIPSettings
 from vqgan_utils import clamp_with_gradient
 

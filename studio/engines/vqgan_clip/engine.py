@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from studio.base.errors import BadInput
+from studio.engines.clip.prompts import Prompt, parse_prompts, write_prompts
 from studio.engines.contract import Choices, Engine, ForeignSettings
 from studio.engines.estimate import Estimate
 from studio.engines.prompt_parts import Length, PromptPart
 from studio.engines.vqgan_clip import xibqgan
 from studio.engines.vqgan_clip.estimate import decoder_widths, estimate
-from studio.engines.vqgan_clip.prompts import Prompt, parse_prompts, write_prompts
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
 from studio.models import clip_text
 from studio.models.catalogue import (

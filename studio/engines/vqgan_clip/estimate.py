@@ -16,6 +16,7 @@ from typing import Any
 
 from studio.base.errors import BadInput
 from studio.base.machine import cpu_flags, machine_memory
+from studio.engines.clip.work import CLIP_MACS, CUTOUTS_AT_A_TIME, clip_macs
 from studio.engines.estimate import Estimate
 from studio.engines.processor_speed import THREADS_GAIN, kind_of, product_speed, threads_in
 from studio.engines.vqgan_clip import growth
@@ -23,24 +24,9 @@ from studio.engines.vqgan_clip.slice_plan import first_size
 from studio.models.catalogue import find_weights, first_stage
 from studio.settings.run_settings import RunSettings
 
-# CLIP looks at a chunk of the cutouts at a time, so that memory does not grow with their number: 16
-# of 224x224 pixels, or as many pixels of another size.
-CUTOUTS_AT_A_TIME = 16
 PASSES = 2  # forward and backward; frozen weights need no gradient
 PUBLISHED_WIDTH = 128  # `ch` of every published VQGAN
 DECODER_MACS_PER_PIXEL = 1.93e6  # of vqgan_imagenet_f16's decoder; proportional to ch squared
-SMALL_CLIP_MACS = 0.08e9  # a picture through the bundled CLIP
-CLIP_MACS = {  # a picture through the visual tower, counted on OpenAI's models
-    "RN50": 5.8e9,
-    "RN101": 9.5e9,
-    "RN50x4": 20.6e9,
-    "RN50x16": 72.9e9,
-    "RN50x64": 260.1e9,
-    "ViT-B/32": 4.4e9,
-    "ViT-B/16": 17.6e9,
-    "ViT-L/14": 81.0e9,
-    "ViT-L/14@336px": 191.0e9,
-}
 # Measured with the bundled weights on one thread, from 64x64 to 512x512 pixels, with 12 and with 64
 # cutouts. Guesses from these figures were off by a fifth at most.
 STEP_SECONDS = {"cpu": 0.025, "gpu": 0.01}  # of a step, whatever its size
@@ -111,7 +97,7 @@ def macs_per_step(settings: Mapping[str, Any], widths: Mapping[str, int]) -> flo
     pixels = settings["Xdim"] * settings["ydim"]
     decoder = pixels * DECODER_MACS_PER_PIXEL * _width(settings, widths) ** 2
     decoder *= TILE_WORK if pixels > _pixels_at_once(settings) else 1
-    return PASSES * (decoder + settings["cutn"] * _clip_macs(settings))
+    return PASSES * (decoder + settings["cutn"] * clip_macs(settings["clip_model"]))
 
 
 def memory_bytes(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
@@ -127,7 +113,7 @@ def memory_bytes(settings: Mapping[str, Any], widths: Mapping[str, int], device:
     else:
         picture *= BYTES_PER_PIXEL[kind] * width
     cutouts = min(settings["cutn"], CUTOUTS_AT_A_TIME) * BYTES_PER_CUTOUT[kind]
-    cutouts *= _clip_macs(settings) / CLIP_MACS["ViT-B/32"]
+    cutouts *= clip_macs(settings["clip_model"]) / CLIP_MACS["ViT-B/32"]
     return BASE_BYTES[kind] + WEIGHTS_BYTES[kind] * width**2 + picture + cutouts
 
 
@@ -237,10 +223,6 @@ def _steps_per_frame(settings: Mapping[str, Any]) -> int:
 
 def _width(settings: Mapping[str, Any], widths: Mapping[str, int]) -> float:
     return widths.get(settings["vqgan_ckpt"], PUBLISHED_WIDTH) / PUBLISHED_WIDTH
-
-
-def _clip_macs(settings: Mapping[str, Any]) -> float:
-    return CLIP_MACS.get(settings["clip_model"], SMALL_CLIP_MACS)
 
 
 def _has_slices(settings: Mapping[str, Any]) -> bool:

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from studio.base.errors import BadInput, Wording, shortened
+from studio.engines.clip.prompts import AVOIDING_WEIGHT, parse_avoided, parse_prompts
 from studio.engines.vqgan_clip.augmentation_list import USUAL, parse_augmentations
 from studio.engines.vqgan_clip.growth import USUAL_BEGINNING, WHOLE_UP_TO
 from studio.engines.vqgan_clip.libraries import check_library
 from studio.engines.vqgan_clip.noise_prompts import parse_noise_prompts, split_noise_prompts
-from studio.engines.vqgan_clip.prompts import AVOIDING_WEIGHT, parse_avoided, parse_prompts
 from studio.engines.vqgan_clip.slice_plan import (
     SLICES,
     check_size,
@@ -177,14 +177,7 @@ class VQGANCLIPSettings(RunSettings):
         "The VQGAN: a NAME.yaml + NAME.ckpt pair in `assets/`.",
         unset="vqgan_imagenet_f16_1024 if it is there, else emoji_f8, else the first in `assets/`",
     )
-    clip_model: str = setting(
-        "ViT-B/32",
-        "CLIP model",
-        "The CLIP that compares picture and prompt: one of OpenAI's names, a NAME.pt in `assets/`,"
-        " or the path of a checkpoint.",
-        heading="Guidance",
-        unset=BY_WEIGHTS,
-    )
+    clip_model: str = common.clip_model()
     step_size: float = setting(
         0.05,
         "Step size",
@@ -194,15 +187,7 @@ class VQGANCLIPSettings(RunSettings):
         gt=0,
         le=10,
     )
-    cutn: int = setting(
-        64,
-        "Cutouts",
-        "How many random cutouts CLIP looks at in each step. More is steadier and slower.",
-        heading="Guidance",
-        unset=BY_WEIGHTS,
-        ge=1,
-        le=1024,
-    )
+    cutn: int = common.cutouts(64, unset=BY_WEIGHTS)
     cut_pow: float = setting(
         1.0,
         "Cutout power",
@@ -223,13 +208,7 @@ class VQGANCLIPSettings(RunSettings):
         ge=0,
         le=1,
     )
-    use_cutout_augmentations: bool = setting(
-        True,
-        "Use cutout augmentations",
-        "Flip, turn, skew, recolour and blur the cutouts, so that the picture holds up from every"
-        " view.",
-        heading="More",
-    )
+    use_cutout_augmentations: bool = common.cutout_augmentations()
     deterministic: bool = setting(
         False,
         "Deterministic",

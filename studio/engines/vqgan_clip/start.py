@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from studio.engines.arrays import to_tensor
+from studio.engines.clip.targets import Target
 from studio.engines.vqgan_clip import noise
 from studio.engines.vqgan_clip.sketch import Sketcher, fit
-from studio.engines.vqgan_clip.targets import Target
 from studio.engines.vqgan_clip.tiles import Canvas
 from studio.media.pictures import cover
 from vqgan_utils import Perceptor, random_latent

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studio.engines.vqgan_clip.fast.shared_norms import moments_of, shared_norms
+from studio.engines.fast.shared_norms import moments_of, shared_norms
 from studio.engines.vqgan_clip.growth import TILE
 from vqgan_utils import VQGAN, clamp_with_gradient, vector_quantize
 

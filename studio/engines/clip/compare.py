@@ -2,39 +2,61 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from studio.engines.vqgan_clip.cutout_methods import Drawn, Views
-from studio.engines.vqgan_clip.cutouts import (
+from studio.engines.clip.cutouts import (
     Augmentations,
-    Windows,
     cut_out,
     random_augmentations,
     random_windows,
     recolour,
     warp,
 )
-from studio.engines.vqgan_clip.estimate import CUTOUTS_AT_A_TIME
-from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
-from studio.engines.vqgan_clip.targets import Target
-from vqgan_utils import Perceptor, prompt_loss
+from studio.engines.clip.perceptor import Perceptor, prompt_loss
+from studio.engines.clip.targets import Target
+from studio.engines.clip.work import CUTOUTS_AT_A_TIME
+
+
+class CutoutSettings(Protocol):
+    """How many cutouts CLIP looks at, where, and whether they are augmented."""
+
+    @property
+    def cutn(self) -> int: ...
+    @property
+    def cut_pow(self) -> float: ...
+    @property
+    def whole_views(self) -> float: ...
+    @property
+    def use_cutout_augmentations(self) -> bool: ...
+
+
+class OtherViews(Protocol):
+    """Another way to cut out and augment than the usual one."""
+
+    def draw(self, height: int, width: int) -> Any:
+        """What is random, for a picture of that size."""
+
+    def cutouts(self, picture: Tensor, rows: slice, drawn: Any, seed: int) -> Tensor:
+        """Those rows of all cutouts of a picture [1, 3, H, W]: [n, 3, side, side]."""
+        ...
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Compares pictures with targets. settings: how many cutouts, where, and how augmented.
+    """Compares pictures with targets.
 
     smallest: a cutout's side in shares of the picture's shorter side, where that is more pixels
-    than CLIP sees.
+    than CLIP sees. views: how to cut out, if not in the usual way.
     """
 
     perceptor: Perceptor
     targets: Sequence[Target]
-    settings: VQGANCLIPSettings
+    settings: CutoutSettings
     smallest: float = 0.0
+    views: OtherViews | None = None
 
     def cutouts_at_a_time(self) -> int:
         """How many of all cutouts CLIP looks at together, if there is enough memory."""
@@ -63,16 +85,10 @@ class Comparison:
         assert picture.grad is not None  # every cutout has added to it
         return picture.grad, losses
 
-    @cached_property
-    def _views(self) -> Views | None:
-        """Another way to cut out and augment than the usual one, if that was chosen."""
-        wanted = Views.wanted(self.settings)
-        return Views(self.settings, self.perceptor.input_resolution) if wanted else None
-
-    def _draw(self, height: int, width: int) -> tuple[Windows | Drawn, Augmentations | None, int]:
+    def _draw(self, height: int, width: int) -> tuple[Any, Augmentations | None, int]:
         """Random windows on a picture of that size, their augmentations, and the noise's seed."""
-        if self._views:
-            return self._views.draw(height, width), None, int(torch.randint(2**31, ()))
+        if self.views:
+            return self.views.draw(height, width), None, int(torch.randint(2**31, ()))
         s, side = self.settings, self.perceptor.input_resolution
         smallest = max(side, int(self.smallest * min(height, width)))
         windows = random_windows(width, height, s.cutn, smallest, s.cut_pow, s.whole_views)
@@ -83,14 +99,13 @@ class Comparison:
         self,
         picture: Tensor,
         rows: slice,
-        windows: Windows | Drawn,
+        windows: Any,
         augmentations: Augmentations | None,
         seed: int,
     ) -> Tensor:
         """What CLIP gets of these rows: cutouts, then augmentations, then noise."""
-        if isinstance(windows, Drawn):
-            assert self._views is not None  # it drew them
-            return self._views.cutouts(picture, rows, windows, seed)
+        if self.views:
+            return self.views.cutouts(picture, rows, windows, seed)
         side, device = self.perceptor.input_resolution, picture.device
         picture, windows = picture.to(self.perceptor.dtype), windows.part(rows, device)
         if augmentations is None:

@@ -1,7 +1,7 @@
 """Products of eight bits by weights that oneDNN has packed.
 
 PyTorch made these operators for torch.compile; they are tried before they are used (see
-`studio.engines.operators`). Packed weights stay on the CPU and can be neither copied nor saved.
+`guarded`). Packed weights stay on the CPU and can be neither copied nor saved.
 
 CPUs with VNNI instructions multiply eight-bit integers twice as quickly as bfloat16. Every token,
 or batch of pictures, has its own scale, set by its largest number. So do the weights of each
@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from studio.engines.operators import Guarded, whole_numbers
-from studio.engines.packed import GEOMETRIES, convolve_plainly
+from studio.engines.fast.guarded import Guarded, whole_numbers
+from studio.engines.fast.packed import GEOMETRIES, convolve_plainly
 
 ZERO_POINT = 128  # oneDNN's quick products want unsigned numbers
 LARGEST = 126  # of 127, as a quotient may round up

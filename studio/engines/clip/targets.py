@@ -9,11 +9,9 @@ from torch import Tensor
 
 from studio.base.errors import shortened
 from studio.engines.arrays import to_tensor
-from studio.engines.vqgan_clip.cutouts import cut_out, whole_views
-from studio.engines.vqgan_clip.noise import embedding
-from studio.engines.vqgan_clip.noise_prompts import parse_noise_prompts
-from studio.engines.vqgan_clip.prompts import Prompt, parse_avoided, parse_prompts
-from vqgan_utils import Perceptor
+from studio.engines.clip.cutouts import cut_out, whole_views
+from studio.engines.clip.perceptor import Perceptor
+from studio.engines.clip.prompts import Prompt, parse_avoided, parse_prompts
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,6 @@ def image_targets(
         height, width = picture.shape[-2:]
         view = cut_out(picture, whole_views(width, height, 1), perceptor.input_resolution)
         yield Target("image", perceptor.encode_image(view), weight, -math.inf)
-
-
-def noise_targets(noise_prompts: Sequence[str], perceptor: Perceptor) -> Iterator[Target]:
-    """A random target for each noise prompt. Raises BadInput."""
-    for prompt in parse_noise_prompts(noise_prompts):
-        found = embedding(prompt.seed, perceptor.embed_dim).to(perceptor.mean.device)
-        yield Target("noise", found, prompt.weight, -math.inf)
 
 
 def _prompts(text_input: str, avoid: str) -> list[Prompt]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studio.engines.operators import Guarded, whole_numbers
+from studio.engines.fast.guarded import Guarded, whole_numbers
 
 
 def _examples_of_gradients() -> Iterator[tuple[Tensor, ...]]:

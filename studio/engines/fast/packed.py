@@ -1,7 +1,7 @@
 """Products and convolutions by weights that oneDNN has packed, in float32 or bfloat16.
 
 PyTorch made these operators for torch.compile; they are tried before they are used (see
-`operators`). Packed weights stay on the CPU and can be neither copied nor saved.
+`guarded`). Packed weights stay on the CPU and can be neither copied nor saved.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studio.engines.operators import Guarded, whole_numbers
+from studio.engines.fast.guarded import Guarded, whole_numbers
 
 
 class PackedKernels:

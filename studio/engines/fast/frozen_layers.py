@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from studio.engines.device import Precision
-from studio.engines.packed import PackedKernels, packed_convolutions
-from studio.engines.vqgan_clip.fast.onednn import EightBitKernels, EightBitMatrix
-from studio.engines.vqgan_clip.fast.operators import (
+from studio.engines.fast.onednn import EightBitKernels, EightBitMatrix
+from studio.engines.fast.operators import (
     input_gradient,
     input_gradient_plainly,
     norm_with_moments,
     relu_gradient,
     silu_gradient,
 )
+from studio.engines.fast.packed import PackedKernels, packed_convolutions
 
 SMALL = 1024  # pixels; up to here, torch's own norms in float32 are up to twice as quick on a CPU
 SHORT = 4096  # tokens; up to here, plain products are quicker on a CPU than torch's kernel

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from studio.engines.vqgan_clip.fast.frozen_layers import NormSiLU
-from studio.engines.vqgan_clip.fast.operators import silu_gradient
+from studio.engines.fast.frozen_layers import NormSiLU
+from studio.engines.fast.operators import silu_gradient
 
 Norm = nn.GroupNorm | NormSiLU
 

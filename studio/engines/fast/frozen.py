@@ -18,7 +18,7 @@ from taming.modules.diffusionmodules import model as taming
 from torch import Tensor, nn
 
 from studio.engines.device import Precision
-from studio.engines.vqgan_clip.fast.frozen_layers import (
+from studio.engines.fast.frozen_layers import (
     Conv,
     DoublingConv,
     EightBitConv,
@@ -36,8 +36,8 @@ from studio.engines.vqgan_clip.fast.frozen_layers import (
     doubled_kernels,
     own,
 )
-from studio.engines.vqgan_clip.fast.onednn import eight_bit_convolutions, eight_bit_products
-from studio.engines.vqgan_clip.fast.operators import probe_gradients
+from studio.engines.fast.onednn import eight_bit_convolutions, eight_bit_products
+from studio.engines.fast.operators import probe_gradients
 
 if TYPE_CHECKING:
     from clip.model import (

@@ -1,0 +1,1 @@
+"""How close a picture is to prompts, as CLIP sees it: what engines share."""
