@@ -11,6 +11,7 @@ import tiny_diffusion
 import tiny_models
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from studio.base.errors import BadInput
@@ -18,6 +19,7 @@ from studio.engines.clip.prompts import Prompt
 from studio.engines.device import FULL_PRECISION
 from studio.engines.diffusion import models
 from studio.engines.diffusion.clip_prompts import clip_prompts, denoiser_prompt
+from studio.engines.diffusion.denoiser import Denoiser
 from studio.engines.diffusion.run import DiffusionRun
 from studio.engines.diffusion.settings import DiffusionSettings
 from studio.engines.gradients import clamp_with_gradient
@@ -36,6 +38,7 @@ KINDS = {
     "sd9": lambda: tiny_diffusion.tiny_sd(in_channels=9),
     "lcm": lambda: tiny_diffusion.tiny_sd(time_cond_proj_dim=32),
 }
+LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
 Begin = Callable[..., DiffusionRun]
 
 
@@ -47,6 +50,20 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "emoji_clip.pt").symlink_to(ROOT / "assets" / "emoji_clip.pt")
     torch.save(tiny_models.clip_state_dict(), folder / "tiny_clip.pt")
     return folder
+
+
+@pytest.fixture(scope="module")
+def ink(assets: Path) -> None:
+    """A LoRA."""
+    draw = torch.Generator().manual_seed(1)
+    layer = tiny_diffusion.tiny_sd().unet.get_submodule(LAYER)
+    out, into = layer.weight.shape
+    matrices = {
+        f"unet.{LAYER}.lora_A.weight": torch.randn(2, into, generator=draw),
+        f"unet.{LAYER}.lora_B.weight": torch.randn(out, 2, generator=draw),
+    }
+    (assets / "loras").mkdir()
+    save_file(matrices, assets / "loras" / "ink.safetensors")
 
 
 @pytest.fixture
@@ -169,13 +186,76 @@ def test_a_resumed_run_has_the_same_bytes(begin: Begin, sampler: str) -> None:
     assert rest[-1].losses == straight[-1].losses
 
 
-def test_guidance_changes_while_a_run_is_made(begin: Begin) -> None:
-    run = begin(clip_guidance=0)
+@pytest.mark.parametrize("sampler", ["DDIM", "Euler a"])
+def test_a_run_resumed_after_a_starting_image_has_the_same_latent(
+    begin: Begin, sampler: str
+) -> None:
+    """To the last bit, which pictures do not show: a checkpoint keeps no order of memory."""
+    noisy = Image.effect_noise((64, 64), 80).convert("RGB")
+    how = {"sampler": sampler, "strength": 1.0}
+    straight, resumed = begin(noisy, **how), begin(noisy, **how)
+    steps(straight, 2)
+    resumed.load_state_dict(straight.state_dict())
+    steps(straight, 2)
+    steps(resumed, 2)
+    assert torch.equal(resumed._drawings[0].latent, straight._drawings[0].latent)
+
+
+CHANGES = {
+    "guidance": {"clip_guidance": 500.0},
+    "guidance, its grammar and a LoRA": {
+        "clip_guidance": 500.0,
+        "text_input": "a [cat:dog:0.75]:2 | text:-1 | <lora:ink:1>",
+    },
+    "what is to be avoided": {"clip_guidance": 0.0, "negative_prompt": "a cat"},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_aim_changes_while_a_run_is_made(begin: Begin, ink: None, name: str) -> None:
+    run, changes = begin(clip_guidance=0), CHANGES[name]
     steps(run, 2)
-    run.change(run.settings.model_copy(update={"clip_guidance": 500.0}))
-    other = begin()
-    other.load_state_dict(run.state_dict())
-    assert np.array_equal(steps(run, 2)[-1].picture, steps(other, 2)[-1].picture)
+    state = run.state_dict()
+    run.change(run.settings.model_copy(update=changes))
+    other, same = begin(**changes), begin(clip_guidance=0)
+    other.load_state_dict(state)
+    same.load_state_dict(state)
+    changed = steps(run, 2)[-1].picture
+    assert np.array_equal(changed, steps(other, 2)[-1].picture)
+    assert not np.array_equal(changed, steps(same, 2)[-1].picture)
+
+
+def test_loras_guidance_and_the_hires_fix_share_one_count_of_steps(
+    begin: Begin, ink: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four small steps and two large ones; a dog from half of all six on."""
+    told: list[Any] = []
+    predict = Denoiser.predict
+
+    def noted(self: Denoiser, latent: Tensor, time: Tensor, texts: Any, guidance: float) -> Tensor:
+        told.append((texts.prompt.tokens, latent.shape[-1]))
+        return predict(self, latent, time, texts, guidance)
+
+    monkeypatch.setattr(Denoiser, "predict", noted)
+    words = "a [cat:dog:0.5]:2 | text:-1"
+    how = {"sampler": "DDIM", "num_steps": 6, "hires_scale": 1.5}
+    with_lora = {"text_input": f"{words} | <lora:ink:1:1>"} | how
+    straight = steps(begin(**with_lora), 6)
+    cat, dog = (
+        begin(text_input=f"a {word} | <lora:ink:1:1>")._script.at(1).prompt.tokens
+        for word in ("cat", "dog")
+    )
+    wanted = [(cat, 8)] * 3 + [(dog, 8)] + [(dog, 12)] * 2
+    assert len(told) == len(wanted)
+    for (tokens, width), (expected, expected_width) in zip(told, wanted, strict=True):
+        assert width == expected_width and torch.equal(tokens, expected)
+    broken, resumed = begin(**with_lora), begin(**with_lora)
+    steps(broken, 5)
+    resumed.load_state_dict(broken.state_dict())
+    assert np.array_equal(steps(resumed, 1)[-1].picture, straight[-1].picture)
+    assert not np.array_equal(
+        steps(begin(text_input=words, **how), 6)[-1].picture, straight[-1].picture
+    )
 
 
 def test_the_grammar_of_prompts() -> None:
@@ -242,11 +322,11 @@ def test_bad_input_is_told_before_anything_is_made(name: str, assets: Path, tmp_
     assert not (tmp_path / "output").exists()
 
 
-def test_what_is_ignored_is_said(assets: Path) -> None:
+def test_what_is_ignored_is_said(assets: Path, ink: None) -> None:
     given = {"text_input": "a", "num_steps": 4, "weights": "sd", "clip_model": "tiny_clip"}
     _, said = make(DiffusionSettings, given | {"skip_timesteps": 2}).fitted(assets)
     assert said == ["'Skip timesteps' is ignored: there is no starting image."]
-    lora = given | {"clip_guidance": 9, "text_input": "<lora:a:1>"}
+    lora = given | {"clip_guidance": 9, "text_input": "<lora:ink:1>"}
     assert make(DiffusionSettings, lora).fitted(assets)[1] == [
         "'CLIP guidance' is ignored: there is no prompt."
     ]

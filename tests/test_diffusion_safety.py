@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_diffusion
+import tiny_models
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from studio.base.notes import HIDDEN, notes_in_words
+from studio.base.stopping import Stop
+from studio.engines.diffusion.canvas import Canvas
 from studio.engines.diffusion.run import DiffusionRun
+from studio.engines.diffusion.safety import Checker
 from studio.engines.diffusion.settings import DiffusionSettings
 from studio.engines.diffusion.weights import get_weights
 from studio.making.execute import execute
@@ -132,6 +137,40 @@ def test_the_run_tells_what_was_hidden(tmp_path: Path) -> None:
     (said,) = notes_in_words(folder.read())
     assert "hid the pictures of seeds 7, 8" in said and "switch the safety checker off" in said
     assert notes_in_words({HIDDEN: []}) == []
+
+
+def test_pictures_are_checked_under_guidance_and_at_full_size(tmp_path: Path) -> None:
+    written(-2.0, tmp_path)
+    torch.save(tiny_models.clip_state_dict(), tmp_path / "tiny_clip.pt")
+    how = {"clip_guidance": 100, "clip_model": "tiny_clip", "cutn": 2, "hires_scale": 1.5}
+    run, pictures = drawn(tmp_path, pictures=2, **how)
+    assert run.notes[HIDDEN] == [0, 1]
+    assert [picture.shape for picture in pictures] == [(96, 96, 3)] * 2
+    assert not any(picture.any() for picture in pictures)
+    assert any(picture.any() for picture in drawn(tmp_path, safety_checker=False, **how)[1])
+
+
+def test_a_run_that_is_stopped_hides_its_decoded_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though no sketch before was hidden."""
+    monkeypatch.setattr(Canvas, "is_quick", False)
+    monkeypatch.setattr(Canvas, "sketch", lambda *_: torch.ones(1, 3, 64, 64))
+    monkeypatch.setattr(Checker, "__call__", lambda _, pictures: [p.min() < 255 for p in pictures])
+    written(-2.0, tmp_path)
+    given = GIVEN | {"set_seed": True, "seed": 7}
+    folder = submit(
+        prepare(Request(given, tmp_path / "output", tmp_path, engine="diffusion")), "running"
+    )
+    stop, seen = Stop(), []
+
+    def on_step(step: Any) -> None:
+        seen.append(step.picture)
+        stop.request()
+
+    assert execute(folder, assets_dir=tmp_path, stop=stop, on_step=on_step) == "stopped"
+    assert seen[0].all() and not np.asarray(Image.open(folder.path / "output.PNG")).any()
+    assert folder.read()[HIDDEN] == [7]
 
 
 def test_weights_whose_checker_is_lost_say_so(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ class Canvas:
             latent = told.latent_dist.mode()
         else:
             latent = told.latent_dist.sample(generator)
-        return self._standardised(latent.float())
+        # As a checkpoint brings it back: channels last, networks would round it otherwise.
+        return self._standardised(latent.float()).contiguous()
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class Denoiser:
         tokens = torch.cat([text.tokens for text in texts]).to(device, self.dtype)
         given = latent.to(device, self.dtype).repeat(count, 1, 1, 1)
         answer = self.unet(given, time, encoder_hidden_states=tokens, return_dict=False, **more)[0]
-        return answer.float()
+        return answer.float().contiguous()  # as a checkpoint brings latents back
 
     @property
     def _sizes(self) -> Tensor:
