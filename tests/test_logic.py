@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 import logic
 from logic import Run, Step, VQGANCLIPRun
 from studio.base.errors import BadInput, RunFailed
+from studio.base.notes import MADE_ROOM
 from studio.engines.arrays import to_tensor
 from studio.engines.clip import compare, cutouts
 from studio.engines.device import FULL_PRECISION, Precision
@@ -838,7 +839,7 @@ def test_without_enough_memory_other_models_go_before_any_byte_changes(
     for step, repeated in zip(straight, [first, *iterate(run, 2)], strict=True):
         assert repeated.losses == step.losses
         assert np.array_equal(repeated.picture, step.picture)
-    assert gone() is None and run.notes == {}
+    assert gone() is None and run.notes == {MADE_ROOM: ["other"]}
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory(
