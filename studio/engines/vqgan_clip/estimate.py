@@ -7,22 +7,18 @@ how long a run takes to begin. Runs with the same weights count first.
 """
 
 import math
-import os
-import re
 import statistics
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from studio.base.errors import BadInput
 from studio.base.machine import cpu_flags, machine_memory
 from studio.engines.estimate import Estimate
+from studio.engines.processor_speed import THREADS_GAIN, kind_of, product_speed, threads_in
+from studio.engines.upscaling_time import upscaling_seconds
 from studio.engines.vqgan_clip import growth
 from studio.engines.vqgan_clip.slice_plan import first_size
 from studio.models.catalogue import find_weights, first_stage
@@ -50,10 +46,8 @@ CLIP_MACS = {  # a picture through the visual tower, counted on OpenAI's models
 # cutouts. Guesses from these figures were off by a fifth at most.
 STEP_SECONDS = {"cpu": 0.025, "gpu": 0.01}  # of a step, whatever its size
 LOADING_SECONDS = 8.0  # at published width; proportional to ch squared
-PRODUCT_SIDE, PRODUCTS = 64, 200  # the matrices that measure a CPU's speed
 PRODUCT_SPEED = 46e9  # multiply-adds per second on the machine of these measurements
 MACS_PER_PRODUCT_MAC = {True: 5.0, False: 2.0}  # of a step: with eight-bit products, and without
-THREADS_GAIN = 0.8  # n threads are n ** 0.8 times as quick as one
 GPU_MACS_PER_SECOND = 5e12
 EIGHT_BITS_FLAG = "avx512_vnni"
 MIN_STEPS = 10  # a shorter run says little about speed
@@ -92,14 +86,14 @@ def estimate(
     per_step = _guessed_step(settings, widths, device)
     per_step *= statistics.median(slower for slower, _ in known) if known else 1
     steps = settings["num_steps"]
-    begin = _seconds_to_begin(settings, widths, known)
+    around = _seconds_to_begin(settings, widths, known) + _upscaling(settings, widths, device)
     return Estimate(
         seconds_per_step=per_step,
-        seconds=begin + per_step * steps if steps > 0 else None,
+        seconds=around + per_step * steps if steps > 0 else None,
         memory_bytes=memory_bytes(settings, widths, device),
         measured=bool(known),
         too_large=""
-        if _kind(device) == "gpu"
+        if kind_of(device) == "gpu"
         else too_large(settings, widths, device, machine_memory()),
     )
 
@@ -126,7 +120,7 @@ def memory_bytes(settings: Mapping[str, Any], widths: Mapping[str, int], device:
     if _has_slices(settings):
         around = settings["Xdim"] * settings["ydim"] * BYTES_PER_PIXEL_AROUND_SLICES
         return memory_bytes(worked_on(settings), widths, device) + around
-    kind, width = _kind(device), _width(settings, widths)
+    kind, width = kind_of(device), _width(settings, widths)
     picture = settings["Xdim"] * settings["ydim"]
     if is_large(settings):
         tile = _pixels_at_once(settings) * BYTES_PER_TILE_PIXEL * width
@@ -175,7 +169,7 @@ def _comparable(
     for details in past:
         slower = _slower(details, widths, device) if details.get("device") == device else None
         if slower:
-            found = (slower, _beginning(details))
+            found = (slower, _beginning(details, widths))
             (same if _models(details) == _models(settings) else other).append(found)
     return (same or other)[:MAX_RUNS]
 
@@ -191,13 +185,19 @@ def _slower(details: Mapping[str, Any], widths: Mapping[str, int], device: str) 
         return None  # an older layout, or a run that never got that far
 
 
-def _beginning(details: Mapping[str, Any]) -> float | None:
-    """The seconds of a run outside its steps; most of them are before the first step."""
+def _beginning(details: Mapping[str, Any], widths: Mapping[str, int]) -> float | None:
+    """The seconds of a run outside its steps and its upscaling; most are before the first step."""
     with suppress(KeyError, TypeError, ValueError):
         began, ended = (datetime.fromisoformat(details[n]) for n in ("start_time", "end_time"))
         steps = details["num_steps"] / details["steps_per_second"]
-        return max(0.0, (ended - began).total_seconds() - steps)
+        others = steps + _upscaling(details, widths, str(details["device"]))
+        return max(0.0, (ended - began).total_seconds() - others)
     return None
+
+
+def _upscaling(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
+    is_narrow = _width(settings, widths) < 1  # as weights for flat art are
+    return upscaling_seconds(settings, device, is_flat_art=is_narrow)
 
 
 def _seconds_to_begin(
@@ -223,32 +223,15 @@ def _guessed_step(settings: Mapping[str, Any], widths: Mapping[str, int], device
 
 def _guessed_step_at(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
     """A guess of the seconds that this machine takes for a step at the size of the settings."""
-    work, kind = macs_per_step(settings, widths), _kind(device)
+    work, kind = macs_per_step(settings, widths), kind_of(device)
     if kind == "gpu":
         seconds = STEP_SECONDS[kind] + work / GPU_MACS_PER_SECOND
     else:
-        product, threads = product_speed(), _threads(device)
+        product, threads = product_speed(), threads_in(device)
         speed = product * MACS_PER_PRODUCT_MAC[EIGHT_BITS_FLAG in cpu_flags()]
         speed *= threads**THREADS_GAIN
         seconds = STEP_SECONDS[kind] * PRODUCT_SPEED / product + work / speed
     return seconds * _steps_per_frame(settings)
-
-
-@cache
-def product_speed() -> float:
-    """Multiply-adds per second of a thread, measured on the quickest of some products."""
-    matrix = np.ones((PRODUCT_SIDE, PRODUCT_SIDE), np.float32)
-    result, best = np.empty_like(matrix), math.inf
-    for _ in range(PRODUCTS):
-        began = time.perf_counter()
-        np.matmul(matrix, matrix, out=result)
-        best = min(best, time.perf_counter() - began)
-    return PRODUCT_SIDE**3 / best
-
-
-def _threads(device: str) -> int:
-    said = re.search(r"(\d+) threads", device)
-    return max(1, int(said[1])) if said else os.cpu_count() or 1
 
 
 def _models(settings: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -315,7 +298,3 @@ def _slices_and_steps(settings: Mapping[str, Any]) -> list[tuple[growth.Size, in
     small = first_size(settings["Xdim"], settings["ydim"], 1, settings.get("grow_from") or 0)
     rest = max(1, steps) - composing
     return [(small, composing), ((of_slice["Xdim"], of_slice["ydim"]), rest)]
-
-
-def _kind(device: str) -> str:
-    return "gpu" if "gpu" in device.lower() else "cpu"
