@@ -59,7 +59,7 @@ def winograd_works() -> bool:
     """Whether torch has NNPACK here, and it multiplies as torch's own convolution does.
 
     NNPACK makes its threads at its first use, as many as torch then has, and lets one call at a
-    time use them. With one thread, calls of several of ours go on at once: twice as quickly.
+    time use them. With one thread, calls of several of ours go on at once.
     """
     count = torch.get_num_threads()
     torch.set_num_threads(1)
