@@ -2,6 +2,7 @@
 
 import pytest
 
+from studio.engines import upscaling_time
 from studio.engines.estimate import estimate_in_words, together
 from studio.engines.vqgan_clip import estimate
 from studio.engines.vqgan_clip.settings import VQGANCLIPSettings
@@ -66,6 +67,37 @@ def test_small_runs_tell_of_large_ones_and_large_of_small(as_measured, before, w
     past = [past_run(emoji(*before), 1 / TOOK[before], 59) | {"device": THREAD}]
     told = estimate.estimate(emoji(*wanted), {"emoji_f8": 64}, THREAD, past)
     assert told.measured and 0.5 < told.seconds_per_step / TOOK[wanted] < 2
+
+
+UPSCALED = {  # seconds of side, scale, and whether it is flat art, on the machine of PRODUCT_SPEED
+    (128, 4, True): 0.12,
+    (512, 4, True): 1.78,
+    (512, 2, True): 1.78,
+    (512, 4, False): 66.0,
+    (128, 8, True): 2.1,
+}
+
+
+@pytest.mark.parametrize("side, scale, is_flat_art", UPSCALED)
+def test_upscaling_at_the_end_is_part_of_the_time(monkeypatch, side, scale, is_flat_art):
+    monkeypatch.setattr(upscaling_time, "product_speed", lambda: estimate.PRODUCT_SPEED)
+    widths = {"emoji_f8": 64 if is_flat_art else 128}
+    plain = emoji(side, 12)
+    larger = plain.model_copy(update={"upscale": scale})
+    without, told = (estimate.estimate(s, widths, THREAD, []).seconds for s in (plain, larger))
+    assert told - without == pytest.approx(UPSCALED[side, scale, is_flat_art], rel=0.25)
+    past = past_run(larger, 4.0, 28) | {"device": THREAD}
+    measured = estimate.estimate(larger, widths, THREAD, [past]).seconds
+    assert measured == pytest.approx(max(28, 25 + told - without)), "counted once"
+
+
+def test_a_film_of_upscaled_frames_takes_the_time_of_each(monkeypatch):
+    monkeypatch.setattr(upscaling_time, "product_speed", lambda: estimate.PRODUCT_SPEED)
+    of = upscaling_time.upscaling_seconds
+    settings = emoji(128, 12, steps=50).model_dump() | {"upscale_always": True}
+    once = of(settings | {"num_steps": 0}, THREAD, is_flat_art=True)
+    assert of(settings, THREAD, is_flat_art=True) == pytest.approx(51 * once)
+    assert of(settings, "GPU 0 (X)", is_flat_art=True) < once
 
 
 def test_the_speed_of_this_machine_is_told_by_a_product():

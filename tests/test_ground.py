@@ -148,8 +148,8 @@ def first_and_last(steps):
 
 
 def test_the_bundled_weights_keep_their_ground_clean():
-    sketch, kept = first_and_last(bundled_steps(40))
-    same_sketch, free = first_and_last(bundled_steps(40, ground_weight=0.0))
+    sketch, kept = first_and_last(bundled_steps(20))
+    same_sketch, free = first_and_last(bundled_steps(20, ground_weight=0.0))
     assert np.array_equal(sketch, same_sketch)
     clean, dirty = (cleanness(picture, sketch).ground for picture in (kept, free))
     assert clean < 0.5 * dirty

@@ -41,6 +41,8 @@ def hold_run_keys(tab):
 def test_from_an_example_to_runs_without_touching_run(server, example, tabs):
     tab = tabs.open()
     tab.goto(server.url)
+    tab.locator(".st-key-examples img").wait_for()
+    wait_until_drawn(tab)
     tab.locator(".st-key-examples img").click(force=True)  # its button lies above it
     expect(prompt_of(tab)).to_have_value("a green square")
     expect(field(tab, "Seed")).to_have_value("3")

@@ -256,7 +256,7 @@ def test_the_picture_is_that_of_its_slices(begin: Begin, compute: Any) -> None:
     assert next(reader)["size"] == (72, 48) and len(list(reader)) == ALL
 
 
-@pytest.mark.parametrize("first", [1, 3, 4, 5, 8, 20])
+@pytest.mark.parametrize("first", [1, 3, 5, 20])
 def test_stopped_and_resumed_at_any_time(begin: Begin, compute: Any, first: int) -> None:
     straight, folder = begin(slice_prompts=PROMPTS), begin(slice_prompts=PROMPTS)
     compute(straight)
@@ -267,7 +267,7 @@ def test_stopped_and_resumed_at_any_time(begin: Begin, compute: Any, first: int)
     assert (folder.path / "output.PNG").read_bytes() == (straight.path / "output.PNG").read_bytes()
 
 
-@pytest.mark.parametrize("first", [2, 3, 6, 7, ALL, ALL + 3])
+@pytest.mark.parametrize("first", [2, 6, 7, ALL + 3])
 def test_n_steps_and_m_more(begin: Begin, compute: Any, first: int) -> None:
     straight, parent = begin(ALL + 7), begin(first)
     compute(straight)
@@ -460,7 +460,7 @@ def only_run(output: Path) -> RunFolder:
 
 
 def test_killed_in_the_middle_of_a_slice(assets: Path, tmp_path: Path) -> None:
-    steps = ["--num-steps", "100"]
+    steps = ["--num-steps", "30"]
     straight = tmp_path / "straight"
     command = [sys.executable, str(ROOT / "generate.py")]
     quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -118,6 +118,23 @@ def test_another_picture_does_not_agree():
     assert not agree(theirs, np.roll(theirs, 1, 1))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells of a process's threads")
+def test_nnpack_makes_no_threads_of_its_own():
+    """Else our threads would wait for each other, as NNPACK's take one call at a time."""
+    code = """
+import os, torch
+from studio.models.fast_upscalers import winograd_works
+torch.set_num_threads(2)
+torch.ones(512, 512) @ torch.ones(512, 512)  # so that torch has made its own
+before = len(os.listdir("/proc/self/task"))
+assert torch.get_num_threads() == 2
+winograd_works()
+print(torch.get_num_threads(), len(os.listdir("/proc/self/task")) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "0"]
+
+
 @pytest.mark.parametrize("name", upscalers.PUBLISHED)
 @pytest.mark.parametrize("winograd", [True, False])
 def test_the_quick_forms_compute_what_spandrels_networks_compute(name, winograd, monkeypatch):

@@ -384,6 +384,7 @@ def test_another_engine_takes_the_prompt_and_the_size_alone(program: Path, monke
 def test_the_command_line_takes_such_a_file(program: Path, assets: Path, tmp_path: Path) -> None:
     path, output = program / "Config" / "config.yaml", tmp_path / "output"
     words = ["--settings", path, "--num-steps", "1", "--transform-interval", "1"]
+    words += ["--xdim", "32", "--ydim", "32"]
     words += ["--output-dir", output, "--assets-dir", assets]
     done = subprocess.run(
         [sys.executable, "generate.py", *map(str, words)], cwd=ROOT, capture_output=True, text=True

@@ -17,11 +17,10 @@ from studio.making.run_upscaling import EitherStop, with_upscaled
 from studio.making.upscaling import TEXT_KEY, Enlarger, Upscaling, target_for
 from studio.media import picture_files
 from studio.media.planes import Planes
-from studio.models.upscalers import AUTO, FLAT_ART
+from studio.models.upscalers import AUTO, FLAT_ART, SMALL
 from studio.runs import storage
 from studio.settings.run_settings import RunSettings
 
-SMALL = 256  # pixels a side: up to here the quick upscaler serves, whatever the picture shows
 LARGEST = 16384  # pixels a side: weights recommend upscaling whatever a picture's size
 
 

@@ -56,9 +56,25 @@ def _is_plain_rrdb(module: Any) -> bool:
 
 @cache
 def winograd_works() -> bool:
-    """Whether torch has NNPACK here, and it multiplies as torch's own convolution does."""
+    """Whether torch has NNPACK here, and it multiplies as torch's own convolution does.
+
+    NNPACK makes its threads at its first use, as many as torch then has, and lets one call at a
+    time use them. With one thread, calls of several of ours go on at once.
+    """
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _multiplies_well()
+    finally:
+        torch.set_num_threads(count)
+
+
+def _multiplies_well() -> bool:
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(1, 8, 21, 19, generator=generator), torch.randn(4, 8, 3, 3)
+    x, weight = (
+        torch.randn(1, 8, 21, 19, generator=generator),
+        torch.randn(4, 8, 3, 3, generator=generator),
+    )
     try:
         if not torch.backends.nnpack.is_available():  # this also sets NNPACK up
             return False

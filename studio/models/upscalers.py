@@ -20,6 +20,7 @@ PUBLISHED = {
     "x4plus-anime": "REALESRGAN_X4PLUSANIME_UP4X",
     PHOTOGRAPHS: "REALESRGAN_X4PLUS_UP4X",
 }
+SMALL = 256  # pixels a side: up to here FLAT_ART serves, whatever a run's picture shows
 FOLDER = "upscalers"  # in assets/
 SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt")
 PARAM = ".param"

@@ -19,6 +19,7 @@ from studio.base.machine import cpu_flags, machine_memory
 from studio.engines.clip.work import CLIP_MACS, CUTOUTS_AT_A_TIME, clip_macs
 from studio.engines.estimate import Estimate
 from studio.engines.processor_speed import THREADS_GAIN, kind_of, product_speed, threads_in
+from studio.engines.upscaling_time import upscaling_seconds
 from studio.engines.vqgan_clip import growth
 from studio.engines.vqgan_clip.slice_plan import first_size
 from studio.models.catalogue import find_weights, first_stage
@@ -71,10 +72,10 @@ def estimate(
     per_step = _guessed_step(settings, widths, device)
     per_step *= statistics.median(slower for slower, _ in known) if known else 1
     steps = settings["num_steps"]
-    begin = _seconds_to_begin(settings, widths, known)
+    around = _seconds_to_begin(settings, widths, known) + _upscaling(settings, widths, device)
     return Estimate(
         seconds_per_step=per_step,
-        seconds=begin + per_step * steps if steps > 0 else None,
+        seconds=around + per_step * steps if steps > 0 else None,
         memory_bytes=memory_bytes(settings, widths, device),
         measured=bool(known),
         too_large=""
@@ -154,7 +155,7 @@ def _comparable(
     for details in past:
         slower = _slower(details, widths, device) if details.get("device") == device else None
         if slower:
-            found = (slower, _beginning(details))
+            found = (slower, _beginning(details, widths))
             (same if _models(details) == _models(settings) else other).append(found)
     return (same or other)[:MAX_RUNS]
 
@@ -170,13 +171,19 @@ def _slower(details: Mapping[str, Any], widths: Mapping[str, int], device: str) 
         return None  # an older layout, or a run that never got that far
 
 
-def _beginning(details: Mapping[str, Any]) -> float | None:
-    """The seconds of a run outside its steps; most of them are before the first step."""
+def _beginning(details: Mapping[str, Any], widths: Mapping[str, int]) -> float | None:
+    """The seconds of a run outside its steps and its upscaling; most are before the first step."""
     with suppress(KeyError, TypeError, ValueError):
         began, ended = (datetime.fromisoformat(details[n]) for n in ("start_time", "end_time"))
         steps = details["num_steps"] / details["steps_per_second"]
-        return max(0.0, (ended - began).total_seconds() - steps)
+        others = steps + _upscaling(details, widths, str(details["device"]))
+        return max(0.0, (ended - began).total_seconds() - others)
     return None
+
+
+def _upscaling(settings: Mapping[str, Any], widths: Mapping[str, int], device: str) -> float:
+    is_narrow = _width(settings, widths) < 1  # as weights for flat art are
+    return upscaling_seconds(settings, device, is_flat_art=is_narrow)
 
 
 def _seconds_to_begin(
