@@ -265,6 +265,36 @@ def test_several_pictures_are_those_made_alone(assets: Path) -> None:
         assert np.array_equal(together[number], alone)
 
 
+class Watched:
+    """A UNet whose batches are noted. rounds: whether large ones give other last digits."""
+
+    def __init__(self, unet: Any, rounds: bool) -> None:
+        self.unet, self.rounds, self.batches = unet, rounds, []
+        self.config, self.device = unet.config, unet.device
+
+    def __call__(self, latent: torch.Tensor, *given: Any, **more: Any) -> tuple[torch.Tensor]:
+        self.batches.append(len(latent))
+        (answer,) = self.unet(latent, *given, **more)
+        return (answer * (1 + 1e-6 * (self.rounds and len(latent) > 2)),)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "batches"), [(False, [6, 2, 2, 2, 6, 6]), (True, [6, 2, 2, 2, 2, 2, 2, 2, 2, 2])]
+)
+@pytest.mark.parametrize("kind", ["sd", "xl"])
+def test_pictures_are_computed_together_where_no_byte_differs(
+    assets: Path, kind: str, rounds: bool, batches: list[int]
+) -> None:
+    run = begun(assets, weights=kind, pictures=3, num_steps=3)
+    watched = Watched(run._denoiser.unet, rounds)
+    run._denoiser.unet = watched
+    together = pictures(run, 3)
+    assert watched.batches == batches
+    for number, found in enumerate(together):
+        alone = begun(assets, weights=kind, seed=SEED + number, num_steps=3)
+        assert np.array_equal(found, pictures(alone, 3)[0])
+
+
 def test_more_steps_draw_the_picture_again(assets: Path, image: Image.Image) -> None:
     for start in (None, image):
         first = begun(assets, start)
@@ -470,6 +500,9 @@ def test_weights_recommend_their_size_and_sampler(assets: Path, tmp_path: Path) 
     assert (values["Xdim"], values["sampler"], values["num_steps"]) == (64, "LCM", 4)
     estimate = registry.get("Diffusion").estimate(plan.settings, assets, "CPU (x, 2 threads)", [])
     assert estimate and estimate.seconds and estimate.memory_bytes
+    larger = plan.settings.model_copy(update={"upscale": 4})
+    upscaled = registry.get("Diffusion").estimate(larger, assets, "CPU (x, 2 threads)", [])
+    assert upscaled and (upscaled.seconds or 0) > estimate.seconds
 
 
 # --- prompts over the steps ------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The denoiser's answer for a latent, moved away from what the prompt does not say."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,9 +19,29 @@ class Denoiser:
     unet: Any
     size: tuple[int, int]
     dtype: torch.dtype
+    _same: dict[tuple[int, ...], bool] = field(default_factory=dict)  # together as alone, by shape
+
+    def predict_each(
+        self, latents: Sequence[Tensor], time: Tensor, texts: Conditioning, guidance: float
+    ) -> Sequence[Tensor]:
+        """`predict` for each latent: the same bytes as alone.
+
+        Small ones are computed together, if the first time shows that no byte differs: that
+        depends on how the machine's libraries multiply.
+        """
+        shape = len(latents), len(texts.wishes), *latents[0].shape
+        positions = len(latents) * latents[0].shape[-2] * latents[0].shape[-1]
+        if len(latents) == 1 or positions >= TOGETHER or self._same.get(shape) is False:
+            return [self.predict(latent, time, texts, guidance) for latent in latents]
+        together = self.predict(torch.cat(list(latents)), time, texts, guidance).split(1)
+        if shape in self._same:
+            return together
+        alone = [self.predict(latent, time, texts, guidance) for latent in latents]
+        self._same[shape] = all(map(torch.equal, together, alone))
+        return alone
 
     def predict(self, latent: Tensor, time: Tensor, texts: Conditioning, guidance: float) -> Tensor:
-        """What the denoiser says of a scaled latent [1, d, h, w], in float32.
+        """What the denoiser says of scaled latents [n, d, h, w], in float32.
 
         Classifier-free guidance (Ho, Salimans 2022): u + guidance · (p - u), where p is the answer
         to the prompt and u the answer to what is to be avoided. Of several prompts, the weighted
@@ -35,7 +56,7 @@ class Denoiser:
             return self._answers(latent, time, [texts.prompt], told)
         every = [texts.avoid, *(wish.text for wish in wishes)]
         if latent.shape[-2] * latent.shape[-1] < TOGETHER:
-            avoided, *wished = self._answers(latent, time, every, told).split(1)
+            avoided, *wished = self._answers(latent, time, every, told).split(len(latent))
         else:
             avoided, *wished = (self._answers(latent, time, [text], told) for text in every)
         pulls = (wish.weight * (w - avoided) for wish, w in zip(wishes, wished, strict=True))
@@ -44,7 +65,7 @@ class Denoiser:
     def _answers(
         self, latent: Tensor, time: Tensor, texts: list[Text], guidance: float | None = None
     ) -> Tensor:
-        count, device = len(texts), self.unet.device
+        each, device = len(latent), self.unet.device
         more: dict[str, Any] = {}
         if guidance is not None:
             width = self.unet.config.time_cond_proj_dim
@@ -52,11 +73,12 @@ class Denoiser:
         pooled = [text.pooled for text in texts if text.pooled is not None]
         if pooled:
             more["added_cond_kwargs"] = {
-                "text_embeds": torch.cat(pooled).to(device, self.dtype),
-                "time_ids": self._sizes.to(device, self.dtype).repeat(count, 1),
+                "text_embeds": torch.cat(pooled).to(device, self.dtype).repeat_interleave(each, 0),
+                "time_ids": self._sizes.to(device, self.dtype).repeat(len(texts) * each, 1),
             }
         tokens = torch.cat([text.tokens for text in texts]).to(device, self.dtype)
-        given = latent.to(device, self.dtype).repeat(count, 1, 1, 1)
+        tokens = tokens.repeat_interleave(each, 0)
+        given = latent.to(device, self.dtype).repeat(len(texts), 1, 1, 1)
         answer = self.unet(given, time, encoder_hidden_states=tokens, return_dict=False, **more)[0]
         return answer.float().contiguous()  # as a checkpoint brings latents back
 

@@ -1,6 +1,6 @@
 """One picture on its way from noise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,34 +50,17 @@ class Drawing:
         seen = canvas.encode(torch.full((1, 3, height, width), 0.5), self.generator).cpu()
         self.given["seen"] = torch.cat([torch.ones_like(seen[:, :1]), seen], 1)
 
-    def take_step(
-        self,
-        step: int,
-        denoiser: Denoiser,
-        texts: Conditioning,
-        guidance: float,
-        clip: ClipGuidance | None = None,
-    ) -> Tensor | None:
-        """Take a step, counted from 0; the clean latent as the denoiser guesses it, if it did."""
-        guess = None
-        for place in self.schedule.evaluations(step):
-            scaled = self.schedule.scaled(self.latent, place)
-            time, seen = self.schedule.timesteps[place], self.given.get("seen")
-
-            def predict(latent: Tensor, time: Tensor = time, seen: Tensor | None = seen) -> Tensor:
-                whole = latent if seen is None else torch.cat([latent, seen], 1)
-                return denoiser.predict(whole, time, texts, guidance).cpu()
-
-            if clip is None:
-                predicted = predict(scaled)
-            else:
-                predicted, self.losses = clip.guided(
-                    predict, scaled, self.schedule, place, self.generator
-                )
-            guess = self.schedule.without_noise(predicted, scaled, place)
-            self.latent = self.schedule.move(predicted, self.latent, place, self.generator)
-            self._keep_the_rest(place)
+    def move(self, predicted: Tensor, scaled: Tensor, place: int) -> Tensor:
+        """Move the latent by what the denoiser says; the clean latent as it guesses it."""
+        guess = self.schedule.without_noise(predicted, scaled, place)
+        self.latent = self.schedule.move(predicted, self.latent, place, self.generator)
+        self._keep_the_rest(place)
         return guess
+
+    def seen_with(self, latent: Tensor) -> Tensor:
+        """A latent with what inpainting weights see beside it."""
+        seen = self.given.get("seen")
+        return latent if seen is None else torch.cat([latent, seen], 1)
 
     def _keep_the_rest(self, place: int) -> None:
         """Outside of the mask, take the starting image with the noise of the next evaluation."""
@@ -126,6 +109,58 @@ class Drawing:
             self.latent = schedule.begin(noise)
         else:
             self.latent = schedule.noised(given["clean"], noise, 0)
+
+
+def take_step(
+    drawings: Sequence[Drawing],
+    step: int,
+    denoiser: Denoiser,
+    texts: Conditioning,
+    guidance: float,
+    clip: ClipGuidance | None = None,
+) -> Sequence[Tensor | None]:
+    """Let the drawings of a run take a step, counted from 0.
+
+    Returns their clean latents as the denoiser guesses them, if it did.
+    """
+    guesses: Sequence[Tensor | None] = [None] * len(drawings)
+    for place in drawings[0].schedule.evaluations(step):
+        time = drawings[0].schedule.timesteps[place]
+        scaled = [drawing.schedule.scaled(drawing.latent, place) for drawing in drawings]
+        if clip is None:
+            seen = [drawing.seen_with(one) for drawing, one in zip(drawings, scaled, strict=True)]
+            told = [one.cpu() for one in denoiser.predict_each(seen, time, texts, guidance)]
+        else:
+            told = [
+                _guided(drawing, one, place, clip, denoiser, texts, guidance)
+                for drawing, one in zip(drawings, scaled, strict=True)
+            ]
+        guesses = [
+            drawing.move(predicted, one, place)
+            for drawing, predicted, one in zip(drawings, told, scaled, strict=True)
+        ]
+    return guesses
+
+
+def _guided(
+    drawing: Drawing,
+    scaled: Tensor,
+    place: int,
+    clip: ClipGuidance,
+    denoiser: Denoiser,
+    texts: Conditioning,
+    guidance: float,
+) -> Tensor:
+    """What the denoiser says of the latent, as CLIP pulls it."""
+    time = drawing.schedule.timesteps[place]
+
+    def predict(latent: Tensor) -> Tensor:
+        return denoiser.predict(drawing.seen_with(latent), time, texts, guidance).cpu()
+
+    predicted, drawing.losses = clip.guided(
+        predict, scaled, drawing.schedule, place, drawing.generator
+    )
+    return predicted
 
 
 def from_noise(schedule: Schedule, shape: tuple[int, ...], generator: torch.Generator) -> Drawing:

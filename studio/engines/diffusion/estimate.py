@@ -19,6 +19,7 @@ from studio.engines.diffusion.settings import DiffusionSettings
 from studio.engines.diffusion.weights import Weights
 from studio.engines.estimate import Estimate
 from studio.engines.processor_speed import THREADS_GAIN, kind_of, product_speed, threads_in
+from studio.engines.upscaling_time import upscaling_seconds
 
 HALF_FLAGS = {"avx512_bf16", "amx_bf16"}
 # Counted on Stable Diffusion 1.5 and SDXL: multiply-adds for each parameter of the denoiser and
@@ -51,9 +52,10 @@ def estimate(
     needed = memory_bytes(settings, weights, is_half(settings, weights, device))
     limit = machine_memory()
     lacks = kind_of(device) == "cpu" and needed > limit
+    around = _upscaling(settings, weights, device) + (0 if slower else _loading_seconds(weights))
     return Estimate(
         seconds_per_step=seconds / settings.num_steps,
-        seconds=seconds if slower else seconds + _loading_seconds(weights),
+        seconds=seconds + around,
         memory_bytes=needed,
         measured=slower is not None,
         too_large=_too_large(limit) if lacks else "",
@@ -130,6 +132,13 @@ def _moves(settings: Mapping[str, Any]) -> tuple[int, int]:
     skipped = planned.skipped_steps if settings.get("init_image") is not None else 0
     each = SAMPLERS[settings["sampler"]].evaluations
     return (planned.small_steps - skipped) * each, planned.hires_steps * each
+
+
+def _upscaling(settings: DiffusionSettings, weights: Weights, device: str) -> float:
+    width, height = settings.full_size(weights.factor)
+    values = {**settings.model_dump(), "Xdim": width, "ydim": height}
+    each = upscaling_seconds(values, device, is_flat_art=not weights.is_large)
+    return each * settings.pictures
 
 
 def _loading_seconds(weights: Weights) -> float:

@@ -25,7 +25,7 @@ from studio.engines.diffusion.clip_guidance import ClipGuidance, Cutouts, clip_t
 from studio.engines.diffusion.clip_prompts import clip_prompts
 from studio.engines.diffusion.conditioning import script
 from studio.engines.diffusion.denoiser import Denoiser
-from studio.engines.diffusion.drawing import Drawing, beginning_with, from_noise
+from studio.engines.diffusion.drawing import Drawing, beginning_with, from_noise, take_step
 from studio.engines.diffusion.embeddings import vectors_of
 from studio.engines.diffusion.fast import quickened
 from studio.engines.diffusion.hires import enlarged, enlarger
@@ -46,8 +46,8 @@ AIMS = ("text_input", "negative_prompt", "clip_guidance")  # settings
 class DiffusionRun(Run):
     """Latents that a denoiser cleans step by step (Rombach et al. 2022, "Latent Diffusion").
 
-    Several pictures are drawn one after the other within a step, each from its own seed, so each
-    has the same bytes as when it is drawn alone.
+    Several pictures take each step together, each from its own seed, and each has the same bytes as
+    when it is drawn alone.
     """
 
     Settings = DiffusionSettings
@@ -295,8 +295,7 @@ class DiffusionRun(Run):
             place -= s.hires_steps  # it is the same schedule, its end once more
         self._denoiser.size = self._size_at(self._frames + 1)
         texts = self._script.at(self._frames + 1)
-        how = place, self._denoiser, texts, s.guidance_scale, self._clip
-        guesses = [drawing.take_step(*how) for drawing in later]
+        guesses = take_step(later, place, self._denoiser, texts, s.guidance_scale, self._clip)
         is_last = self._frames + 1 >= self.settings.num_steps
         if is_last:
             self._memory.give_back()
