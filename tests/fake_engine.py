@@ -65,6 +65,9 @@ class FakeRun:
             self.picture = np.roll(self.picture, 1, axis=0)
         return Step(self.index, self.picture, {"total": 1 / self.index, "text": 0.5})
 
+    def pictures_now(self):
+        return ()
+
     def state_dict(self):
         return {"frames": self.index, "picture": self.picture.copy(), "random": {"seed": 1}}
 

@@ -60,10 +60,12 @@ PROMPTS_FILE = Path(__file__).with_name("prompts.yaml")
 ASSETS = ROOT / "assets"
 WEIGHTS = "emoji_f8"
 # The code that pictures depend on, beside weights and settings.
+ALONE = ("arrays", "device", "gradients", "random_stream")
+PARTS = ("clip", "fast", "vqgan_clip")
 ENGINE = (
     *(ROOT / name for name in ("logic.py", "vqgan_utils.py")),
-    *(ROOT / "studio/engines" / f"{name}.py" for name in ("arrays", "device", "random_stream")),
-    *sorted((ROOT / "studio" / "engines" / "vqgan_clip").rglob("[!_]*.py")),
+    *(ROOT / "studio" / "engines" / f"{name}.py" for name in ALONE),
+    *(p for part in PARTS for p in sorted((ROOT / "studio" / "engines" / part).rglob("[!_]*.py"))),
 )
 SIDE = 128  # of the pictures that the judge sees
 NO_OTHERS: Mapping[str, Any] = MappingProxyType({})
