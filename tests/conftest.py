@@ -1,5 +1,6 @@
 """Fixtures that several tests share, and the rule for skipped tests."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -53,6 +54,12 @@ def pytest_collection_modifyitems(items):
         if "chromium" in item.fixturenames:
             item.add_marker("browser")
     items.sort(key=lambda item: item.get_closest_marker("browser") is None)
+
+
+def pytest_collection_finish():
+    """Leave the libraries out of garbage collections: each would take a second to look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):

@@ -123,7 +123,7 @@ def test_the_cost_of_keeping_a_run_is_measured(
     given = {"num_steps": 3, "Xdim": 32, "ydim": 32, "cutn": 2, "checkpoint_seconds": 0}
     found = keeping.measure(given, tmp_path, tmp_path / "output", None)
     assert 0 < found["checkpoints"] < found["waiting"] < 1
-    assert found["step"] > 0 and found["encoder"] > 0 and found["mib"] > 0
+    assert found["step"] > 0 and found["encoder"] >= 0 and found["mib"] > 0
 
 
 def test_both_loops_take_the_same_steps_and_are_looked_at() -> None:
