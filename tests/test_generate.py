@@ -534,7 +534,7 @@ def wait_for_steps(folder, steps, process):
 
 
 def test_kill_9(tmp_path, assets, capfd):
-    kill_and_resume(2, tmp_path, assets)
+    kill_and_resume(1, tmp_path, assets)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pytest
 import tiny_models
 import torch
 from pytorch_optimizer import AdamP, DiffGrad
+from slowly import slowly
 
 from studio.base.errors import BadInput
 from studio.base.stopping import Stop
@@ -20,6 +21,8 @@ from studio.runs import storage
 from studio.runs.checkpoints import read
 
 NAMES = get_args(settings.Optimiser)
+QUICK = ("Adam", "AdamP")
+FEW = [*QUICK, *slowly(*(name for name in NAMES if name not in QUICK))]  # with whole runs
 PLAIN = {
     "Adam": torch.optim.Adam,
     "AdamW": torch.optim.AdamW,
@@ -132,7 +135,7 @@ def stop_after(step_index, folder, assets):
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FEW)
 def test_a_run_that_is_stopped_resumes_exactly(name, begin, assets):
     straight, broken = begin(optimiser=name, num_steps=5), begin(optimiser=name, num_steps=5)
     execute(straight, assets_dir=assets)
@@ -145,7 +148,7 @@ def test_a_run_that_is_stopped_resumes_exactly(name, begin, assets):
         assert ours == straights, file
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FEW)
 def test_n_and_then_m_steps_are_one_run(name, begin, assets):
     whole, first = begin(optimiser=name, num_steps=5), begin(optimiser=name, num_steps=2)
     for folder in (whole, first):

@@ -15,6 +15,7 @@ import pytest
 import tiny_models
 import torch
 from PIL import Image
+from slowly import slowly
 
 import generate
 import logic
@@ -256,7 +257,7 @@ def test_the_picture_is_that_of_its_slices(begin: Begin, compute: Any) -> None:
     assert next(reader)["size"] == (72, 48) and len(list(reader)) == ALL
 
 
-@pytest.mark.parametrize("first", [1, 3, 5, 20])
+@pytest.mark.parametrize("first", [3, 20, *slowly(1, 5)])
 def test_stopped_and_resumed_at_any_time(begin: Begin, compute: Any, first: int) -> None:
     straight, folder = begin(slice_prompts=PROMPTS), begin(slice_prompts=PROMPTS)
     compute(straight)
@@ -267,7 +268,7 @@ def test_stopped_and_resumed_at_any_time(begin: Begin, compute: Any, first: int)
     assert (folder.path / "output.PNG").read_bytes() == (straight.path / "output.PNG").read_bytes()
 
 
-@pytest.mark.parametrize("first", [2, 6, 7, ALL + 3])
+@pytest.mark.parametrize("first", [7, ALL + 3, *slowly(2, 6)])
 def test_n_steps_and_m_more(begin: Begin, compute: Any, first: int) -> None:
     straight, parent = begin(ALL + 7), begin(first)
     compute(straight)
@@ -404,7 +405,7 @@ def test_a_run_that_kept_no_slices_can_make_one_again(begin: Begin, compute: Any
     assert files_of(folder) == files_of(kept)
 
 
-@pytest.mark.parametrize("damage", [b"", b"no picture", "cut", "size"])
+@pytest.mark.parametrize("damage", ["cut", *slowly(b"", b"no picture", "size")])
 def test_a_damaged_slice_is_made_again(begin: Begin, compute: Any, damage: bytes | str) -> None:
     folder = begin()
     compute(folder)
@@ -430,7 +431,7 @@ def test_a_done_run_with_all_slices_is_not_resumed(begin: Begin, compute: Any) -
     assert np.array_equal(pixels(folder), before)
 
 
-@pytest.mark.parametrize("first", [5, 6])
+@pytest.mark.parametrize("first", [5, *slowly(6)])
 def test_killed_while_a_slice_is_made_again(begin: Begin, compute: Any, first: int) -> None:
     folder = begin(slice_steps=6, steps=3 + 9 * 6)
     compute(folder)

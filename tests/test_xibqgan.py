@@ -1,8 +1,6 @@
 """Settings from XibQGAN-CLIP's configuration files, which have the keys of the published ones."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import tiny_models
 import yaml
 from PIL import Image
 
+import generate
 from studio.base.errors import BadInput
 from studio.engines.vqgan_clip import xibqgan
 from studio.engines.vqgan_clip.augmentation_list import parse_augmentations
@@ -381,22 +380,21 @@ def test_another_engine_takes_the_prompt_and_the_size_alone(program: Path, monke
     assert values.keys() == {"text_input", "Xdim", "ydim"}
 
 
-def test_the_command_line_takes_such_a_file(program: Path, assets: Path, tmp_path: Path) -> None:
-    path, output = program / "Config" / "config.yaml", tmp_path / "output"
+def test_the_command_line_takes_such_a_file(
+    program: Path, assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folders = program / "Config" / "config.yaml", ["--output-dir", str(tmp_path / "output")]
+    folders += ["--assets-dir", str(assets)]
     words = ["--settings", path, "--num-steps", "1", "--transform-interval", "1"]
     words += ["--xdim", "32", "--ydim", "32"]
-    words += ["--output-dir", output, "--assets-dir", assets]
-    done = subprocess.run(
-        [sys.executable, "generate.py", *map(str, words)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Taken from XibQGAN-CLIP's config.yaml" in done.stderr and "Left out:" in done.stderr
-    details = json.loads((Path(done.stdout.strip()) / "details.json").read_text())
+    assert generate.main([*map(str, words), *folders]) == 0
+    run, said = capsys.readouterr()
+    assert "Taken from XibQGAN-CLIP's config.yaml" in said and "Left out:" in said
+    folder = Path(run.strip())
+    details = json.loads((folder / "details.json").read_text())
     assert (details["optimiser"], details["cut_method"]) == ("DiffGrad", "latest")
     assert details["noise_prompt"] == ["123:0.1", "7:-0.2"]
-    again = [sys.executable, "generate.py", "--settings", f"{done.stdout.strip()}/details.json"]
-    again += ["--output-dir", str(output), "--assets-dir", str(assets)]
-    second = subprocess.run(again, cwd=ROOT, capture_output=True, text=True)
-    assert second.returncode == 0, second.stderr
-    pictures = [Image.open(Path(run.stdout.strip()) / "output.PNG") for run in (done, second)]
+    assert generate.main(["--settings", str(folder / "details.json"), *folders]) == 0
+    again = Path(capsys.readouterr().out.strip())
+    pictures = [Image.open(path / "output.PNG") for path in (folder, again)]
     assert pictures[0].tobytes() == pictures[1].tobytes()
