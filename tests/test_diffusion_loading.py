@@ -213,7 +213,7 @@ def test_a_folder_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_without_weights_it_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"no diffusion weights.*make weights"):
+    with pytest.raises(BadInput, match=r"no diffusion weights.*download-weights"):
         default_weights(tmp_path)
     with pytest.raises(BadInput, match=r"named 'nothing'.*There are: none"):
         get_weights(tmp_path, "nothing")

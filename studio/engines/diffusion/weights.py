@@ -211,8 +211,7 @@ def default_weights(assets_dir: Path) -> str:
 def _how_to_get() -> str:
     return (
         "Put a folder in diffusers' format or one .safetensors file of Stable Diffusion there:"
-        " './download-weights.sh' lists some. Or choose a name of the Hugging Face hub, or run"
-        " `make weights`, which makes the small bundled ones."
+        " './download-weights.sh' lists some. Or choose a name of the Hugging Face hub."
     )
 
 
