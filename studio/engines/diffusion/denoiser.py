@@ -29,7 +29,8 @@ class Denoiser:
         Small ones are computed together, if the first time shows that no byte differs: that
         depends on how the machine's libraries multiply.
         """
-        shape = len(latents), len(texts.wishes), *latents[0].shape
+        said = len(texts.wishes), texts.wishes[0].text.tokens.shape[1], guidance > 1
+        shape = len(latents), *said, *latents[0].shape
         positions = len(latents) * latents[0].shape[-2] * latents[0].shape[-1]
         if len(latents) == 1 or positions >= TOGETHER or self._same.get(shape) is False:
             return [self.predict(latent, time, texts, guidance) for latent in latents]
