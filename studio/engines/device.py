@@ -4,14 +4,14 @@ import ctypes
 import math
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from studio.base.errors import BadInput
+from studio.base.errors import BadInput, RunFailed
 from studio.base.machine import cpu_flags
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
@@ -134,6 +134,17 @@ def is_lack_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         "out of memory" in said or "allocate memory" in said
     )
+
+
+@contextmanager
+def lack_explained(explanation: Callable[[], str]) -> Iterator[None]:
+    """If memory runs out inside, raise RunFailed, with what a person should lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        raise RunFailed(explanation()) from None
 
 
 def release_freed_memory() -> None:

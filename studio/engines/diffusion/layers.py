@@ -157,12 +157,7 @@ def _originals(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     levels = {name.split(".")[1] for name in names if name.startswith("down_blocks.")}
     layers = {n.split(".")[3] for n in names if n.startswith("down_blocks.0.resnets.")}
     pairs = list(_pairs(len(levels), len(layers)))
-    for name in names:
-        for ours, theirs in pairs:
-            if f"{name}.".startswith(ours):
-                inner = name[len(ours) :]
-                is_resnet = ".resnets." in ours
-                yield name, f"{theirs}{RESNET.get(inner, inner) if is_resnet else inner}".strip(".")
+    return _renamed(names, pairs, RESNET)
 
 
 def _diffusers_names(names: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -172,12 +167,20 @@ def _diffusers_names(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     inputs = {int(n.split(".")[1]) for n in names if n.startswith("input_blocks.")}
     pairs = list(_pairs(len(ends) + 1, ends[0] - 1 if ends else max(inputs, default=0)))
     inside = {theirs: ours for ours, theirs in RESNET.items()}
+    return _renamed(names, [(theirs, ours) for ours, theirs in pairs], inside)
+
+
+def _renamed(
+    names: Iterable[str], beginnings: Iterable[tuple[str, str]], inside: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Names with those that other beginnings give them. inside: of a ResNet block's parts."""
     for name in names:
-        for ours, theirs in pairs:
-            if f"{name}.".startswith(theirs):
-                inner = name[len(theirs) :]
-                is_resnet = ".resnets." in ours
-                yield name, f"{ours}{inside.get(inner, inner) if is_resnet else inner}".strip(".")
+        for old, new in beginnings:
+            if f"{name}.".startswith(old):
+                inner = name[len(old) :]
+                if ".resnets." in old + new:
+                    inner = inside.get(inner, inner)
+                yield name, f"{new}{inner}".strip(".")
 
 
 def _pairs(levels: int, layers: int) -> Iterator[tuple[str, str]]:

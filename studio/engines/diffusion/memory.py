@@ -1,16 +1,14 @@
 """Whether a run fits into the device's memory: said before it starts, or when memory runs out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 
-from studio.base.errors import RunFailed
 from studio.base.machine import machine_memory
 from studio.engines.device import (
-    is_lack_of_memory,
     keep_freed_memory,
+    lack_explained,
     release_freed_memory,
     total_memory,
 )
@@ -65,18 +63,14 @@ class MemoryPlan:
             f" and there are {self.there / 1e9:.1f} GB."
         ]
 
-    @contextmanager
-    def lack_explained(self) -> Iterator[None]:
+    def lack_explained(self) -> AbstractContextManager[None]:
         """If memory runs out inside, raise RunFailed, which says what to lower."""
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not is_lack_of_memory(error):
-                raise
-            raise RunFailed(
+        return lack_explained(
+            lambda: (
                 f"There is not enough memory for {self._size} with {self.weights.name}. Lower Xdim"
                 " and ydim, set the precision to half, or choose smaller weights."
-            ) from None
+            )
+        )
 
     @property
     def _size(self) -> str:

@@ -1,19 +1,17 @@
 """Whether a run fits into the device's memory: said before it starts, or when memory runs out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from studio.base.errors import RunFailed
 from studio.base.machine import machine_memory
 from studio.engines.device import (
     describe,
-    is_lack_of_memory,
     keep_freed_memory,
+    lack_explained,
     total_memory,
 )
 from studio.engines.vqgan_clip import estimate
@@ -46,19 +44,15 @@ class MemoryPlan:
         warning = estimate.too_large(*self._basis, self.there)
         return [f"{self._size} may be too large. {warning}"] if warning else []
 
-    @contextmanager
-    def lack_explained(self) -> Iterator[None]:
+    def lack_explained(self) -> AbstractContextManager[None]:
         """If memory runs out inside, raise RunFailed, which says what to lower."""
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not is_lack_of_memory(error):
-                raise
-            raise RunFailed(
+        return lack_explained(
+            lambda: (
                 f"There is not enough memory for {self._size} with {self.settings.cutn} cutouts."
                 " Lower Xdim and ydim or the number of cutouts, or choose smaller weights."
                 f"{self._sizes_that_fit()}"
-            ) from None
+            )
+        )
 
     @property
     def needed(self) -> float:
